@@ -1,0 +1,294 @@
+"""The ACGAN generators and discriminators (Odena, Olah, Shlens, ICML 2017, arXiv 1610.09585) of five replications.
+
+Stacks of transposed convolutions against stacks of convolutions (`acgan-imagenet`, `acgan-imagenet-torch`,
+`acgan-cifar10`, `acgan-digits`), described by one table, and the tutorials' two pairs for MNIST (`acgan-mnist`,
+`acgan-mlp`). Widths are those of `g_conv_dim` and `d_conv_dim` 64 and scale with them.
+"""
+
+import math
+from typing import NamedTuple
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from layers import BatchNorm, initialize, set_values, upsample_conv
+from utils import UserError
+
+
+class Stage(NamedTuple):
+    """One (transposed) convolution of a stack."""
+
+    width: int  # output channels; a generator's last stage has None: the image's
+    kernel: int
+    stride: int
+    padding: int
+
+
+class Stack(NamedTuple):
+    """A pair of stacks: the width of G's linear layer, G's stages, D's stages, whether convolutions have biases."""
+
+    image_size: int
+    linear: int
+    generator: tuple
+    discriminator: tuple
+    bias: bool
+
+
+STACKS = {
+    "acgan-imagenet": Stack(
+        image_size=128,
+        linear=768,
+        generator=(Stage(384, 4, 2, 0), *(Stage(width, 4, 2, 1) for width in (256, 192, 64, 32, None))),
+        discriminator=tuple(Stage(16 << k, 3, 2 - k % 2, 1) for k in range(6)),
+        bias=True,
+    ),
+    "acgan-imagenet-torch": Stack(
+        image_size=128,
+        linear=768,
+        generator=(*(Stage(width, 5, 2, 0) for width in (384, 256, 192, 64)), Stage(None, 8, 2, 0)),
+        discriminator=tuple(Stage(16 << k, 3, 2 - k % 2, 1 - k % 2) for k in range(6)),
+        bias=False,
+    ),
+    "acgan-cifar10": Stack(
+        image_size=32,
+        linear=384,
+        generator=(Stage(192, 4, 1, 0), *(Stage(width, 4, 2, 1) for width in (96, 48, None))),
+        discriminator=tuple(Stage(16 << k, 3, 2 - k % 2, 1) for k in range(6)),
+        bias=False,
+    ),
+    "acgan-digits": Stack(
+        image_size=16,
+        linear=256,
+        generator=(Stage(128, 4, 1, 0), Stage(64, 4, 2, 1), Stage(None, 4, 2, 1)),
+        discriminator=(Stage(32, 4, 2, 1), Stage(64, 4, 2, 1), Stage(128, 4, 2, 1)),
+        bias=False,
+    ),
+}
+
+
+def build_generator(parameters):
+    """The ACGAN generator that `parameters` describe, with its initial weights."""
+    p = parameters
+    if p.model in STACKS:
+        if p.z_dim <= p.num_classes:
+            raise UserError(
+                f"--z_dim {p.z_dim} has no room for noise: {p.model} writes the one-hot class over the first "
+                f"{p.num_classes} entries; give more than that"
+            )
+        stack = STACKS[p.model]
+        stages = [stage._replace(width=_scaled(stage.width, p.g_conv_dim) or p.channels) for stage in stack.generator]
+        linear = _scaled(stack.linear, p.g_conv_dim)
+        generator = StackGenerator(p.z_dim, p.num_classes, linear, stages, stack.bias)
+    elif p.model == "acgan-mnist":
+        widths = [2 * p.g_conv_dim, 2 * p.g_conv_dim, p.g_conv_dim, p.channels]
+        generator = UpsampleGenerator(p.z_dim, p.num_classes, widths, p.imsize)
+    else:
+        widths = [p.g_conv_dim << k for k in range(1, 5)]
+        generator = MLPGenerator(p.z_dim, p.num_classes, p.num_classes, widths, p.imsize, p.channels)
+    return initialize(generator, p.manual_seed, "G", _dcgan)
+
+
+def build_discriminator(parameters):
+    """The ACGAN discriminator that `parameters` describe, with its initial weights."""
+    p = parameters
+    if p.model in STACKS:
+        stack = STACKS[p.model]
+        stages = [stage._replace(width=_scaled(stage.width, p.d_conv_dim)) for stage in stack.discriminator]
+        discriminator = StackDiscriminator(p.num_classes, stages, p.imsize, p.channels, stack.bias, p.dropout)
+    elif p.model == "acgan-mnist":
+        widths = [_scaled(width, p.d_conv_dim) for width in (16, 32, 64, 128)]
+        discriminator = StridedDiscriminator(p.num_classes, widths, p.imsize, p.channels, p.dropout)
+    else:
+        widths = [p.d_conv_dim << k for k in (3, 2, 1)]
+        discriminator = MLPDiscriminator(p.num_classes, widths, p.imsize, p.channels, p.dropout)
+    return initialize(discriminator, p.manual_seed, "D", _dcgan)
+
+
+def _scaled(width, conv_dim):
+    return width and max(1, width * conv_dim // 64)
+
+
+def _dcgan(layer, draw):
+    """The replications' initialisation: DCGAN's for convolutions and batch norms, PyTorch's defaults for the rest.
+
+    Convolutions N(0, 0.02), batch norm scales N(1, 0.02) (Radford et al., ICLR 2016), embeddings N(0, 1), linear weights
+    and biases uniform in ±1/sqrt(in).
+    """
+    if isinstance(layer, (nn.Conv2D, nn.Conv2DTranspose)):
+        set_values(layer.weight, 0.02 * draw("weight").standard_normal(layer.weight.shape))
+    elif isinstance(layer, BatchNorm):
+        set_values(layer.weight, 1 + 0.02 * draw("weight").standard_normal(layer.weight.shape))
+    elif isinstance(layer, nn.Embedding):
+        set_values(layer.weight, draw("weight").standard_normal(layer.weight.shape))
+    elif isinstance(layer, nn.Linear):
+        bound = 1 / math.sqrt(layer.weight.shape[0])
+        set_values(layer.weight, draw("weight").uniform(-bound, bound, layer.weight.shape))
+        set_values(layer.bias, draw("bias").uniform(-bound, bound, layer.bias.shape))
+
+
+class Heads(nn.Layer):
+    """A discriminator's end: features of any shape to (adversarial logits [N], class logits [N, num_classes])."""
+
+    def __init__(self, features, num_classes):
+        super().__init__()
+        self.adversarial = nn.Linear(features, 1)
+        self.classes = nn.Linear(features, num_classes)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.adversarial(x).squeeze(1), self.classes(x)
+
+
+class StackGenerator(nn.Layer):
+    """Noise [N, z_dim] whose first `num_classes` entries give way to the one-hot class, to images [N, C, H, W].
+
+    A linear layer to `linear` features at 1x1, then transposed convolutions, batch norm and ReLU between them.
+    """
+
+    def __init__(self, z_dim, num_classes, linear, stages, bias):
+        super().__init__()
+        self.num_classes = num_classes
+        self.linear = nn.Linear(z_dim, linear)
+        inputs = [linear, *(stage.width for stage in stages)]
+        self.convs = nn.LayerList(
+            [
+                nn.Conv2DTranspose(width, *stage, bias_attr=None if bias else False)
+                for width, stage in zip(inputs, stages, strict=False)
+            ]
+        )
+        self.norms = nn.LayerList([BatchNorm(stage.width) for stage in stages[:-1]])
+
+    def forward(self, z, labels):
+        one_hot = F.one_hot(labels, self.num_classes).astype(z.dtype)
+        out = self.linear(paddle.concat([one_hot, z[:, self.num_classes :]], axis=1)).unsqueeze([2, 3])
+        for conv, norm in zip(self.convs, self.norms, strict=False):
+            out = F.relu(norm(conv(out)))
+        return paddle.tanh(self.convs[-1](out))
+
+
+class StackDiscriminator(nn.Layer):
+    """Images [N, channels, S, S] and (unread) labels to the two heads.
+
+    Convolutions, each with batch norm (but the first), leaky ReLU 0.2 and dropout.
+    """
+
+    def __init__(self, num_classes, stages, image_size, channels, bias, dropout):
+        super().__init__()
+        inputs = [channels, *(stage.width for stage in stages)]
+        self.convs = nn.LayerList(
+            [
+                nn.Conv2D(width, *stage, bias_attr=None if bias else False)
+                for width, stage in zip(inputs, stages, strict=False)
+            ]
+        )
+        self.norms = nn.LayerList([BatchNorm(stage.width) for stage in stages[1:]])
+        self.dropout = nn.Dropout(dropout)
+        size = image_size
+        for stage in stages:
+            size = (size + 2 * stage.padding - stage.kernel) // stage.stride + 1
+        self.heads = Heads(stages[-1].width * size**2, num_classes)
+
+    def forward(self, images, labels):
+        out = images
+        for index, conv in enumerate(self.convs):
+            out = conv(out)
+            if index > 0:
+                out = self.norms[index - 1](out)
+            out = self.dropout(F.leaky_relu(out, 0.2))
+        return self.heads(out)
+
+
+class UpsampleGenerator(nn.Layer):
+    """The step-by-step tutorial's generator: noise [N, z_dim] times a class embedding, to images [N, C, S, S].
+
+    `widths`: of the linear layer's 2D output, the two hidden convolutions and the image. The hidden batch norms have
+    epsilon 0.8, as published.
+    """
+
+    def __init__(self, z_dim, num_classes, widths, image_size):
+        super().__init__()
+        self.size = image_size // 4
+        self.embedding = nn.Embedding(num_classes, z_dim)
+        self.linear = nn.Linear(z_dim, widths[0] * self.size**2)
+        self.norm = BatchNorm(widths[0])
+        self.convs = nn.LayerList(
+            [nn.Conv2D(*pair, 3, padding=1) for pair in zip(widths[:-1], widths[1:], strict=True)]
+        )
+        self.norms = nn.LayerList([BatchNorm(width, epsilon=0.8) for width in widths[1:-1]])
+
+    def forward(self, z, labels):
+        out = self.linear(self.embedding(labels) * z).reshape([z.shape[0], -1, self.size, self.size])
+        out = self.norm(out)
+        for conv, norm in zip(self.convs, self.norms, strict=False):
+            out = F.leaky_relu(norm(upsample_conv(out, conv.weight, conv.bias)), 0.2)
+        return paddle.tanh(self.convs[-1](out))
+
+
+class StridedDiscriminator(nn.Layer):
+    """The step-by-step tutorial's discriminator: images [N, channels, S, S] and (unread) labels to the two heads.
+
+    3x3 convolutions of stride 2, each with leaky ReLU 0.2, spatial dropout and batch norm of epsilon 0.8 (but the first).
+    """
+
+    def __init__(self, num_classes, widths, image_size, channels, dropout):
+        super().__init__()
+        self.convs = nn.LayerList(
+            [
+                nn.Conv2D(*pair, 3, stride=2, padding=1)
+                for pair in zip([channels, *widths[:-1]], widths, strict=True)
+            ]
+        )
+        self.norms = nn.LayerList([BatchNorm(width, epsilon=0.8) for width in widths[1:]])
+        self.dropout = nn.Dropout2D(dropout)
+        self.heads = Heads(widths[-1] * math.ceil(image_size / 2 ** len(widths)) ** 2, num_classes)
+
+    def forward(self, images, labels):
+        out = images
+        for index, conv in enumerate(self.convs):
+            out = self.dropout(F.leaky_relu(conv(out), 0.2))
+            if index > 0:
+                out = self.norms[index - 1](out)
+        return self.heads(out)
+
+
+class MLPGenerator(nn.Layer):
+    """The tutorial article's generator: a class embedding and noise [N, z_dim], side by side, to images [N, C, S, S].
+
+    Batch norms have epsilon 0.8, as published.
+    """
+
+    def __init__(self, z_dim, num_classes, embedding_dim, widths, image_size, channels):
+        super().__init__()
+        self.image_shape = [channels, image_size, image_size]
+        self.embedding = nn.Embedding(num_classes, embedding_dim)
+        sizes = [embedding_dim + z_dim, *widths, math.prod(self.image_shape)]
+        self.linears = nn.LayerList([nn.Linear(*pair) for pair in zip(sizes[:-1], sizes[1:], strict=True)])
+        self.norms = nn.LayerList([BatchNorm(width, epsilon=0.8) for width in widths[1:]])
+
+    def forward(self, z, labels):
+        out = paddle.concat([self.embedding(labels), z], axis=1)
+        out = F.leaky_relu(self.linears[0](out), 0.2)
+        for index, norm in enumerate(self.norms, start=1):
+            out = F.leaky_relu(norm(self.linears[index](out)), 0.2)
+        return paddle.tanh(self.linears[-1](out)).reshape([z.shape[0], *self.image_shape])
+
+
+class MLPDiscriminator(nn.Layer):
+    """The tutorial article's discriminator: images [N, channels, S, S] and (unread) labels to the two heads.
+
+    Linear layers with leaky ReLU 0.2, dropout before it on all but the first.
+    """
+
+    def __init__(self, num_classes, widths, image_size, channels, dropout):
+        super().__init__()
+        sizes = [channels * image_size**2, *widths]
+        self.linears = nn.LayerList([nn.Linear(*pair) for pair in zip(sizes[:-1], widths, strict=True)])
+        self.dropout = nn.Dropout(dropout)
+        self.heads = Heads(widths[-1], num_classes)
+
+    def forward(self, images, labels):
+        out = F.leaky_relu(self.linears[0](images.flatten(1)), 0.2)
+        for linear in self.linears[1:]:
+            out = F.leaky_relu(self.dropout(linear(out)), 0.2)
+        return self.heads(out)

@@ -1,0 +1,255 @@
+"""What the networks are made of: spectral norm, self-attention, batch norm, resampling convolutions, initialisation."""
+
+import math
+from functools import partial
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+import runtime
+
+# From this input resolution on, resampling and 3x3 convolution are done as one 4x4 convolution of stride 2. Below it,
+# with the wide layers that stand there, rebuilding the kernel costs more than it saves.
+FUSE_FROM = 16
+
+
+class SpectrallyNormalized(nn.Layer):
+    """A weight divided by its largest singular value, estimated by one power iteration a training forward.
+
+    Miyato et al., *Spectral Normalization for GANs*, ICLR 2018, algorithm 1. `weight_orig` is the parameter; the buffers
+    `weight_u` [rows] and `weight_v` [columns] hold the singular vectors, which evaluation leaves as they are.
+    """
+
+    def __init__(self, shape, transposed=False):
+        super().__init__()
+        self.transposed = transposed  # paddle's Linear weight is [in, out]: its matrix is the transpose
+        self.weight_orig = self.create_parameter(shape)
+        rows, columns = self._matrix().shape
+        self.register_buffer("weight_u", paddle.zeros([rows]))
+        self.register_buffer("weight_v", paddle.zeros([columns]))
+
+    def _matrix(self):
+        return self.weight_orig.t() if self.transposed else self.weight_orig.flatten(1)
+
+    def fans(self):
+        """Fan-in and fan-out of the weight, as Xavier's initialisation counts them."""
+        shape = self.weight_orig.shape
+        taps = math.prod(shape[2:])
+        return (shape[0], shape[1]) if self.transposed else (shape[1] * taps, shape[0] * taps)
+
+    def weight(self):
+        """The normalised weight, of `weight_orig`'s shape; in training mode after one power iteration."""
+        matrix = self._matrix()
+        if self.training:
+            with paddle.no_grad():
+                v = _unit(paddle.mv(matrix.t(), self.weight_u))
+                u = _unit(paddle.mv(matrix, v))
+                paddle.assign(u, self.weight_u)
+                paddle.assign(v, self.weight_v)
+        else:
+            # Copies, so that a later update of the buffers does not reach into this graph.
+            u, v = self.weight_u.clone(), self.weight_v.clone()
+        sigma = paddle.dot(u, paddle.mv(matrix, v))
+        return self.weight_orig / sigma
+
+
+def _unit(vector):
+    return vector / paddle.clip(paddle.sqrt(paddle.sum(vector * vector)), min=1e-12)
+
+
+class SNLinear(SpectrallyNormalized):
+    """Linear layer with spectral norm: [N, in] to [N, out]."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__([in_features, out_features], transposed=True)
+        self.bias = self.create_parameter([out_features], is_bias=True)
+
+    def forward(self, x):
+        return F.linear(x, self.weight(), self.bias)
+
+
+class SNEmbedding(SpectrallyNormalized):
+    """Embedding with spectral norm: int64 [N] to [N, features]."""
+
+    def __init__(self, num_embeddings, features):
+        super().__init__([num_embeddings, features])
+
+    def forward(self, index):
+        return F.embedding(index, self.weight())
+
+
+class SNConv2D(SpectrallyNormalized):
+    """Convolution of stride 1 that keeps the resolution, with spectral norm; optionally with a resampling in one go.
+
+    `forward` is the convolution, `upsampled` a nearest doubling before it, `pooled` a 2x2 mean after it.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size):
+        super().__init__([out_channels, in_channels, kernel_size, kernel_size])
+        self.bias = self.create_parameter([out_channels], is_bias=True)
+        self.padding = kernel_size // 2
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight(), self.bias, padding=self.padding)
+
+    def upsampled(self, x):
+        return upsample_conv(x, self.weight(), self.bias)
+
+    def pooled(self, x):
+        return conv_pool(x, self.weight(), self.bias)
+
+
+def upsample(x):
+    """Nearest neighbour doubling: [N, C, H, W] to [N, C, 2H, 2W]."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def upsample_conv(x, weight, bias):
+    """`conv(upsample(x))` for a 1x1 or 3x3 kernel, computed the cheapest exact way: [N, I, H, W] to [N, O, 2H, 2W].
+
+    A 1x1 convolution changes places with the doubling. A doubling and a 3x3 convolution are one 4x4 transposed
+    convolution of stride 2 whose kernel sums the taps that read the same pixel.
+    """
+    if weight.shape[-1] == 1:
+        return upsample(F.conv2d(x, weight, bias))
+    if x.shape[-1] < FUSE_FROM:
+        return F.conv2d(upsample(x), weight, bias, padding=1)
+    kernel = _spread(weight.flip([2, 3])).transpose([1, 0, 2, 3])
+    return F.conv2d_transpose(x, kernel, bias, stride=2, padding=1)
+
+
+def conv_pool(x, weight, bias):
+    """`avg_pool(conv(x))` for a 1x1 or 3x3 kernel, computed the cheapest exact way: [N, I, H, W] to [N, O, H/2, W/2]."""
+    if weight.shape[-1] == 1:
+        return F.conv2d(F.avg_pool2d(x, 2), weight, bias)
+    if x.shape[-1] < FUSE_FROM:
+        return F.avg_pool2d(F.conv2d(x, weight, bias, padding=1), 2)
+    return F.conv2d(x, _spread(weight) / 4, bias, stride=2, padding=1)
+
+
+def _spread(weight):
+    """[O, I, 3, 3] to [O, I, 4, 4]: the kernel summed over its four placements in a 2x2 cell."""
+    padded = F.pad(weight, [1, 1, 1, 1])
+    return padded[:, :, 1:, 1:] + padded[:, :, :-1, 1:] + padded[:, :, 1:, :-1] + padded[:, :, :-1, :-1]
+
+
+class BatchNorm(nn.Layer):
+    """Batch norm over every axis but the second, [N, C] or [N, C, H, W] (Ioffe and Szegedy, ICML 2015).
+
+    `momentum` is the share of the running statistics that an update keeps. The running variance takes the unbiased
+    batch variance, as PyTorch and cuDNN do. `affine` adds a learned scale and shift.
+    """
+
+    def __init__(self, features, momentum=0.9, epsilon=1e-5, affine=True):
+        super().__init__()
+        self.momentum, self.epsilon = momentum, epsilon
+        if affine:
+            self.weight = self.create_parameter([features], default_initializer=nn.initializer.Constant(1.0))
+            self.bias = self.create_parameter([features], is_bias=True)
+        else:
+            self.register_buffer("weight", paddle.ones([features]), persistable=False)
+            self.register_buffer("bias", paddle.zeros([features]), persistable=False)
+        self.register_buffer("_mean", paddle.zeros([features]))
+        self.register_buffer("_variance", paddle.ones([features]))
+
+    def forward(self, x):
+        if not self.training:
+            return F.batch_norm(x, self._mean, self._variance, self.weight, self.bias, epsilon=self.epsilon)
+        # Momentum 0 makes the kernel write the batch's own statistics, which join the running ones in their precision.
+        mean, variance = paddle.zeros_like(self._mean), paddle.zeros_like(self._variance)
+        out = F.batch_norm(x, mean, variance, self.weight, self.bias, True, momentum=0.0, epsilon=self.epsilon)
+        with paddle.no_grad():
+            count = x.size // x.shape[1]
+            if x.place.is_cpu_place() and count > 1:
+                variance = variance * (count / (count - 1))  # Paddle's CPU kernel keeps the biased variance
+            keep = self.momentum
+            paddle.assign(keep * self._mean + (1 - keep) * mean, self._mean)
+            paddle.assign(keep * self._variance + (1 - keep) * variance, self._variance)
+        return out
+
+
+class ConditionalBatchNorm(nn.Layer):
+    """Batch norm whose scale and shift are the class's own (Dumoulin et al., ICLR 2017; SAGAN section 4).
+
+    `embed` [num_classes, 2 * features] holds the scales, which start at 1, then the shifts, which start at 0.
+    """
+
+    def __init__(self, features, num_classes, momentum=0.999):
+        super().__init__()
+        self.bn = BatchNorm(features, momentum, affine=False)
+        start = np.repeat([1.0, 0.0], features)[None].repeat(num_classes, axis=0)
+        self.embed = nn.Embedding(num_classes, 2 * features, weight_attr=nn.initializer.Assign(start))
+        self.features = features
+
+    def forward(self, x, labels):
+        scale, shift = self.embed(labels).reshape([-1, 2 * self.features, 1, 1]).chunk(2, axis=1)
+        return scale * self.bn(x) + shift
+
+
+class SelfAttention(nn.Layer):
+    """Self-attention over positions, [N, C, H, W] to the same shape (SAGAN section 3, equations 1 to 3).
+
+    As in the authors' code, keys and values are max-pooled 2x2. `gamma`, the learned gate, starts at 0.
+    `twice_differentiable` builds softmax and max-pooling from operations that have second derivatives in Paddle, for
+    networks that a gradient penalty goes through.
+    """
+
+    def __init__(self, channels, twice_differentiable=False):
+        super().__init__()
+        self.theta = SNConv2D(channels, max(1, channels // 8), 1)
+        self.phi = SNConv2D(channels, max(1, channels // 8), 1)
+        self.g = SNConv2D(channels, max(1, channels // 2), 1)
+        self.out = SNConv2D(max(1, channels // 2), channels, 1)
+        self.gamma = self.create_parameter([1], default_initializer=nn.initializer.Constant(0.0))
+        self._softmax = _softmax_twice_differentiable if twice_differentiable else F.softmax
+        self._pool = _max_pool_twice_differentiable if twice_differentiable else _max_pool
+
+    def forward(self, x):
+        query = _positions(self.theta(x))  # [N, C/8, HW]
+        key = _positions(self._pool(self.phi(x)))  # [N, C/8, HW/4]
+        value = _positions(self._pool(self.g(x)))  # [N, C/2, HW/4]
+        attention = self._softmax(paddle.matmul(query, key, transpose_x=True))  # [N, HW, HW/4], sums to 1 over keys
+        attended = paddle.matmul(value, attention, transpose_y=True).reshape([*value.shape[:2], *x.shape[2:]])
+        return x + self.gamma * self.out(attended)
+
+
+def _positions(x):
+    return x.reshape([*x.shape[:2], -1])  # flatten has no second derivative in Paddle
+
+
+def _max_pool(x):
+    return F.max_pool2d(x, 2)
+
+
+def _max_pool_twice_differentiable(x):
+    n, c, h, w = x.shape
+    cells = x.reshape([n, c, h // 2, 2, w // 2, 2]).transpose([0, 1, 2, 4, 3, 5]).reshape([n, c, h // 2, w // 2, 4])
+    return (cells * F.one_hot(cells.argmax(-1), 4).astype(x.dtype)).sum(-1)
+
+
+def _softmax_twice_differentiable(logits):
+    shifted = logits - logits.detach().max(-1, keepdim=True)
+    # exp, whose second derivative Paddle 2.6 lacks, as a ratio of sigmoids; nothing overflows for shifted <= 0.
+    exponential = F.sigmoid(shifted) / F.sigmoid(-shifted)
+    return exponential / exponential.sum(-1, keepdim=True)
+
+
+def initialize(network, seed, role, rule):
+    """Draw the initial weights of `network`, a "G" or a "D", each from its own address (seed, role, name).
+
+    `rule(layer, draw)` sets what is random in one layer; `draw(name)` is the NumPy generator of its tensor `name`.
+    """
+    for prefix, layer in network.named_sublayers():
+        rule(layer, partial(_draw, seed, role, prefix))
+    return network
+
+
+def _draw(seed, role, prefix, name):
+    return runtime.generator(seed, f"weights/{role}/{prefix}.{name}")
+
+
+def set_values(tensor, values):
+    """Write NumPy values into a parameter or buffer, cast to its dtype."""
+    tensor.set_value(values.astype(str(tensor.dtype).rsplit(".", 1)[-1]))

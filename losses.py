@@ -1,0 +1,53 @@
+"""Adversarial and class losses on logits, and the gradient penalty."""
+
+import paddle
+import paddle.nn.functional as F
+
+
+def discriminator_losses(adv_loss, real_logits, fake_logits):
+    """D's two adversarial losses, (on real, on fake), from logits [N]; each a scalar mean over the batch.
+
+    hinge: SAGAN equation 4. dcgan and gan: binary cross-entropy (Goodfellow et al., NeurIPS 2014, equation 1).
+    wgan_gp: the critic's scores (Gulrajani et al., NeurIPS 2017, equation 3), whose penalty is `gradient_penalty`.
+    """
+    if adv_loss == "hinge":
+        return F.relu(1 - real_logits).mean(), F.relu(1 + fake_logits).mean()
+    if adv_loss == "wgan_gp":
+        return -real_logits.mean(), fake_logits.mean()
+    return _cross_entropy(real_logits, 1.0), _cross_entropy(fake_logits, 0.0)
+
+
+def generator_loss(adv_loss, fake_logits):
+    """G's adversarial loss from D's logits [N] on generated images, a scalar mean over the batch.
+
+    dcgan: the non-saturating -log D(G(z)). gan: the minimax log(1 - D(G(z))), which saturates while D is ahead.
+    hinge, wgan_gp: -D(G(z)).
+    """
+    if adv_loss == "dcgan":
+        return _cross_entropy(fake_logits, 1.0)
+    if adv_loss == "gan":
+        return -_cross_entropy(fake_logits, 0.0)
+    return -fake_logits.mean()
+
+
+def class_loss(class_logits, labels):
+    """Cross-entropy of class logits [N, num_classes] against labels int64 [N] (ACGAN section 3, L_C), a scalar mean."""
+    return F.cross_entropy(class_logits, labels)
+
+
+def gradient_penalty(discriminator, real, fake, labels, alpha):
+    """Mean of (‖∇D(x)‖₂ - 1)² at x = alpha·real + (1 - alpha)·fake (Gulrajani et al. 2017, equation 3), a scalar.
+
+    `real`, `fake`: [N, C, H, W]; `labels` int64 [N]; `alpha` in [0, 1], [N, 1, 1, 1].
+    """
+    mixed = (alpha * real + (1 - alpha) * fake).detach()
+    mixed.stop_gradient = False
+    logits, _ = discriminator(mixed, labels)
+    (gradient,) = paddle.grad(logits.sum(), mixed, create_graph=True)
+    # The offset keeps the root's derivative finite where the gradient is exactly 0.
+    norm = paddle.sqrt((gradient * gradient).sum([1, 2, 3]) + 1e-16)
+    return ((norm - 1) ** 2).mean()
+
+
+def _cross_entropy(logits, target):
+    return F.binary_cross_entropy_with_logits(logits, paddle.full_like(logits, target))

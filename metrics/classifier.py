@@ -1,0 +1,66 @@
+"""A small classifier of its own, trained on real images alone, that reads which class a generated image shows."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+from tqdm import tqdm
+
+import runtime
+
+UPDATES = 1000
+BATCH = 64
+
+
+class Classifier(nn.Layer):
+    """Images [N, C, S, S] in [-1, 1] to class logits [N, num_classes]; S a multiple of 4."""
+
+    def __init__(self, channels, size, num_classes):
+        super().__init__()
+        self.conv1 = nn.Conv2D(channels, 16, 3, padding=1)
+        self.conv2 = nn.Conv2D(16, 32, 3, padding=1)
+        self.hidden = nn.Linear(32 * (size // 4) ** 2, 128)
+        self.classes = nn.Linear(128, num_classes)
+
+    def features(self, images):
+        """Penultimate features [N, 128]."""
+        out = F.max_pool2d(F.relu(self.conv1(images)), 2)
+        out = F.max_pool2d(F.relu(self.conv2(out)), 2)
+        return F.relu(self.hidden(out.flatten(1)))
+
+    def forward(self, images):
+        return self.classes(F.dropout(self.features(images), 0.3, training=self.training))
+
+    def read(self, images):
+        """Classes int64 [N] of images uint8 [N, C, S, S]."""
+        self.eval()
+        with paddle.no_grad():
+            logits = [self(_to_range(images[start : start + 500])) for start in range(0, len(images), 500)]
+        return paddle.concat(logits).argmax(1).numpy()
+
+
+def train_classifier(image_set, seed):
+    """A `Classifier` trained on `image_set`, each image shifted by up to a sixteenth of its size at random."""
+    images = np.stack([image_set[index][0] for index in range(len(image_set))])
+    channels, size, _ = image_set.image_shape
+    paddle.seed(int(runtime.generator(seed, "classifier").integers(2**31)))
+    classifier = Classifier(channels, size, image_set.num_classes)
+    schedule = paddle.optimizer.lr.CosineAnnealingDecay(2e-3, UPDATES)
+    optimizer = paddle.optimizer.Adam(schedule, parameters=classifier.parameters())
+    classifier.train()
+    reach = size // 16
+    for update in tqdm(range(UPDATES), desc="classifier", leave=False):
+        rng = runtime.generator(seed, "classifier batch", update)
+        chosen = rng.integers(len(images), size=BATCH)
+        shift = tuple(rng.integers(-reach, reach + 1, size=2))
+        batch = np.roll(images[chosen], shift, axis=(2, 3))
+        loss = F.cross_entropy(classifier(_to_range(batch)), paddle.to_tensor(image_set.labels[chosen]))
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        schedule.step()
+    return classifier
+
+
+def _to_range(images):
+    return paddle.to_tensor(images).astype("float32") / 127.5 - 1

@@ -1,0 +1,147 @@
+"""Where a run writes: its folder, log.txt, VisualDL records, sample grids, progress bar."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import checkpoint
+import runtime
+from parameters import RUN_FILE, run_numbers
+from utils import UserError, atomic_path, image_grid, save_image
+
+# VisualDL groups its charts by the tag's first part.
+TAGS = {
+    "d_real": "loss/d_real",
+    "d_fake": "loss/d_fake",
+    "d_penalty": "loss/d_penalty",
+    "d_class_real": "loss/d_class_real",
+    "d_class_fake": "loss/d_class_fake",
+    "g_adv": "loss/g_adv",
+    "g_class": "loss/g_class",
+    "D_x": "logits/D(x)",
+    "D_G_z": "logits/D(G(z))",
+    "accuracy_real": "class accuracy/real",
+    "accuracy_fake": "class accuracy/fake",
+    "images_per_second": "speed/images_per_second",
+}
+
+
+class RunFolder:
+    """One run's folder and the records in it; on processes other than the first it writes nothing.
+
+    A new run takes `save_path/name`, or the first free `save_path/RECIPE-NUMBER`; one that exists is used only by a run
+    that resumes. Raises UserError for a folder that cannot be used.
+    """
+
+    def __init__(self, parameters):
+        self.parameters = p = parameters
+        self.path = Path(runtime.agree(str(_open(p)) if runtime.rank() == 0 else None))
+        self.weights = self.path / p.model_weights_dir
+        self.images = self.path / p.sample_images_dir
+        self.writes = runtime.rank() == 0
+        self._writer = self._bar = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._bar:
+            self._bar.close()
+            self._writer.close()
+            self._write_gif()
+
+    def begin(self, step, image_set):
+        """Write the parameters and a grid of real images; open the records for steps after `step`."""
+        if not self.writes:
+            return
+        from visualdl import LogWriter  # slow to import
+
+        p = self.parameters
+        self.weights.mkdir(exist_ok=True)
+        self.images.mkdir(exist_ok=True)
+        with atomic_path(self.path / RUN_FILE) as temporary:
+            temporary.write_text(p.to_yaml())
+        self._writer = LogWriter(str(self.path))
+        plain = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in dataclasses.asdict(p).items()}
+        self._writer.add_hparams({k: int(v) if isinstance(v, bool) else v for k, v in plain.items()}, ["loss/g_adv"])
+        grid = _real_grid(image_set)
+        save_image(self.images / "real.png", grid)
+        self._writer.add_image("samples/real", _rgb(grid), 0)
+        self._write_line(f"{'resumed' if step else 'started'} at step {step} of {p.total_step}: {len(image_set)} images")
+        self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
+        self._logged = (step, time.monotonic())
+
+    def advance(self, step):
+        """Move the progress bar to `step`."""
+        if self.writes:
+            self._bar.update(step - self._bar.n)
+
+    def log(self, step, metrics):
+        """Record `metrics`, floats by name, on the bar, in log.txt and in VisualDL."""
+        if not self.writes:
+            return
+        p, (last_step, last_time), now = self.parameters, self._logged, time.monotonic()
+        batch = p.batch_size * p.d_steps_per_iter * runtime.world_size()
+        metrics = metrics | {"images_per_second": (step - last_step) * batch / (now - last_time)}
+        self._logged = (step, now)
+        shown = {name: f"{value:.4g}" for name, value in metrics.items()}
+        self._bar.set_postfix(shown, refresh=False)
+        self._write_line(f"step {step} " + " ".join(f"{name} {value}" for name, value in shown.items()))
+        for name, value in metrics.items():
+            self._writer.add_scalar(TAGS[name], value, step)
+
+    def write_samples(self, step, grid):
+        """Write a grid of generated images, uint8 [H, W, C], as PNG and to VisualDL."""
+        if self.writes:
+            save_image(self.images / f"step-{step:08d}.png", grid)
+            self._writer.add_image("samples/generated", _rgb(grid), step)
+
+    def save(self, step, parts):
+        """Write a checkpoint of `parts`, NumPy arrays by part and name."""
+        if self.writes:
+            checkpoint.save(self.weights / f"step-{step:08d}.safetensors", step, dataclasses.asdict(self.parameters), parts)
+
+    def _write_line(self, line):
+        with open(self.path / "log.txt", "a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def _write_gif(self):
+        pictures, most = sorted(self.images.glob("step-*.png")), self.parameters.max_frames_per_gif
+        for number, start in enumerate(range(0, len(pictures), most), start=1):
+            frames = (Image.open(path) for path in pictures[start : start + most])
+            with atomic_path(self.images / f"samples-{number}.gif") as temporary:
+                next(frames).save(temporary, save_all=True, append_images=frames, duration=100, loop=0)
+
+
+def _open(parameters):
+    p = parameters
+    path = Path(p.save_path) / (p.name or f"{p.recipe}-{max(run_numbers(p.save_path, p.recipe), default=0) + 1}")
+    if p.resume and path.is_dir():
+        return path
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            f"--name {p.name}: {path} exists already; give another name, or --resume auto to go on with that run"
+        ) from None
+    except OSError as error:
+        raise UserError(f"--save_path {p.save_path}: {path} cannot be made: {error.strerror}") from None
+    return path
+
+
+def _real_grid(image_set, classes=10, columns=10):
+    """A picture of real images: the first `classes` classes in order, a row each."""
+    rows = []
+    for label in range(min(classes, image_set.num_classes)):
+        found = np.flatnonzero(image_set.labels == label)[:columns]
+        images = [image_set[int(index)][0] for index in found]
+        rows += images + [np.full(image_set.image_shape, 255, np.uint8)] * (columns - len(images))
+    return image_grid(np.stack(rows), columns)
+
+
+def _rgb(grid):
+    return np.repeat(grid, 3, axis=2) if grid.shape[2] == 1 else grid

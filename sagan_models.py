@@ -1,0 +1,166 @@
+"""The SAGAN generator and discriminator (Zhang et al., ICML 2019, arXiv 1805.08318), for 32 to 256 pixels.
+
+Widths follow the resolution: at 128 pixels they are the paper's; smaller images take fewer of the same blocks. For an
+image of size S, a layer at resolution r has `conv_dim * S / r` channels in G, and D mirrors it.
+"""
+
+import math
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from layers import (
+    BatchNorm,
+    ConditionalBatchNorm,
+    SelfAttention,
+    SNConv2D,
+    SNEmbedding,
+    SNLinear,
+    SpectrallyNormalized,
+    initialize,
+    set_values,
+    upsample,
+)
+
+
+def build_generator(parameters):
+    """The SAGAN generator that `parameters` describe, with its initial weights."""
+    p = parameters
+    generator = Generator(p.z_dim, p.num_classes, p.g_conv_dim, p.imsize, p.attention_size, p.channels)
+    return initialize(generator, p.manual_seed, "G", _xavier)
+
+
+def build_discriminator(parameters):
+    """The SAGAN discriminator that `parameters` describe, with its initial weights."""
+    p = parameters
+    discriminator = Discriminator(
+        p.num_classes,
+        p.d_conv_dim,
+        p.imsize,
+        p.attention_size,
+        p.channels,
+        twice_differentiable=p.adv_loss == "wgan_gp",
+    )
+    return initialize(discriminator, p.manual_seed, "D", _xavier)
+
+
+def _xavier(layer, draw):
+    """Xavier uniform weights, and a random unit start for the power iteration."""
+    if isinstance(layer, SpectrallyNormalized):
+        fan_in, fan_out = layer.fans()
+        bound = math.sqrt(6 / (fan_in + fan_out))
+        set_values(layer.weight_orig, draw("weight_orig").uniform(-bound, bound, layer.weight_orig.shape))
+        for name in ("weight_u", "weight_v"):
+            vector = draw(name).standard_normal(getattr(layer, name).shape)
+            set_values(getattr(layer, name), vector / math.sqrt(vector @ vector))
+
+
+class GeneratorBlock(nn.Layer):
+    """Residual block that doubles the resolution: [N, I, H, W] and labels [N] to [N, O, 2H, 2W]."""
+
+    def __init__(self, in_channels, out_channels, num_classes):
+        super().__init__()
+        self.cond_bn1 = ConditionalBatchNorm(in_channels, num_classes)
+        self.conv1 = SNConv2D(in_channels, out_channels, 3)
+        self.cond_bn2 = ConditionalBatchNorm(out_channels, num_classes)
+        self.conv2 = SNConv2D(out_channels, out_channels, 3)
+        self.shortcut = SNConv2D(in_channels, out_channels, 1)
+
+    def forward(self, x, labels):
+        out = self.conv1.upsampled(F.relu(self.cond_bn1(x, labels)))
+        out = self.conv2(F.relu(self.cond_bn2(out, labels)))
+        return out + self.shortcut.upsampled(x)
+
+
+class Generator(nn.Layer):
+    """Noise [N, z_dim] and labels int64 [N] to images [N, channels, image_size, image_size] in [-1, 1]."""
+
+    def __init__(self, z_dim, num_classes, conv_dim=64, image_size=128, attention_size=32, channels=3):
+        super().__init__()
+        # 4x4 and 8x8 are equally wide: at 128 pixels 16c, 16c, 8c, 4c, 2c, c.
+        resolutions = [2**k for k in range(3, image_size.bit_length())]
+        widths = [conv_dim * image_size // resolution for resolution in resolutions]
+        widths = [widths[0], *widths]
+        self.linear = SNLinear(z_dim, widths[0] * 16)
+        self.blocks = nn.LayerList(
+            [GeneratorBlock(*pair, num_classes) for pair in zip(widths[:-1], widths[1:], strict=True)]
+        )
+        self.attended = resolutions.index(attention_size)  # the block that the attention follows
+        self.attention = SelfAttention(widths[self.attended + 1])
+        self.bn = BatchNorm(conv_dim, momentum=0.9999)
+        self.conv = SNConv2D(conv_dim, channels, 3)
+
+    def forward(self, z, labels):
+        out = self.linear(z).reshape([z.shape[0], -1, 4, 4])
+        for index, block in enumerate(self.blocks):
+            out = block(out, labels)
+            if index == self.attended:
+                out = self.attention(out)
+        return paddle.tanh(self.conv(F.relu(self.bn(out))))
+
+
+class DiscriminatorBlock(nn.Layer):
+    """Residual block, [N, I, H, W] to [N, O, H/2, W/2], or to [N, O, H, W] when it keeps the resolution.
+
+    `first`: on an image, so no ReLU stands before its first convolution. A block that keeps both resolution and width
+    has an identity shortcut. `relu_shortcut`: the shortcut carries relu(x) instead of x, as in the published PyTorch
+    replication, whose in-place ReLU changes it; only for its checkpoints.
+    """
+
+    def __init__(self, in_channels, out_channels, first=False, downsample=True, relu_shortcut=False):
+        super().__init__()
+        self.first, self.downsample, self.relu_shortcut = first, downsample, relu_shortcut
+        self.conv1 = SNConv2D(in_channels, out_channels, 3)
+        self.conv2 = SNConv2D(out_channels, out_channels, 3)
+        if downsample or in_channels != out_channels:
+            self.shortcut = SNConv2D(in_channels, out_channels, 1)
+
+    def forward(self, x):
+        activated = x if self.first else F.relu(x)
+        out = F.relu(self.conv1(activated))
+        carried = activated if self.relu_shortcut else x
+        if not self.downsample:
+            return self.conv2(out) + carried
+        # Pooling and the shortcut's 1x1 convolution change places freely, so the cheap order serves every block.
+        return self.conv2.pooled(out) + self.shortcut.pooled(carried)
+
+
+class Discriminator(nn.Layer):
+    """Images [N, channels, image_size, image_size] and labels int64 [N] to (adversarial logits [N], None).
+
+    The projection discriminator (Miyato and Koyama, ICLR 2018): a linear score plus the inner product of the features
+    with the class's embedding.
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        conv_dim=64,
+        image_size=128,
+        attention_size=32,
+        channels=3,
+        twice_differentiable=False,
+        relu_shortcut=False,
+    ):
+        super().__init__()
+        # Each block halves down to 4x4, the last keeps it: at 128 pixels c, 2c, 4c, 8c, 16c, 16c.
+        resolutions = [image_size >> k for k in range(1, image_size.bit_length() - 2)]
+        widths = [conv_dim * image_size // (2 * resolution) for resolution in resolutions]
+        self.blocks = nn.LayerList([DiscriminatorBlock(channels, widths[0], first=True)])
+        for pair in zip(widths[:-1], widths[1:], strict=True):
+            self.blocks.append(DiscriminatorBlock(*pair, relu_shortcut=relu_shortcut))
+        self.blocks.append(DiscriminatorBlock(widths[-1], widths[-1], downsample=False, relu_shortcut=relu_shortcut))
+        self.attended = resolutions.index(attention_size)
+        self.attention = SelfAttention(widths[self.attended], twice_differentiable)
+        self.linear = SNLinear(widths[-1], 1)
+        self.embedding = SNEmbedding(num_classes, widths[-1])
+
+    def forward(self, images, labels):
+        out = images
+        for index, block in enumerate(self.blocks):
+            out = block(out)
+            if index == self.attended:
+                out = self.attention(out)
+        features = F.relu(out).sum([2, 3])
+        return self.linear(features).squeeze(1) + (self.embedding(labels) * features).sum(1), None

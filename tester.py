@@ -1,0 +1,148 @@
+"""Tester: load a generator, draw samples, write them, measure them."""
+
+import contextlib
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import acgan_models
+import checkpoint
+import sagan_models
+import sampler
+from dataset import load_dataset
+from metrics.classifier import train_classifier
+from metrics.diversity import class_distance
+from utils import UserError, atomic_path, save_image
+
+CLASSIFIED = ("digits", "mnist", "fashion-mnist")  # data sets small enough to train a classifier on
+PER_CLASS = 1000  # images of each class that the diversity compares
+
+
+class Tester:
+    """Draws from the generator of a `checkpoint.Checkpoint`, read from the file `source`, and measures what it drew."""
+
+    def __init__(self, parameters, loaded, source):
+        p = self.parameters = parameters
+        part = "G_ema" if "G_ema" in loaded.parts else "G"
+        self.G = (sagan_models if p.model == "sagan" else acgan_models).build_generator(p)
+        checkpoint.load_network(self.G, loaded.parts[part], source)
+        self.folder = Path(p.test_path) if p.test_path else checkpoint.run_of(source) / f"test-{Path(source).stem}"
+        average = ", moving average of its weights" if part == "G_ema" else ""
+        print(f"{source}: {p.model} after {loaded.step} steps{average}")
+
+    def test(self):
+        """Draw `num_samples` samples, write what was asked for, print the figures and the class grid's path."""
+        p = self.parameters
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            readers = []
+            if p.samples_dir:
+                readers.append(PNGWriter(p))
+            if p.samples_npz:
+                readers.append(stack.enter_context(npz_writer(p)))
+            if p.dataset in CLASSIFIED:
+                readers += self._class_reader()
+            for start in tqdm(range(0, p.num_samples, p.batch_size_test), desc="samples", unit="batch"):
+                indices = np.arange(start, min(start + p.batch_size_test, p.num_samples))
+                labels = indices % p.num_classes  # uniform over the classes
+                images = sampler.generate(self.G, p, indices, labels)
+                for reader in readers:
+                    reader.read(indices, labels, images)
+        for reader in readers:
+            for line in reader.report():
+                print(line)
+        grid = self.folder / "class_grid.png"
+        save_image(grid, sampler.class_grid(self.G, p))
+        print(f"class grid: {grid}")
+
+    def _class_reader(self):
+        try:
+            return [ClassReader(self.parameters)]
+        except UserError as error:
+            print(f"no class accuracy: {error}", file=sys.stderr)
+            return []
+
+
+class ClassReader:
+    """Counts the samples that an independent classifier reads as the class asked for, and keeps some for diversity."""
+
+    def __init__(self, parameters):
+        self.real = load_dataset(parameters, "train")
+        self.held_out = load_dataset(parameters, "test")
+        self.classifier = train_classifier(self.real, parameters.manual_seed)
+        self.right = self.count = 0
+        self.kept, self.kept_labels = [], []
+
+    def read(self, indices, labels, images):
+        self.right += int((self.classifier.read(images) == labels).sum())
+        self.count += len(images)
+        if indices[0] < PER_CLASS * self.real.num_classes:
+            self.kept.append(images)
+            self.kept_labels.append(labels)
+
+    def report(self):
+        held_out = _stacked(self.held_out)
+        right = int((self.classifier.read(held_out) == self.held_out.labels).sum())
+        generated = class_distance(np.concatenate(self.kept), np.concatenate(self.kept_labels), PER_CLASS)
+        real = class_distance(_stacked(self.real), self.real.labels, PER_CLASS)
+        ratio = generated["class_distance"] / real["class_distance"]
+        yield f"read as the class asked for: {self.right / self.count:.2%} of {self.count} generated images"
+        yield f"read as their own class:     {right / len(held_out):.2%} of {len(held_out)} held-out real images"
+        yield f"diversity within a class:    {ratio:.3f} (mean distance of two generated images over that of two real)"
+
+
+class PNGWriter:
+    """Writes each sample as `samples_dir`/CLASS/INDEX.png, a folder that its own measures and others' read."""
+
+    def __init__(self, parameters):
+        self.folder = Path(parameters.samples_dir)
+        for label in range(parameters.num_classes):
+            (self.folder / f"{label:04d}").mkdir(parents=True, exist_ok=True)
+
+    def read(self, indices, labels, images):
+        for index, label, image in zip(indices, labels, images, strict=True):
+            save_image(self.folder / f"{label:04d}" / f"{index:06d}.png", image.transpose(1, 2, 0))
+
+    def report(self):
+        yield f"samples: {self.folder}"
+
+
+class NPZWriter:
+    """Writes all samples to one .npz as they come: arr_0 uint8 [N, H, W, C] and arr_1 int64 [N] (guided-diffusion's)."""
+
+    def __init__(self, archive, path, shape):
+        self.archive, self.path = archive, path
+        self.member = archive.open("arr_0.npy", "w", force_zip64=True)
+        np.lib.format.write_array_header_1_0(
+            self.member, {"descr": "|u1", "fortran_order": False, "shape": shape}
+        )
+        self.labels = []
+
+    def read(self, indices, labels, images):
+        self.member.write(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
+        self.labels.append(labels)
+
+    def close(self):
+        self.member.close()
+        with self.archive.open("arr_1.npy", "w") as member:
+            np.lib.format.write_array(member, np.concatenate(self.labels))
+
+    def report(self):
+        yield f"samples: {self.path}"
+
+
+@contextlib.contextmanager
+def npz_writer(parameters):
+    """An open NPZWriter of `parameters.samples_npz`; the file appears when the block has ended well."""
+    p = parameters
+    with atomic_path(p.samples_npz) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        writer = NPZWriter(archive, p.samples_npz, (p.num_samples, p.imsize, p.imsize, p.channels))
+        yield writer
+        writer.close()
+
+
+def _stacked(image_set):
+    return np.stack([image_set[index][0] for index in range(len(image_set))])

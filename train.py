@@ -1,0 +1,26 @@
+"""Train a conditional GAN: `python train.py --help` lists the options, and no options train on handwritten digits."""
+
+import sys
+
+import runtime
+from parameters import get_parameters
+
+
+def main():
+    parameters = get_parameters()
+    runtime.start(parameters)
+    from dataset import load_dataset
+    from trainer import Trainer, resolve
+
+    image_set = load_dataset(parameters)
+    trainer = Trainer(resolve(parameters, image_set))
+    path, signal = trainer.train(image_set)
+    if signal:
+        print(f"stopped at step {trainer.step}; python train.py --resume {path} goes on", file=sys.stderr)
+        return 128 + signal
+    print(f"trained {trainer.step} steps; python test.py --pretrained_model {path} measures it")
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,315 @@
+"""Trainer: build, one D update, one G update, the loop around them."""
+
+import contextlib
+import copy
+import dataclasses
+import math
+from typing import NamedTuple
+
+import paddle
+
+import acgan_models
+import checkpoint
+import losses
+import runtime
+import sagan_models
+import sampler
+from dataset import batches, batches_per_epoch
+from run_folder import RunFolder
+from utils import UserError
+
+
+class DBatch(NamedTuple):
+    """What one D update reads: tensors with one row a sample. Images and noise on images are [N, C, H, W]."""
+
+    images: paddle.Tensor
+    labels: paddle.Tensor  # of the real images, int64 [N]
+    z: paddle.Tensor  # [N, z_dim]
+    fake_labels: paddle.Tensor  # int64 [N]
+    alpha: paddle.Tensor = None  # for the gradient penalty, [N, 1, 1, 1] in [0, 1]
+    real_noise: paddle.Tensor = None  # instance noise
+    fake_noise: paddle.Tensor = None
+
+
+class GBatch(NamedTuple):
+    """What one G update reads: tensors with one row a sample."""
+
+    z: paddle.Tensor  # [N, z_dim]
+    labels: paddle.Tensor  # int64 [N]
+    fake_noise: paddle.Tensor = None  # instance noise, [N, C, H, W]
+
+
+def resolve(parameters, image_set):
+    """`parameters` with what the data decide filled in: the number of classes, and epochs turned into steps."""
+    p = parameters
+    steps_per_epoch = batches_per_epoch(image_set, p, runtime.world_size()) / p.d_steps_per_iter
+    changes = {"num_classes": image_set.num_classes}
+    if p.niter:
+        changes |= {"niter": None, "total_step": math.ceil(p.niter * steps_per_epoch)}
+    if p.save_freq:
+        changes |= {"save_freq": None, "model_save_step": math.ceil(p.save_freq * steps_per_epoch)}
+    return dataclasses.replace(p, **changes)
+
+
+class Trainer:
+    """Trains the generator and discriminator that `parameters` (resolved) describe.
+
+    `train` is a whole run; `update_discriminator` and `update_generator` are its two updates, on given batches.
+    """
+
+    def __init__(self, parameters):
+        p = self.parameters = parameters
+        models = sagan_models if p.model == "sagan" else acgan_models
+        self.G = models.build_generator(p)
+        self.D = models.build_discriminator(p)
+        self.G_ema = copy.deepcopy(self.G) if p.ema_decay else None
+        self.g_optimizer = self._adam(p.g_lr, self.G)
+        self.d_optimizer = self._adam(p.d_lr, self.D)
+        self.step = 0  # steps done
+
+    def _adam(self, learning_rate, network):
+        p = self.parameters
+        return paddle.optimizer.Adam(learning_rate, p.beta1, p.beta2, parameters=network.parameters())
+
+    def train(self, image_set):
+        """Train on `image_set` until `total_step`, or until a signal asks to stop, and write the run's folder.
+
+        Returns the folder's path and the signal's number (None when the run is complete). Raises UserError when a loss
+        is not finite.
+        """
+        p = self.parameters
+        with RunFolder(p) as run, runtime.stop_signals() as stop:
+            if start := checkpoint.newest(run.weights) or p.pretrained_model:
+                self.load(checkpoint.load(start), start)
+            run.begin(self.step, image_set)
+            data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
+            done = self.step >= p.total_step
+            while not done:
+                metrics = self.train_step(data)
+                done = self.step >= p.total_step or stop.requested()
+                run.advance(self.step)
+                if self.step % p.log_step == 0:
+                    run.log(self.step, _read(self.step, metrics))
+                if self.step % p.sample_step == 0 or self.step >= p.total_step:
+                    run.write_samples(self.step, sampler.class_grid(self.G_ema or self.G, p))
+                if self.step % p.model_save_step == 0 or done:
+                    run.save(self.step, self.state())
+            return run.path, stop.signal
+
+    def train_step(self, data):
+        """One step on the next batches of `data`: D updates, then G updates. Returns their metrics, tensors by name."""
+        p, metrics = self.parameters, {}
+        self.G.train()
+        self.D.train()
+        for update in range(p.d_steps_per_iter):
+            images, labels = (paddle.to_tensor(array) for array in next(data))
+            metrics |= self.update_discriminator(self._d_batch(update, images, labels))
+        for update in range(p.g_steps_per_iter):
+            metrics |= self.update_generator(self._g_batch(update))
+        if self.G_ema:
+            self._update_ema()
+        self.step += 1
+        return metrics
+
+    def update_discriminator(self, batch):
+        """One Adam step of D on a `DBatch`, whose gradients stay readable. Returns the metrics, tensors by name."""
+        p, metrics = self.parameters, _Means()
+        self.d_optimizer.clear_grad()
+        paddle.seed(self._draw("dropout/d").integers(2**31))
+        for part, share in _rounds(batch, p.batch_size_in_gpu):
+            real = _noisy(part.images, part.real_noise)
+            real_logits, real_classes = self.D(real, part.labels)
+            with paddle.no_grad():
+                fake = _noisy(self.G(part.z, part.fake_labels), part.fake_noise)
+            fake_logits, fake_classes = self.D(fake, part.fake_labels)
+            terms = dict(zip(("d_real", "d_fake"), losses.discriminator_losses(p.adv_loss, real_logits, fake_logits)))
+            loss = terms["d_real"] + terms["d_fake"]
+            if p.adv_loss == "wgan_gp":
+                terms["d_penalty"] = losses.gradient_penalty(self.D, real, fake, part.labels, part.alpha)
+                loss += p.lambda_gp * terms["d_penalty"]
+            if real_classes is not None:
+                terms["d_class_real"] = losses.class_loss(real_classes, part.labels)
+                terms["d_class_fake"] = losses.class_loss(fake_classes, part.fake_labels)
+                loss += p.class_loss_weight * (terms["d_class_real"] + terms["d_class_fake"])
+                terms["accuracy_real"] = _accuracy(real_classes, part.labels)
+                terms["accuracy_fake"] = _accuracy(fake_classes, part.fake_labels)
+            (share * loss).backward()
+            metrics.add(terms | {"D_x": real_logits.mean(), "D_G_z": fake_logits.mean()}, share)
+        runtime.average_gradients(self.D)
+        self.d_optimizer.step()
+        return metrics
+
+    def update_generator(self, batch):
+        """One Adam step of G on a `GBatch`, whose gradients stay readable. Returns the metrics, tensors by name."""
+        p, metrics = self.parameters, _Means()
+        self.g_optimizer.clear_grad()
+        paddle.seed(self._draw("dropout/g").integers(2**31))
+        for part, share in _rounds(batch, p.batch_size_in_gpu):
+            with _frozen(self.D):
+                fake = _noisy(self.G(part.z, part.labels), part.fake_noise)
+                logits, classes = self.D(fake, part.labels)
+                terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
+                loss = terms["g_adv"]
+                if classes is not None:
+                    terms["g_class"] = losses.class_loss(classes, part.labels)
+                    loss += p.class_loss_weight * terms["g_class"]
+                (share * loss).backward()
+            metrics.add(terms, share)
+        runtime.average_gradients(self.G)
+        self.g_optimizer.step()
+        return metrics
+
+    def state(self):
+        """All that a resumed run needs, NumPy arrays by part and name; parts are G, D, G_ema and the two optimizers."""
+        parts = {"G": _arrays(self.G.state_dict()), "D": _arrays(self.D.state_dict())}
+        if self.G_ema:
+            parts["G_ema"] = _arrays(self.G_ema.state_dict())
+        return parts | {
+            "g_optimizer": _slots(self.g_optimizer, self.G),
+            "d_optimizer": _slots(self.d_optimizer, self.D),
+        }
+
+    def load(self, loaded, source):
+        """Go on from a `checkpoint.Checkpoint`, read from `source`; parts that it lacks stay as they are.
+
+        Raises UserError for a checkpoint of another network.
+        """
+        for part, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema)):
+            if network and (arrays := loaded.parts.get(part, loaded.parts.get("G") if part == "G_ema" else None)):
+                checkpoint.load_network(network, arrays, source)
+        for part, optimizer, network in (
+            ("g_optimizer", self.g_optimizer, self.G),
+            ("d_optimizer", self.d_optimizer, self.D),
+        ):
+            weights = dict(network.named_parameters())
+            slots = {}
+            for name, array in loaded.parts.get(part, {}).items():
+                weight, _, slot = name.rpartition("/")
+                slots[f"{weights[weight].name}_{slot}"] = array
+            optimizer.set_state_dict(slots)
+        self.step = loaded.step
+
+    def _update_ema(self):
+        # The average starts short, so that the initial weights do not linger in a short run.
+        decay = min(self.parameters.ema_decay, (1 + self.step) / (10 + self.step))
+        with paddle.no_grad():
+            for average, value in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
+                paddle.assign(decay * average + (1 - decay) * value, average)
+            for average, value in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
+                paddle.assign(value, average)
+
+    # The random numbers of one update: each a pure function of the seed, its purpose, the step and the update's number,
+    # drawn for the whole batch of all processes, of which this process takes its rows.
+
+    def _d_batch(self, update, images, labels):
+        p, count = self.parameters, len(labels)
+        images = sampler.to_range(images, p)
+        # The projection discriminator compares real and generated images of the same classes; a discriminator with a
+        # class head meets classes drawn as G's are.
+        fake_labels = labels if p.model == "sagan" else self._labels("d", update)[:count]
+        alpha = None
+        if p.adv_loss == "wgan_gp":
+            alpha = self._rows("alpha", update, lambda rng, rows: rng.random((rows, 1, 1, 1)))[:count]
+        return DBatch(
+            images,
+            labels,
+            self._noise("d", update)[:count],
+            fake_labels,
+            alpha,
+            self._instance_noise("d/real", update, count),
+            self._instance_noise("d/fake", update, count),
+        )
+
+    def _g_batch(self, update):
+        count = self.parameters.batch_size
+        return GBatch(
+            self._noise("g", update), self._labels("g", update), self._instance_noise("g/fake", update, count)
+        )
+
+    def _noise(self, role, update):
+        width = self.parameters.z_dim
+        return self._rows(f"noise/{role}", update, lambda rng, rows: rng.standard_normal((rows, width)))
+
+    def _labels(self, role, update):
+        classes = self.parameters.num_classes
+        return self._rows(f"labels/{role}", update, lambda rng, rows: rng.integers(classes, size=rows))
+
+    def _instance_noise(self, role, update, count):
+        p = self.parameters
+        if not p.inst_noise_sigma or self.step >= p.inst_noise_sigma_iters:
+            return None
+        sigma = p.inst_noise_sigma * (1 - self.step / p.inst_noise_sigma_iters)
+        shape = (p.channels, p.imsize, p.imsize)
+        draw = lambda rng, rows: sigma * rng.standard_normal((rows, *shape))
+        return self._rows(f"instance noise/{role}", update, draw)[:count]
+
+    def _rows(self, purpose, update, draw):
+        size = self.parameters.batch_size
+        whole = draw(self._draw(purpose, update), size * runtime.world_size())
+        rows = paddle.to_tensor(whole[runtime.rank() * size :][:size])
+        return rows.astype(paddle.get_default_dtype()) if rows.is_floating_point() else rows
+
+    def _draw(self, purpose, update=0):
+        return runtime.generator(self.parameters.manual_seed, purpose, self.step, update)
+
+
+def _arrays(state):
+    return {name: tensor.numpy() for name, tensor in state.items()}
+
+
+def _slots(optimizer, network):
+    """An optimizer's state by weight and slot; Paddle names it by its own numbering of weights, which no file should."""
+    state = optimizer.state_dict()
+    return {
+        f"{name}/{key.removeprefix(weight.name + '_')}": state[key].numpy()
+        for name, weight in network.named_parameters()
+        for key in state
+        if key.startswith(weight.name + "_")
+    }
+
+
+class _Means(dict):
+    """Means over accumulation rounds, by name."""
+
+    def add(self, terms, share):
+        for name, value in terms.items():
+            self[name] = self.get(name, 0) + share * value.detach()
+
+
+def _rounds(batch, size):
+    """Cut a batch into rounds of `size` samples (None: one round); yields each with its share of the batch."""
+    count = len(batch.z)
+    for start in range(0, count, size or count):
+        rows = [tensor if tensor is None else tensor[start : start + (size or count)] for tensor in batch]
+        part = type(batch)(*rows)
+        yield part, len(part.z) / count
+
+
+@contextlib.contextmanager
+def _frozen(network):
+    """Gradients pass through `network` but are not computed for its weights."""
+    for weight in network.parameters():
+        weight.stop_gradient = True
+    yield
+    for weight in network.parameters():
+        weight.stop_gradient = False
+
+
+def _noisy(images, noise):
+    return images if noise is None else images + noise
+
+
+def _accuracy(class_logits, labels):
+    return (class_logits.argmax(1) == labels).astype(class_logits.dtype).mean()
+
+
+def _read(step, metrics):
+    """Metrics as floats; this is where the host waits for the device."""
+    values = {name: float(value) for name, value in metrics.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"{name} is {value} at step {step}: training has diverged; start again from an earlier checkpoint "
+                f"with lower --d_lr and --g_lr, or another --manual_seed"
+            )
+    return values
