@@ -1,0 +1,431 @@
+"""Every option once: type, default, help, what is refused, and the name it has in the replications.
+
+`get_parameters` lays three layers over each other: the defaults below, which are the published SAGAN replication's; a
+recipe (`recipes/NAME.yaml`, a file, or what a run or checkpoint brings along); the command line.
+"""
+
+import math
+import os
+import re
+import sys
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from options import Rule, did_you_mean, one_of, option, parse, read_yaml, spellings, typed
+from utils import UserError
+
+RECIPES = Path(__file__).with_name("recipes")
+RUN_FILE = "parameters.yaml"  # in every run folder
+IMAGE_SIZES = {  # in pixels, that each pair of networks is made for
+    "sagan": (32, 64, 128, 256),
+    "acgan-imagenet": (128,),
+    "acgan-imagenet-torch": (128,),
+    "acgan-cifar10": (32,),
+    "acgan-mnist": range(4, 4097, 4),
+    "acgan-mlp": range(1, 4097),
+    "acgan-digits": (16,),
+}
+SMALL_IMAGES = {  # data set: the recipe made for it
+    "digits": "acgan-digits",
+    "mnist": "acgan-mnist",
+    "fashion-mnist": "acgan-mnist",
+    "cifar10": "acgan-cifar10",
+}
+STEPS_OR_EPOCHS = (("total_step", "niter"), ("model_save_step", "save_freq"))
+
+
+def count_classes(text):
+    """How many classes the syntax of `--classes` names; None where `text` is not of that syntax."""
+    if text.startswith("random:"):
+        match = re.fullmatch("random:([1-9][0-9]{0,8}):[0-9]{1,18}", text)
+        return int(match[1]) if match else None
+    names = [name.strip() for name in text.split(",")]
+    if len(names) == 2 and all(re.fullmatch("[0-9]{1,9}", name) for name in names):
+        return max(int(names[1]) - int(names[0]), 0) or None
+    return len(names) if all(names) and len(set(names)) == len(names) else None
+
+
+MODEL = one_of(*IMAGE_SIZES)
+DATASET = one_of(*SMALL_IMAGES, "folder", "imagenet", "fake")
+ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
+CLASSES = Rule(
+    "a range such as 10,20 (10 to 19), a list of names or of 3 numbers or more, or random:HOW_MANY:SEED",
+    lambda text: count_classes(text) is not None,
+)
+SIZE = Rule("a whole number from 1 to 4096", lambda n: 1 <= n <= 4096)
+MANY = Rule("a whole number from 1 to 65536", lambda n: 1 <= n <= 65536)
+COUNT = Rule("a whole number from 1", lambda n: 1 <= n < 2**31)
+COUNT_OR_0 = Rule("a whole number from 0", lambda n: 0 <= n < 2**31)
+FEW = Rule("a whole number from 0 to 256", lambda n: 0 <= n <= 256)
+SEED = Rule("a whole number from 0 to 2^63 - 1", lambda n: 0 <= n < 2**63)
+POSITIVE = Rule("a number above 0", lambda x: 0 < x < math.inf)
+WEIGHT = Rule("a number from 0", lambda x: 0 <= x < math.inf)
+SHARE = Rule("a number from 0 up to, but not including, 1", lambda x: 0 <= x < 1)
+PLAIN_NAME = Rule(
+    "a plain name without slashes",
+    lambda s: s.isprintable() and not {"/", "\\"} & set(s) and s.strip(". ") and len(s) <= 200,
+)
+DEVICE = Rule("cpu, gpu or gpu:NUMBER", re.compile("cpu|gpu(:[0-9]{1,3})?").fullmatch)
+STATE_DICT = Rule("state_dict (a pickled model is code, and code from files is not run)", "state_dict".__eq__)
+
+_recipe = partial(option, group="Recipe")
+_data = partial(option, group="Data")
+_network = partial(option, group="Networks")
+_loss = partial(option, group="Losses")
+_training = partial(option, group="Training")
+_output = partial(option, group="Output of a run")
+_weights = partial(option, group="Weights to start from")
+_testing = partial(option, group="Testing")
+_runtime = partial(option, group="Runtime")
+_published = partial(option, group="Accepted as published")
+HIDDEN = {"train": {"Testing"}, "test": {"Losses", "Training", "Output of a run"}}  # groups `--help` leaves out
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The options of one run, made once by `get_parameters`, passed on and never changed."""
+
+    recipe: str = _recipe("sagan-imagenet", "a name listed below, or a YAML file such as a run's", metavar="NAME|FILE")
+    model: str = _recipe("sagan", f"the two networks: {MODEL.phrase}", MODEL)
+
+    dataset: str = _data("imagenet", DATASET.phrase, DATASET)
+    data_path: str | None = _data(None, "images to train on, a folder for each class", metavar="DIR", also="dataroot")
+    test_data_path: str | None = _data(None, "images to test against, as --data_path", metavar="DIR")
+    classes: str | None = _data(None, f"use these only: {CLASSES.phrase}", CLASSES, "CLASSES", also="classes_idx")
+    num_classes: int | None = _data(None, "number of classes; left out: as many as the data have", MANY)
+    imsize: int = _data(128, "side of the images the networks see, in pixels", SIZE, also="imageSize")
+    centercrop: bool = _data(False, "resize the shorter side and cut the middle out, instead of squeezing")
+    centercrop_size: int = _data(128, "side of what is cut out, in pixels; left out: --imsize", SIZE)
+    dont_resize: bool = _data(False, "take images at the size they have")
+    dont_normalize: bool = _data(False, "scale pixels to 0..1 instead of -1..1")
+    dont_shuffle: bool = _data(False, "keep the data's order in every epoch")
+    dont_drop_last: bool = _data(False, "train on an epoch's last batch even if it is not full")
+    num_workers: int = _data(4, "threads that read images", FEW, also="workers")
+
+    z_dim: int = _network(128, "width of the noise vector", SIZE, also="nz")
+    g_conv_dim: int = _network(64, "base number of channels of the generator", SIZE, also="ngf")
+    d_conv_dim: int = _network(64, "base number of channels of the discriminator", SIZE, also="ndf")
+    attention_size: int = _network(32, "SAGAN: resolution of the self-attention, in pixels", SIZE)
+    dropout: float = _network(0.5, "ACGAN: share of activations that the discriminator drops", SHARE)
+
+    adv_loss: str = _loss("hinge", "hinge, dcgan (cross-entropy), wgan_gp or gan (minimax cross-entropy)", ADV_LOSS)
+    lambda_gp: float = _loss(10.0, "weight of wgan_gp's gradient penalty", WEIGHT)
+    class_loss_weight: float = _loss(1.0, "ACGAN: weight of the class loss", WEIGHT)
+    inst_noise_sigma: float = _loss(0.0, "standard deviation of noise added to the discriminator's images", WEIGHT)
+    inst_noise_sigma_iters: int = _loss(2000, "steps in which that noise falls to 0", COUNT)
+
+    total_step: int = _training(3_000_000, "steps to train for", COUNT)
+    niter: int | None = _training(None, "epochs to train for, instead of --total_step", COUNT)
+    batch_size: int = _training(64, "images in a step, in each process", MANY, also="batchSize")
+    batch_size_in_gpu: int | None = _training(None, "images in memory at once; left out: --batch_size", MANY)
+    d_steps_per_iter: int = _training(1, "discriminator updates in a step", COUNT)
+    g_steps_per_iter: int = _training(1, "generator updates in a step", COUNT)
+    d_lr: float = _training(0.0004, "learning rate of the discriminator", POSITIVE)
+    g_lr: float = _training(0.0001, "learning rate of the generator", POSITIVE)
+    beta1: float = _training(0.0, "Adam's beta1", SHARE)
+    beta2: float = _training(0.9, "Adam's beta2", SHARE)
+    ema_decay: float = _training(0.0, "decay in a step of the generator's moving average; 0: no average", SHARE)
+
+    save_path: str = _output("sagan_models", "folder of the runs' folders", metavar="DIR", also="outf")
+    name: str | None = _output(None, "name of the run's folder; left out: RECIPE-NUMBER", PLAIN_NAME)
+    resume: str | None = _output(
+        None, "go on with the run in this folder; auto: that of --name or the newest, or a new one", metavar="auto|DIR"
+    )
+    log_step: int = _output(10, "steps between lines of the log", COUNT)
+    sample_step: int = _output(100, "steps between pictures of samples", COUNT)
+    model_save_step: int = _output(100, "steps between checkpoints", COUNT)
+    save_freq: int | None = _output(None, "epochs between checkpoints, instead of --model_save_step", COUNT)
+    model_weights_dir: str = _output("weights", "folder of the checkpoints in the run's folder", PLAIN_NAME)
+    sample_images_dir: str = _output("samples", "folder of the pictures in the run's folder", PLAIN_NAME)
+    max_frames_per_gif: int = _output(5000, "pictures in one animation of them", COUNT)
+
+    pretrained_model: str | None = _weights(None, "checkpoint, ours or published, or run", metavar="PATH", also="netG")
+    state_dict_or_model: str = _weights("state_dict", "what that file holds", STATE_DICT)
+
+    num_samples: int = _testing(50_000, "samples to draw", COUNT)
+    samples_dir: str | None = _testing(None, "write each sample there as a PNG", metavar="DIR")
+    samples_npz: str | None = _testing(None, "write all there: arr_0 uint8 [N,H,W,C], arr_1 labels", metavar="FILE")
+    batch_size_test: int = _testing(64, "samples drawn at once; they are the same at any number", MANY)
+    check_path: str | None = _testing(None, "folder of G_EPOCH.pdparams (Paddle ACGAN replication)", metavar="DIR")
+    which_epoch: int = _testing(499, "EPOCH in --check_path", COUNT_OR_0)
+    test_path: str | None = _testing(None, "folder of the report; left out: in the run's", metavar="DIR")
+
+    manual_seed: int = _runtime(29, "seed of all random numbers", SEED, also="manualSeed")
+    device: str | None = _runtime(None, "cpu, gpu or gpu:NUMBER; left out: a GPU if there is one", DEVICE)
+    parallel: bool = _runtime(True, "no effect: python -m paddle.distributed.launch makes a run parallel")
+
+    @property
+    def channels(self):
+        """Channels of the data set's images: 1 (gray) or 3 (RGB)."""
+        return 1 if self.dataset in ("digits", "mnist", "fashion-mnist") else 3
+
+    def to_yaml(self):
+        """YAML text that `--recipe FILE` reads back; without `resume`, which is a command's and not a run's."""
+        values = asdict(self)
+        del values["resume"]
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=math.inf)
+
+
+@dataclass(frozen=True)
+class _Published:
+    """Published options that are not a field under another name; `_translate` makes fields of them."""
+
+    lr: float = _published(None, "both learning rates; --d_lr and --g_lr go before it", POSITIVE)
+    cuda: bool = _published(False, "use a GPU if there is one, as without it")
+    disable_cuda: bool = _published(False, "--device cpu")
+    gpu_id: int = _published(None, "--device gpu:N", FEW, also="gpu")
+    ngpu: int = _published(None, "0: --device cpu; more have no effect", COUNT_OR_0)
+    netD: str | None = _published(None, "the file beside --netG that has D for its G", metavar="FILE")
+    result_path: str | None = _published(None, "no effect: pictures are in the run's folder", metavar="DIR")
+    class_result_path: str | None = _published(None, "no effect: the class grid is with the report", metavar="DIR")
+    log_path: str | None = _published(None, "no effect: the log is in the run's folder", metavar="DIR")
+
+
+OPTIONS = {option.name: option for option in fields(Parameters)}
+PUBLISHED = {option.name: option for option in fields(_Published)}
+# Names that mean another option in one of the two programs, as in the Paddle ACGAN replication's.
+BY_PROGRAM = {"train": {"check_path": "save_path"}, "test": {"batchSize": "num_samples", "result_path": "test_path"}}
+
+
+def get_parameters(argv=None, program="train", base=None):
+    """The merged and checked `Parameters` of a command line; prints which recipe it runs, and why.
+
+    `argv`: the arguments (this process's by default). `program`: "train" or "test". `base`: values by field name, such
+    as a checkpoint's own, in the recipe's place. Raises UserError for whatever is wrong.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    given = given_options(argv, program)
+    named = given.pop("recipe", None)
+    recipe, reason = (named, "--recipe") if named else _infer_recipe(argv, given, program)
+    layer = _read_recipe(recipe)
+    folder = _folder_to_resume(given, _merge(layer, given)) if program == "train" else None
+    if folder:
+        base, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
+    elif base is not None:
+        base, reason = typed(OPTIONS, base, "the checkpoint"), "as the checkpoint says"
+    if base is not None:
+        if named and layer["recipe"] != base.get("recipe"):
+            raise UserError(f"--recipe {named} is not what was trained, {base.get('recipe')}; leave --recipe out")
+        layer = base
+    values = _merge(layer, given)
+    if folder:
+        values |= {"save_path": str(folder.parent), "name": folder.name}
+    parameters = Parameters(**values)
+    _check(parameters, program)
+    print(f"recipe {parameters.recipe} ({reason})", flush=True)
+    return parameters
+
+
+def given_options(argv=None, program="train"):
+    """The options on the command line alone: typed values by field name. `--help` prints and exits."""
+    names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
+    names |= {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
+    options = parse(
+        argv,
+        names,
+        HIDDEN[program],
+        prog=f"{program}.py",
+        usage=f"python {program}.py [--recipe NAME|FILE] [--OPTION VALUE ...]",
+        description="In brackets: the values of sagan-imagenet. Other recipes change some (recipes/NAME.yaml);\n"
+        "the command line goes before any recipe.",
+        epilog=_recipe_list(),
+    )
+    given = _translate(options)
+    for steps, epochs in STEPS_OR_EPOCHS:
+        if steps in given and given.get(epochs):
+            raise UserError(f"--{steps} and --{epochs} say the same thing twice; give one of them")
+    return given
+
+
+def read_parameters(path):
+    """The options in a YAML file of `option: value` lines: typed values by field name."""
+    return typed(OPTIONS, read_yaml(path), path)
+
+
+def run_numbers(save_path, recipe):
+    """The numbers, ascending, of what is named RECIPE-NUMBER in the folder `save_path`."""
+    try:
+        names = os.listdir(save_path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"--save_path {save_path} cannot be read: {error.strerror}") from None
+    matches = [re.fullmatch(re.escape(recipe) + "-([0-9]{1,9})", name) for name in names]
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _infer_recipe(argv, given, program):
+    """The recipe that a command without --recipe means, and why: published commands keep their meaning."""
+    spelled = {word.split("=")[0] for word in argv}
+    model, dataset = given.get("model"), given.get("dataset")
+    if model:
+        return "sagan-imagenet" if model == "sagan" else model, f"--model {model}"
+    if program == "test" and "check_path" in given:
+        return "acgan-imagenet", "--check_path"
+    if program == "test" and {"pretrained_model", "test_data_path"} & set(given):
+        return "sagan-imagenet", "weights without parameters"
+    if dataset == "imagenet" and "--dataroot" in spelled:
+        return "acgan-imagenet-torch", "--dataset imagenet --dataroot"
+    if dataset == "cifar10" and "--data_path" in spelled:
+        return "sagan-imagenet", "--dataset cifar10 --data_path"
+    if dataset in SMALL_IMAGES:
+        return SMALL_IMAGES[dataset], f"--dataset {dataset}"
+    if "--dataroot" in spelled:
+        return "acgan-imagenet", "--dataroot"
+    if "--data_path" in spelled:
+        return "sagan-imagenet", "--data_path"
+    if dataset:
+        return "sagan-imagenet", f"--dataset {dataset}"
+    return "acgan-digits", "no recipe and no data named" if argv else "no options given"
+
+
+def _read_recipe(recipe):
+    """The layer that `--recipe` names: a recipe in recipes/, or a YAML file."""
+    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    if recipe in names:
+        return {**read_parameters(RECIPES / f"{recipe}.yaml"), "recipe": recipe}
+    if not os.path.isfile(recipe):
+        hint = did_you_mean(recipe, names)
+        raise UserError(f"--recipe {recipe} is neither a file nor one of {', '.join(names)}{hint}")
+    return {"recipe": Path(recipe).stem, **read_parameters(recipe)}
+
+
+def _folder_to_resume(given, values):
+    """The folder of the run that `--resume` continues; None where a new one starts."""
+    resume = given.get("resume")
+    if resume is None:
+        return None
+    if resume != "auto":
+        if {"name", "save_path"} & set(given):
+            raise UserError(f"--resume {resume} says which run it is; leave out --name and --save_path")
+        if not os.path.isfile(Path(resume, RUN_FILE)):
+            raise UserError(f"--resume {resume} is no run's folder: it has no {RUN_FILE}")
+        return Path(resume).resolve()  # even "." has a name then
+    newest = max(run_numbers(values["save_path"], values["recipe"]), default=0)
+    folder = Path(values["save_path"], values["name"] or f"{values['recipe']}-{newest}")
+    return folder if os.path.isfile(folder / RUN_FILE) else None
+
+
+def _merge(layer, given):
+    """The defaults, `layer` over them and `given` on top; what none of the two states fits itself to the rest."""
+    values = _overlay(_overlay(asdict(Parameters()), layer), given)
+    stated = {*layer, *given}
+    values["resume"] = given.get("resume")  # the command's alone
+    if values["model"] == "sagan":
+        if "imsize" not in stated and values["dataset"] in SMALL_IMAGES:
+            values["imsize"] = 32
+        if "attention_size" not in stated:
+            values["attention_size"] = min(values["attention_size"], values["imsize"] // 2)
+    if "centercrop_size" not in stated:
+        values["centercrop_size"] = values["imsize"]
+    return values
+
+
+def _overlay(below, layer):
+    """`layer` over `below`; what belongs to a value that the layer replaces goes with it."""
+    values = {**below, **layer}
+    if values["dataset"] != below["dataset"]:
+        values |= {name: layer.get(name) for name in ("data_path", "test_data_path", "classes", "num_classes")}
+    if "classes" in layer and "num_classes" not in layer:
+        values["num_classes"] = layer["classes"] and count_classes(layer["classes"])
+    for steps, epochs in STEPS_OR_EPOCHS:
+        if steps in layer:
+            values[epochs] = layer.get(epochs)
+    return values
+
+
+def _check(p, program):
+    """Refuse values that do not fit each other or the disk, before anything is built."""
+    sizes = IMAGE_SIZES[p.model]
+    if p.imsize not in sizes:
+        what = f"a multiple of {sizes.step}" if isinstance(sizes, range) else " or ".join(map(str, sizes))
+        raise UserError(f"--imsize {p.imsize} does not fit --model {p.model}: give {what}")
+    if p.model == "sagan" and p.attention_size not in [2**k for k in range(3, 8) if 2**k < p.imsize]:
+        raise UserError(f"--attention_size {p.attention_size} is no power of 2 from 8 to half of --imsize {p.imsize}")
+    if p.centercrop and p.centercrop_size != p.imsize:
+        raise UserError(f"--centercrop_size {p.centercrop_size} is not --imsize {p.imsize}, which the networks read")
+    if p.batch_size_in_gpu and p.batch_size % p.batch_size_in_gpu:
+        raise UserError(f"--batch_size_in_gpu {p.batch_size_in_gpu} does not divide --batch_size {p.batch_size}")
+    if p.classes and p.num_classes not in (None, count_classes(p.classes)):
+        raise UserError(
+            f"--num_classes {p.num_classes} disagrees with --classes {p.classes}, which is {count_classes(p.classes)} "
+            f"of them; --classes none takes all"
+        )
+    if program == "train":
+        _check_training(p)
+    else:
+        _check_testing(p)
+
+
+def _check_training(p):
+    if p.dataset in ("folder", "imagenet") and p.data_path is None:
+        raise UserError(f"--dataset {p.dataset} needs --data_path: a folder with one folder of images a class")
+    if p.dataset in ("digits", "fake") and p.data_path is not None:
+        raise UserError(f"--data_path {p.data_path} would not be read: --dataset {p.dataset} brings its own images")
+    _must_exist("data_path", p.data_path)
+    if not p.resume:
+        _must_exist("pretrained_model", p.pretrained_model)
+
+
+def _check_testing(p):
+    if bool(p.pretrained_model) == bool(p.check_path):
+        raise UserError(
+            "give the weights to test: either --pretrained_model PATH (a checkpoint or run) or --check_path DIR"
+        )
+    for name in ("pretrained_model", "check_path", "test_data_path"):
+        _must_exist(name, getattr(p, name))
+    if p.check_path and not os.path.isfile(Path(p.check_path, f"G_{p.which_epoch}.pdparams")):
+        raise UserError(f"--check_path {p.check_path} has no G_{p.which_epoch}.pdparams; give another --which_epoch")
+
+
+def _must_exist(name, path):
+    if path is not None and not os.path.exists(path):
+        raise UserError(f"--{name} {path} does not exist")
+
+
+def _translate(options):
+    """`options` with fields in place of those of `_Published`; says on stderr what has no effect."""
+    given = {name: value for name, value in options.items() if name in OPTIONS}
+    if "lr" in options:
+        given = {"d_lr": options["lr"], "g_lr": options["lr"], **given}
+    netG, netD = given.get("pretrained_model"), options.get("netD")
+    if netD and (not netG or Path(netD) != Path(netG).parent / Path(netG).name.replace("G", "D", 1)):
+        raise UserError(f"--netD {netD} is not the file beside --netG that has D for its G, where it is looked for")
+    for name in ("result_path", "class_result_path", "log_path"):
+        if options.get(name):
+            print(f"--{name} has {PUBLISHED[name].metadata['help']}", file=sys.stderr)
+    if options.get("ngpu", 1) > 1:
+        print("--ngpu has no effect: python -m paddle.distributed.launch train.py takes every GPU", file=sys.stderr)
+    return given | _device(options)
+
+
+def _device(options):
+    """The field `device` that the options on devices ask for together; nothing where there are none."""
+    asked = {
+        "--device": options.get("device"),
+        "--cuda": "gpu" if options.get("cuda") else None,
+        "--disable_cuda": "cpu" if options.get("disable_cuda") else None,
+        "--gpu_id": f"gpu:{options['gpu_id']}" if "gpu_id" in options else None,
+        "--ngpu": "cpu" if options.get("ngpu") == 0 else None,
+    }
+    asked = {name: device for name, device in asked.items() if device}
+    devices = set(asked.values())
+    if "cpu" not in devices and len(devices) > 1:
+        devices.discard("gpu")  # says no more than gpu:1
+    if len(devices) > 1:
+        raise UserError(f"{' and '.join(asked)} contradict each other: give one of them")
+    if not devices:
+        return {}
+    # Published commands say --cuda on machines without a GPU too.
+    return {"device": None if set(asked) == {"--cuda"} else devices.pop()}
+
+
+def _recipe_list():
+    """The recipes, with what the first line of each says, for `--help`."""
+    lines = ["recipes (without --recipe the data decide which; without any option it is acgan-digits):"]
+    for path in sorted(RECIPES.glob("*.yaml")):
+        lines.append(f"  {path.stem:21} {path.read_text('utf-8').splitlines()[0].removeprefix('# ')}")
+    return "\n".join(lines)

@@ -1,0 +1,600 @@
+import dataclasses
+import random
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import parameters
+from parameters import RUN_FILE, Parameters, get_parameters, given_options, read_parameters, run_numbers
+from utils import UserError
+
+ROOT = Path(parameters.__file__).parent
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+FIELDS = {field.name: field for field in dataclasses.fields(Parameters)}
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    """An empty working folder that holds what the commands below name."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("train", "val", "cifar", "checkpoints/class-10-20"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("w.pdparams", "netG_epoch_5.pth", "netD_epoch_5.pth", "checkpoints/class-10-20/G_499.pdparams"):
+        (tmp_path / file).touch()
+    return tmp_path
+
+
+def parse(command, program="train", base=None):
+    return get_parameters(shlex.split(command), program, base)
+
+
+def refusal(command, program="train", base=None):
+    with pytest.raises(UserError) as caught:
+        parse(command, program, base)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 400
+    return message
+
+
+# The commands that the replications publish, and what each means
+
+
+@pytest.mark.parametrize(
+    ("program", "command", "recipe", "meaning"),
+    [
+        ("train", "", "acgan-digits", {"model": "acgan-digits", "dataset": "digits", "imsize": 16, "data_path": None}),
+        ("train", "--data_path train", "sagan-imagenet", {"model": "sagan", "dataset": "imagenet", "imsize": 128}),
+        ("train", "--dataroot train", "acgan-imagenet", {"model": "acgan-imagenet", "classes": "10,20", "niter": 500}),
+        (
+            "train",
+            "--dataset=cifar10 --imageSize=32 --batchSize=100 --niter=500 --outf=DIR --dataroot=cifar --cuda",
+            "acgan-cifar10",
+            {"dataset": "cifar10", "data_path": "cifar", "save_path": "DIR", "batch_size": 100, "device": None},
+        ),
+        (
+            "train",
+            "--outf=/your/output --niter=500 --batchSize=100 --cuda --dataset=cifar10 --imageSize=32 --dataroot=cifar"
+            " --gpu=0",
+            "acgan-cifar10",
+            {"device": "gpu:0", "save_path": "/your/output", "niter": 500},
+        ),
+        (
+            "train",
+            "--outf=outputs --batchSize=100 --cuda --dataset=imagenet --niter=500 --dataroot=train --gpu=1",
+            "acgan-imagenet-torch",
+            {"model": "acgan-imagenet-torch", "imsize": 128, "classes": "10,20", "device": "gpu:1"},
+        ),
+        (
+            "test",
+            "--test_data_path val --pretrained_model w.pdparams",
+            "sagan-imagenet",
+            {"model": "sagan", "num_samples": 50_000, "test_data_path": "val"},
+        ),
+        (
+            "test",
+            "--check_path checkpoints/class-10-20 --which_epoch 499",
+            "acgan-imagenet",
+            {"model": "acgan-imagenet", "num_classes": 10, "z_dim": 110, "which_epoch": 499},
+        ),
+        (
+            "test",
+            "--check_path checkpoints/class-10-20 --batchSize 64 --result_path out --nz 110 --dataroot train",
+            "acgan-imagenet",
+            {"num_samples": 64, "batch_size": 100, "test_path": "out"},
+        ),
+        # Nobody published these; the data say which recipe is meant.
+        ("train", "--dataset digits", "acgan-digits", {}),
+        ("train", "--dataset mnist", "acgan-mnist", {"imsize": 32, "z_dim": 100, "dropout": 0.25}),
+        ("train", "--dataset fashion-mnist --data_path train", "acgan-mnist", {"dataset": "fashion-mnist"}),
+        ("train", "--dataset cifar10", "acgan-cifar10", {"data_path": None}),
+        ("train", "--dataset cifar10 --data_path cifar", "sagan-imagenet", {"imsize": 32, "attention_size": 16}),
+        ("train", "--dataset folder --data_path train", "sagan-imagenet", {"dataset": "folder"}),
+        ("train", "--dataset folder --dataroot train", "acgan-imagenet", {"classes": None, "num_classes": None}),
+        ("train", "--dataset fake", "sagan-imagenet", {"dataset": "fake"}),
+        ("train", "--model acgan-mlp", "acgan-mlp", {"model": "acgan-mlp", "dropout": 0.4}),
+        ("train", "--total_step 7", "acgan-digits", {"total_step": 7}),
+    ],
+)
+def test_command_means_its_recipe(program, command, recipe, meaning, capsys):
+    p = parse(command, program)
+    assert p.recipe == recipe
+    assert {name: getattr(p, name) for name in meaning} == meaning
+    assert capsys.readouterr().out.startswith(f"recipe {recipe} (")
+
+
+def test_the_first_line_says_which_recipe_and_why(capsys):
+    parse("")
+    assert capsys.readouterr().out == "recipe acgan-digits (no options given)\n"
+    parse("--dataroot train")
+    assert capsys.readouterr().out == "recipe acgan-imagenet (--dataroot)\n"
+
+
+def test_published_defaults_of_sagan():
+    """parameters.py of the published Paddle SAGAN replication."""
+    published = {
+        "dataset": "imagenet", "batch_size": 64, "total_step": 3_000_000, "d_steps_per_iter": 1, "g_steps_per_iter": 1,
+        "d_lr": 0.0004, "g_lr": 0.0001, "beta1": 0.0, "beta2": 0.9, "adv_loss": "hinge", "z_dim": 128, "g_conv_dim": 64,
+        "d_conv_dim": 64, "lambda_gp": 10.0, "inst_noise_sigma": 0.0, "inst_noise_sigma_iters": 2000, "imsize": 128,
+        "dont_shuffle": False, "dont_drop_last": False, "dont_resize": False, "centercrop": False,
+        "centercrop_size": 128, "dont_normalize": False, "log_step": 10, "sample_step": 100, "model_save_step": 100,
+        "max_frames_per_gif": 5000, "state_dict_or_model": "state_dict", "manual_seed": 29, "num_workers": 4,
+        "model_weights_dir": "weights", "sample_images_dir": "samples", "save_path": "sagan_models", "parallel": True,
+    }  # fmt: skip
+    p = parse("--data_path train")
+    assert {name: getattr(p, name) for name in published} == published
+    assert p.ema_decay == 0
+
+
+ACGAN = {"adv_loss": "dcgan", "d_lr": 2e-4, "g_lr": 2e-4, "beta1": 0.5, "beta2": 0.999, "class_loss_weight": 1.0}
+TUTORIAL = {"dataset": "mnist", "imsize": 32, "batch_size": 64, "z_dim": 100, "niter": 200, "channels": 1}
+PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_classes": 10, "channels": 3}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "published"),
+    {
+        "sagan-imagenet": {"model": "sagan", "channels": 3, "num_classes": None, "attention_size": 32},
+        "acgan-imagenet": ACGAN | PAIR | {"imsize": 128, "classes": "10,20", "centercrop": True, "save_freq": 5},
+        "acgan-imagenet-torch": ACGAN | PAIR | {"imsize": 128, "classes": "10,20", "centercrop": True, "save_freq": 1},
+        "acgan-cifar10": ACGAN | PAIR | {"imsize": 32, "classes": None},
+        "acgan-mnist": ACGAN | TUTORIAL | {"dropout": 0.25},
+        "acgan-mlp": ACGAN | TUTORIAL | {"dropout": 0.4},
+        "acgan-digits": {"model": "acgan-digits", "dataset": "digits", "imsize": 16, "channels": 1},
+    }.items(),
+)
+def test_recipes_hold_the_published_settings(recipe, published):
+    data = "--data_path train" if "imagenet" in recipe else ""
+    p = parse(f"--recipe {recipe} {data}")
+    assert p.recipe == recipe
+    assert {name: getattr(p, name) for name in published} == published
+
+
+def test_every_row_has_a_recipe():
+    rows = "sagan-imagenet acgan-imagenet acgan-imagenet-torch acgan-cifar10 acgan-mnist acgan-mlp acgan-digits"
+    assert sorted(rows.split()) == RECIPES
+
+
+# Options, their other names, and the layers they come from
+
+
+@pytest.mark.parametrize(
+    ("published", "field", "value"),
+    [
+        ("--dataroot train", "data_path", "train"),
+        ("--workers 2", "num_workers", 2),
+        ("--batchSize 8", "batch_size", 8),
+        ("--imageSize 16", "imsize", 16),
+        ("--nz 50", "z_dim", 50),
+        ("--ngf 8", "g_conv_dim", 8),
+        ("--ndf 9", "d_conv_dim", 9),
+        ("--niter 3", "niter", 3),
+        ("--lr 0.01", "d_lr", 0.01),
+        ("--lr 0.01", "g_lr", 0.01),
+        ("--lr 0.01 --g_lr 0.5", "g_lr", 0.5),
+        ("--classes_idx 3,7", "classes", "3,7"),
+        ("--classes_idx 3,7", "num_classes", 4),
+        ("--outf out", "save_path", "out"),
+        ("--check_path out", "save_path", "out"),
+        ("--manualSeed 5", "manual_seed", 5),
+        ("--netG netG_epoch_5.pth", "pretrained_model", "netG_epoch_5.pth"),
+        ("--netG netG_epoch_5.pth --netD ./netD_epoch_5.pth", "pretrained_model", "netG_epoch_5.pth"),
+        ("--netG ''", "pretrained_model", None),
+        ("--disable_cuda", "device", "cpu"),
+        ("--cuda", "device", None),
+        ("--cuda --gpu_id 2 --ngpu 1", "device", "gpu:2"),
+        ("--ngpu 0", "device", "cpu"),
+        ("--device gpu --gpu_id 1", "device", "gpu:1"),
+        ("--device gpu --cuda", "device", "gpu"),
+        ("--parallel 0", "parallel", False),
+        ("--parallel", "parallel", True),
+        ("--centercrop", "centercrop", True),
+        ("--centercrop false", "centercrop", False),
+        ("--save_freq 2", "save_freq", 2),
+        ("--g_lr 1e-5", "g_lr", 1e-5),
+        ("--classes none", "classes", None),
+        ("--classes random:4:1", "num_classes", 4),
+        ("--classes 'zero, one'", "num_classes", 2),
+        (f"--manual_seed {2**63 - 1}", "manual_seed", 2**63 - 1),
+    ],
+)
+def test_option_sets_its_field(published, field, value):
+    recipe = "" if "dataroot" in published else "--recipe acgan-digits"
+    result = getattr(parse(f"{recipe} {published}"), field)
+    assert (result, type(result)) == (value, type(value))
+
+
+SAGAN_OPTIONS = """--test_path out --test_data_path val --batch_size_test 1 --dataset imagenet --data_path train
+    --save_path out --num_classes 10 --batch_size 64 --total_step 3 --d_steps_per_iter 1 --g_steps_per_iter 1
+    --d_lr 0.0004 --g_lr 0.0001 --beta1 0 --beta2 0.9 --adv_loss wgan_gp --z_dim 128 --g_conv_dim 64 --d_conv_dim 64
+    --lambda_gp 10 --inst_noise_sigma 0 --inst_noise_sigma_iters 2000 --dont_shuffle --dont_drop_last --dont_resize
+    --imsize 128 --centercrop --centercrop_size 128 --dont_normalize --log_step 10 --sample_step 100
+    --model_save_step 100 --max_frames_per_gif 5000 --pretrained_model w.pdparams --state_dict_or_model state_dict
+    --manual_seed 29 --disable_cuda --parallel 1 --num_workers 4 --model_weights_dir weights
+    --sample_images_dir samples --name sagan --batch_size_in_gpu 16"""
+ACGAN_OPTIONS = """--dataroot train --workers 2 --batchSize 100 --imageSize 128 --nz 110 --ngf 64 --ndf 64
+    --niter 500 --lr 0.0002 --beta1 0.5 --check_path checkpoints/class-10-20 --result_path out --class_result_path out
+    --log_path log --save_freq 5 --num_classes 10 --which_epoch 499 --classes_idx 10,20 --outf out --manualSeed 1
+    --cuda --ngpu 1 --gpu_id 0"""
+
+
+@pytest.mark.parametrize("program", ["train", "test"])
+@pytest.mark.parametrize("options", [SAGAN_OPTIONS, ACGAN_OPTIONS])
+def test_both_programs_take_every_published_option(program, options):
+    parse(options, program)
+
+
+def test_options_without_effect_say_so(capsys):
+    parse("--log_path log --class_result_path out --result_path out --ngpu 4")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines] == ["--result_path", "--class_result_path", "--log_path", "--ngpu"]
+    assert all("no effect" in line for line in lines)
+
+
+def test_layers_lie_over_each_other(files):
+    (files / "mine.yaml").write_text("model: acgan-mnist\ndataset: mnist\nimsize: 28\nd_lr: 1e-3\n")
+    p = parse("--recipe mine.yaml --imsize 32")
+    assert (p.recipe, p.imsize, p.d_lr, p.g_lr) == ("mine", 32, 1e-3, Parameters.g_lr)
+
+
+def test_steps_and_epochs_replace_each_other(files):
+    (files / "epochs.yaml").write_text("dataset: fake\nniter: 5\nsave_freq: 2\n")
+    (files / "steps.yaml").write_text("dataset: fake\ntotal_step: 5\nmodel_save_step: 2\n")
+    p = parse("--recipe epochs.yaml")
+    assert (p.niter, p.save_freq) == (5, 2)
+    p = parse("--recipe epochs.yaml --total_step 9 --model_save_step 3")
+    assert (p.niter, p.total_step, p.save_freq, p.model_save_step) == (None, 9, None, 3)
+    p = parse("--recipe steps.yaml --niter 7")
+    assert (p.niter, p.save_freq, p.model_save_step) == (7, None, 2)
+    assert "--total_step and --niter" in refusal("--total_step 9 --niter 3")
+    assert "--model_save_step and --save_freq" in refusal("--model_save_step 9 --save_freq 3")
+
+
+def test_another_data_set_leaves_the_first_ones_path_and_classes_behind(files):
+    (files / "run.yaml").write_text("dataset: folder\ndata_path: train\nclasses: '0,4'\nnum_classes: 4\n")
+    p = parse("--recipe run.yaml --dataset fake")
+    assert (p.data_path, p.classes, p.num_classes) == (None, None, None)
+    p = parse("--recipe run.yaml --dataset folder")
+    assert (p.data_path, p.classes, p.num_classes) == ("train", "0,4", 4)
+
+
+def test_sagan_fits_itself_to_small_images():
+    p = parse("--recipe sagan-imagenet --dataset cifar10")
+    assert (p.imsize, p.attention_size) == (32, 16)
+    p = parse("--recipe sagan-imagenet --dataset cifar10 --imsize 64")
+    assert (p.imsize, p.attention_size) == (64, 32)
+    p = parse("--data_path train --imsize 64 --centercrop")
+    assert (p.centercrop_size, p.attention_size) == (64, 32)
+
+
+def test_given_options_are_those_of_the_command_alone():
+    assert given_options(["--nz", "7", "--cuda", "--lr", "1"], "test") == {
+        "z_dim": 7, "device": None, "d_lr": 1.0, "g_lr": 1.0
+    }  # fmt: skip
+
+
+# What a run or a checkpoint brings along
+
+
+def test_a_base_takes_the_recipes_place(capsys):
+    base = dataclasses.asdict(parse("--recipe acgan-mnist --z_dim 50"))
+    p = parse("--pretrained_model w.pdparams --num_samples 5", "test", base)
+    assert (p.model, p.z_dim, p.num_samples) == ("acgan-mnist", 50, 5)
+    assert capsys.readouterr().out.endswith("recipe acgan-mnist (as the checkpoint says)\n")
+    assert "acgan-mnist" in refusal("--pretrained_model w.pdparams --recipe acgan-mlp", "test", base)
+    parse("--pretrained_model w.pdparams --recipe acgan-mnist", "test", base)
+
+
+@pytest.mark.parametrize("values", [{"imsize": "big"}, {"imsize": [1]}, {"shell": "ls"}, {"z_dim": None}])
+def test_a_base_is_checked_as_files_are(values):
+    message = refusal("--pretrained_model w.pdparams", "test", {"recipe": "acgan-mnist"} | values)
+    assert "the checkpoint" in message
+    assert next(iter(values)) in message
+
+
+def start_run(folder, command):
+    folder.mkdir(parents=True)
+    (folder / RUN_FILE).write_text(parse(command).to_yaml())
+
+
+def test_resume_a_folder(files):
+    start_run(files / "runs" / "one", "--recipe acgan-mnist --z_dim 50")
+    p = parse("--resume runs/one --total_step 9")
+    assert (p.recipe, p.z_dim, p.total_step, p.niter) == ("acgan-mnist", 50, 9, None)
+    assert (p.save_path, p.name, p.resume) == (str(files / "runs"), "one", "runs/one")
+    assert "runs/none" in refusal("--resume runs/none")
+    assert "--name" in refusal("--resume runs/one --name two")
+    assert "acgan-mnist" in refusal("--resume runs/one --recipe acgan-mlp")
+
+
+def test_resume_the_folder_one_is_in(files, monkeypatch):
+    start_run(files / "runs" / "one", "")
+    monkeypatch.chdir(files / "runs" / "one")
+    p = parse("--resume .")
+    assert (p.save_path, p.name) == (str(files / "runs"), "one")
+
+
+def test_resume_auto_goes_on_with_the_named_or_newest_run_or_starts_one(files):
+    p = parse("--resume auto")
+    assert (p.name, p.resume, p.z_dim) == (None, "auto", 64)
+    start_run(files / "sagan_models" / "acgan-digits-9", "--z_dim 20")
+    start_run(files / "sagan_models" / "acgan-digits-10", "--z_dim 30")
+    start_run(files / "sagan_models" / "acgan-mnist-11", "--recipe acgan-mnist")
+    start_run(files / "sagan_models" / "mine", "--z_dim 40")
+    p = parse("--resume auto")
+    assert (p.name, p.z_dim, p.save_path) == ("acgan-digits-10", 30, "sagan_models")
+    p = parse("--resume auto --name mine")
+    assert (p.name, p.z_dim) == ("mine", 40)
+    p = parse("--resume auto --name new --z_dim 50")
+    assert (p.name, p.z_dim) == ("new", 50)
+    assert parse("--resume auto --recipe acgan-mnist").name == "acgan-mnist-11"
+
+
+def test_a_runs_file_starts_a_new_run(files):
+    """--recipe FILE with a file that a resumed run wrote does not go on with that run."""
+    start_run(files / "sagan_models" / "acgan-digits-1", "--resume auto")
+    p = parse(f"--recipe sagan_models/acgan-digits-1/{RUN_FILE}")
+    assert (p.resume, p.name) == (None, None)
+
+
+def test_run_numbers(files):
+    for name in ("a-2", "a-10", "a-x", "b-3", "a-1-2", "aa-7"):
+        (files / "runs" / name).mkdir(parents=True)
+    assert run_numbers(files / "runs", "a") == [2, 10]
+    assert run_numbers(files / "nowhere", "a") == []
+
+
+# YAML
+
+
+TEXTS = ["10,20", "yes", "null", "~", "1e-4", "0x10", "2024-01-01", "1:30", "on", " a ", "a: b", "# c", "日本/é",
+         "t\tb", "two\nlines", "'\"", "-", "*a", "&a", "!b", "x" * 300, "💥", "\udcff"]  # fmt: skip
+NUMBERS = {int: (1, 7, 64, 4096), float: (1e-5, 0.25, 0.1 + 0.2, 5e-324), bool: (True, False)}
+
+
+def _random_value(field, draw):
+    kind = {"int": int, "float": float, "bool": bool, "str": str}[re.match(r"(<class ')?(\w+)", str(field.type))[2]]
+    valid = field.metadata["valid"]
+    choices = [value for value in NUMBERS.get(kind, TEXTS) if not valid or valid.accepts(value)]
+    if "None" in str(field.type):
+        choices.append(None)
+    return draw.choice(choices or [field.default])
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_yaml_reads_back_what_was_written(seed, files):
+    draw = random.Random(seed)
+    p = Parameters(**{name: _random_value(field, draw) for name, field in FIELDS.items()})
+    (files / "p.yaml").write_text(p.to_yaml(), "utf-8")
+    assert Parameters(**read_parameters(files / "p.yaml")) == dataclasses.replace(p, resume=None)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_written_run_is_a_recipe(recipe, files):
+    p = parse(f"--recipe {recipe} --manual_seed 5" + " --data_path train" * ("imagenet" in recipe))
+    (files / "p.yaml").write_text(p.to_yaml(), "utf-8")
+    assert parse("--recipe p.yaml") == p
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+HOSTILE = {
+    "code": b"imsize: !!python/object/apply:os.system ['touch pwned']",
+    "new": b"!!python/object/new:type {}",
+    "tag": b"imsize: !!int '32'",
+    "bomb": BOMB.encode(),
+    "merge": b"a: &a {imsize: 32}\n<<: *a",
+    "merge of nothing": b"<<: imsize",
+    "deep": b"[" * 60_000,
+    "deep keys": b"? " * 30_000,
+    "deep block": b"".join(b" " * k + b"a:\n" for k in range(300)),
+    "nested": b"imsize:\n  value: 32",
+    "list": b"imsize: [32]",
+    "not a mapping": b"imsize",
+    "empty": b"",
+    "two documents": b"imsize: 32\n---\nimsize: 64",
+    "twice": b"imsize: 32\nimsize: 64",
+    "binary": bytes(range(256)),
+    "zeros": bytes(5000),
+    "utf-16": "imsize: 32".encode("utf-16"),
+    "huge": b"#" * 70_000,
+    "bad date": b"name: 2024-13-45",
+    "date": b"name: 2024-01-01",
+    "long hexadecimal": b"imsize: 0x" + b"f" * 60_000,
+    "long decimal": b"imsize: " + b"9" * 60_000,
+    "long key": b"0x" + b"f" * 60_000 + b": 1",
+    "long sexagesimal": b"imsize: 1" + b":1" * 20_000,
+    "endless float": b"g_lr: 1" + b":1" * 20_000 + b".5",
+    "infinity": b"g_lr: .inf",
+    "not a number": b"g_lr: .nan",
+    "boolean number": b"imsize: true",
+    "number for text": b"save_path: 7",
+    "zero byte": b'save_path: "a\\0b"',
+    "unknown": b"imsise: 32",
+    "alias": b"batchSize: 32",
+    "null": b"imsize: null",
+    "anchor": b"imsize: &a 32",
+    "unclosed": b"name: 'abc",
+    "tab": b"\timsize: 32",
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_yaml_is_refused(name, files):
+    (files / "hostile.yaml").write_bytes(HOSTILE[name])
+    assert "hostile.yaml" in refusal("--recipe hostile.yaml")
+    assert not (files / "pwned").exists()
+
+
+def test_code_in_yaml_is_code_elsewhere(files):
+    """The control: what is refused above would have run."""
+    yaml.unsafe_load(HOSTILE["code"])
+    assert (files / "pwned").exists()
+
+
+def test_a_file_that_does_not_end_is_refused(files):
+    (files / "endless.yaml").symlink_to("/dev/zero")
+    refusal("--recipe endless.yaml")
+    with pytest.raises(UserError, match="64 KB"):
+        read_parameters("/dev/zero")
+
+
+def test_unknown_keys_are_named_with_what_is_near(files):
+    (files / "near.yaml").write_text("imsise: 32\n")
+    assert "'imsise' is no option; did you mean imsize?" in refusal("--recipe near.yaml")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("--imsise 32", ["--imsise", "did you mean --imsize?"]),
+        ("--batchsize 32", ["--batchsize", "did you mean --batch_size?"]),
+        ("--imsi 32", ["--imsi"]),
+        ("stray", ["stray", "is no option"]),
+        ("--imsize", ["--imsize"]),
+        ("--imsize big", ["--imsize", "'big'", "a whole number"]),
+        ("--imsize 64.0", ["--imsize", "'64.0'"]),
+        ("--imsize 1_6", ["--imsize", "'1_6'"]),
+        ("--imsize 0", ["--imsize", "from 1"]),
+        (f"--imsize {'9' * 5000}", ["--imsize"]),
+        ("--imageSize big", ["--imageSize", "'big'"]),
+        ("--imsize 32", ["--imsize 32", "acgan-digits", "16"]),
+        ("--data_path train --imsize 100", ["--imsize 100", "sagan", "32 or 64 or 128"]),
+        ("--dataroot train --imageSize 64", ["--imsize 64", "acgan-imagenet", "128"]),
+        ("--recipe acgan-mnist --imsize 30", ["--imsize 30", "multiple of 4"]),
+        ("--data_path train --attention_size 128", ["--attention_size 128", "--imsize 128"]),
+        ("--data_path train --attention_size 24", ["--attention_size 24"]),
+        ("--data_path train --attention_size 4", ["--attention_size 4"]),
+        ("--centercrop --centercrop_size 8", ["--centercrop_size 8", "--imsize 16"]),
+        ("--batch_size 10 --batch_size_in_gpu 4", ["--batch_size_in_gpu 4", "--batch_size 10"]),
+        ("--batch_size -1", ["--batch_size", "'-1'"]),
+        ("--batch_size 1000000000", ["--batch_size"]),
+        ("--total_step 0", ["--total_step"]),
+        ("--num_samples 0", ["--num_samples"]),
+        ("--log_step 0", ["--log_step"]),
+        ("--num_workers 100000", ["--num_workers"]),
+        ("--z_dim 0", ["--z_dim"]),
+        ("--g_lr 0", ["--g_lr", "above 0"]),
+        ("--g_lr nan", ["--g_lr", "'nan'"]),
+        ("--g_lr inf", ["--g_lr"]),
+        ("--lr x", ["--lr", "'x'"]),
+        ("--beta1 1", ["--beta1", "not including, 1"]),
+        ("--beta2 -0.1", ["--beta2"]),
+        ("--ema_decay 1", ["--ema_decay"]),
+        ("--dropout 1.5", ["--dropout"]),
+        ("--lambda_gp -1", ["--lambda_gp"]),
+        ("--inst_noise_sigma -1", ["--inst_noise_sigma"]),
+        ("--manual_seed -1", ["--manual_seed"]),
+        (f"--manual_seed {2**63}", ["--manual_seed", "2^63"]),
+        ("--adv_loss lsgan", ["--adv_loss", "'lsgan'", "hinge, dcgan, wgan_gp, gan"]),
+        ("--model biggan", ["--model", "'biggan'", "sagan"]),
+        ("--dataset hdf5", ["--dataset", "'hdf5'", "digits, mnist, fashion-mnist, cifar10, folder, imagenet, fake"]),
+        ("--dataset lfw", ["--dataset", "'lfw'"]),
+        ("--dataset lsun", ["--dataset", "'lsun'"]),
+        ("--state_dict_or_model model", ["--state_dict_or_model", "'model'", "code"]),
+        ("--dont_shuffle maybe", ["--dont_shuffle", "true or false"]),
+        ("--device tpu", ["--device", "'tpu'", "gpu:NUMBER"]),
+        ("--cuda --disable_cuda", ["--cuda and --disable_cuda"]),
+        ("--device cpu --cuda", ["--device and --cuda"]),
+        ("--device gpu:1 --gpu_id 10", ["--device and --gpu_id"]),
+        ("--disable_cuda --gpu_id 0", ["--disable_cuda and --gpu_id"]),
+        ("--cuda --ngpu 0", ["--cuda and --ngpu"]),
+        ("--name ../up", ["--name", "plain name"]),
+        ("--name ..", ["--name"]),
+        ("--name a/b", ["--name"]),
+        ("--name 'a\nb'", ["--name"]),
+        (f"--name {'x' * 300}", ["--name"]),
+        ("--model_weights_dir /tmp", ["--model_weights_dir"]),
+        ("--sample_images_dir ''", ["--sample_images_dir"]),
+        ("--classes 20,10", ["--classes", "10,20", "random:"]),
+        ("--classes 5,5", ["--classes"]),
+        ("--classes a,,b", ["--classes"]),
+        ("--classes a,b,a", ["--classes"]),
+        ("--classes random:0:1", ["--classes"]),
+        ("--classes random:5", ["--classes"]),
+        ("--classes 0,5 --num_classes 4", ["--num_classes 4", "--classes 0,5"]),
+        ("--dataroot train --num_classes 20", ["--num_classes 20", "--classes 10,20", "none"]),
+        ("--recipe sagan-imagnet", ["--recipe sagan-imagnet", "did you mean sagan-imagenet?", "acgan-mlp"]),
+        (f"--recipe {'x' * 5000}", ["--recipe"]),
+        ("--recipe train", ["--recipe train"]),
+        ("--data_path nowhere", ["--data_path nowhere", "does not exist"]),
+        (f"--data_path {'x/' * 3000}", ["--data_path"]),
+        ("--dataroot nowhere", ["--data_path nowhere"]),
+        ("--recipe acgan-imagenet", ["--data_path", "imagenet"]),
+        ("--dataset folder", ["--data_path", "folder"]),
+        ("--dataset digits --data_path train", ["--data_path train", "digits"]),
+        ("--pretrained_model nowhere", ["--pretrained_model nowhere"]),
+        ("--netD netD_epoch_5.pth", ["--netD netD_epoch_5.pth", "--netG"]),
+        ("--netG netG_epoch_5.pth --netD w.pdparams", ["--netD w.pdparams"]),
+    ],
+)
+def test_wrong_value_is_one_sentence(command, found):
+    argv = shlex.split(command)
+    with pytest.raises(UserError) as caught:
+        get_parameters(argv)
+    message = str(caught.value)
+    assert all(text in message for text in found), message
+    assert "\n" not in message.replace("a\nb", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("", ["--pretrained_model", "--check_path"]),
+        ("--num_samples 5", ["--pretrained_model", "--check_path"]),
+        ("--pretrained_model w.pdparams --check_path checkpoints/class-10-20", ["--pretrained_model", "--check_path"]),
+        ("--pretrained_model nowhere", ["--pretrained_model nowhere"]),
+        ("--pretrained_model w.pdparams --test_data_path nowhere", ["--test_data_path nowhere"]),
+        ("--check_path checkpoints/class-10-20 --which_epoch 5", ["G_5.pdparams", "--which_epoch"]),
+        ("--check_path nowhere", ["--check_path nowhere"]),
+    ],
+)
+def test_wrong_test_is_one_sentence(command, found):
+    message = refusal(command, "test")
+    assert all(text in message for text in found), message
+
+
+def test_a_test_does_not_ask_for_the_data_of_the_training():
+    base = dataclasses.asdict(parse("--data_path train"))
+    parse("--pretrained_model w.pdparams", "test", base | {"data_path": "/on/another/machine"})
+
+
+# As a command
+
+
+def run(*command):
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_shows_every_option_with_its_default_and_does_not_load_paddle():
+    shown = {}
+    for program in ("train", "test"):
+        process = run("-X", "importtime", f"{program}.py", "--help")
+        assert process.returncode == 0
+        assert not re.search(r"\| +paddle(\.|$)", process.stderr, re.MULTILINE)
+        assert all(recipe in process.stdout for recipe in RECIPES)
+        options = re.findall(r"^  --(\w+)(.*(?:\n {4,}\S.*)*)", process.stdout, re.MULTILINE)
+        shown |= {name: " ".join(text.split()) for name, text in options}
+    assert set(FIELDS) <= set(shown)
+    for name, field in FIELDS.items():
+        assert len(shown[name]) > 15
+        if field.default is not None and field.default is not False:
+            assert shown[name].endswith(f"[{field.default}]".lower()), name
+
+
+def test_a_mistake_ends_with_one_line_and_code_2():
+    process = run("train.py", "--imsise", "32")
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.count("\n") == 1
+    assert "--imsise" in process.stderr
