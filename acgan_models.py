@@ -12,7 +12,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from layers import BatchNorm, initialize, set_values, upsample_conv
+from layers import BatchNorm, Dropout, initialize, set_values, upsample_conv
 from utils import UserError
 
 
@@ -77,8 +77,8 @@ def build_generator(parameters):
                 f"{p.num_classes} entries; give more than that"
             )
         stack = STACKS[p.model]
-        stages = [stage._replace(width=_scaled(stage.width, p.g_conv_dim) or p.channels) for stage in stack.generator]
-        linear = _scaled(stack.linear, p.g_conv_dim)
+        stages = [stage._replace(width=scaled(stage.width, p.g_conv_dim) or p.channels) for stage in stack.generator]
+        linear = scaled(stack.linear, p.g_conv_dim)
         generator = StackGenerator(p.z_dim, p.num_classes, linear, stages, stack.bias)
     elif p.model == "acgan-mnist":
         widths = [2 * p.g_conv_dim, 2 * p.g_conv_dim, p.g_conv_dim, p.channels]
@@ -94,10 +94,10 @@ def build_discriminator(parameters):
     p = parameters
     if p.model in STACKS:
         stack = STACKS[p.model]
-        stages = [stage._replace(width=_scaled(stage.width, p.d_conv_dim)) for stage in stack.discriminator]
+        stages = [stage._replace(width=scaled(stage.width, p.d_conv_dim)) for stage in stack.discriminator]
         discriminator = StackDiscriminator(p.num_classes, stages, p.imsize, p.channels, stack.bias, p.dropout)
     elif p.model == "acgan-mnist":
-        widths = [_scaled(width, p.d_conv_dim) for width in (16, 32, 64, 128)]
+        widths = [scaled(width, p.d_conv_dim) for width in (16, 32, 64, 128)]
         discriminator = StridedDiscriminator(p.num_classes, widths, p.imsize, p.channels, p.dropout)
     else:
         widths = [p.d_conv_dim << k for k in (3, 2, 1)]
@@ -105,8 +105,17 @@ def build_discriminator(parameters):
     return initialize(discriminator, p.manual_seed, "D", _dcgan)
 
 
-def _scaled(width, conv_dim):
+def scaled(width, conv_dim):
+    """What a width at `conv_dim` 64 is at another; None stays None."""
     return width and max(1, width * conv_dim // 64)
+
+
+def final_size(image_size, stages):
+    """The side, in pixels, of what a discriminator's `stages` leave of an image."""
+    size = image_size
+    for stage in stages:
+        size = (size + 2 * stage.padding - stage.kernel) // stage.stride + 1
+    return size
 
 
 def _dcgan(layer, draw):
@@ -136,7 +145,7 @@ class Heads(nn.Layer):
         self.classes = nn.Linear(features, num_classes)
 
     def forward(self, x):
-        x = x.flatten(1)
+        x = x.reshape([x.shape[0], -1])  # flatten has no second derivative in Paddle
         return self.adversarial(x).squeeze(1), self.classes(x)
 
 
@@ -183,11 +192,8 @@ class StackDiscriminator(nn.Layer):
             ]
         )
         self.norms = nn.LayerList([BatchNorm(stage.width) for stage in stages[1:]])
-        self.dropout = nn.Dropout(dropout)
-        size = image_size
-        for stage in stages:
-            size = (size + 2 * stage.padding - stage.kernel) // stage.stride + 1
-        self.heads = Heads(stages[-1].width * size**2, num_classes)
+        self.dropout = Dropout(dropout)
+        self.heads = Heads(stages[-1].width * final_size(image_size, stages) ** 2, num_classes)
 
     def forward(self, images, labels):
         out = images
@@ -240,7 +246,7 @@ class StridedDiscriminator(nn.Layer):
             ]
         )
         self.norms = nn.LayerList([BatchNorm(width, epsilon=0.8) for width in widths[1:]])
-        self.dropout = nn.Dropout2D(dropout)
+        self.dropout = Dropout(dropout, spatial=True)
         self.heads = Heads(widths[-1] * math.ceil(image_size / 2 ** len(widths)) ** 2, num_classes)
 
     def forward(self, images, labels):
@@ -284,11 +290,11 @@ class MLPDiscriminator(nn.Layer):
         super().__init__()
         sizes = [channels * image_size**2, *widths]
         self.linears = nn.LayerList([nn.Linear(*pair) for pair in zip(sizes[:-1], widths, strict=True)])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.heads = Heads(widths[-1], num_classes)
 
     def forward(self, images, labels):
-        out = F.leaky_relu(self.linears[0](images.flatten(1)), 0.2)
+        out = F.leaky_relu(self.linears[0](images.reshape([images.shape[0], -1])), 0.2)
         for linear in self.linears[1:]:
             out = F.leaky_relu(self.dropout(linear(out)), 0.2)
         return self.heads(out)

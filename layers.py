@@ -1,5 +1,6 @@
 """What the networks are made of: spectral norm, self-attention, batch norm, resampling convolutions, initialisation."""
 
+import contextlib
 import math
 from functools import partial
 
@@ -170,6 +171,18 @@ class BatchNorm(nn.Layer):
         return out
 
 
+@contextlib.contextmanager
+def batch_statistics(network):
+    """Inside, the batch norms of `network` use the batch's own statistics and leave the running ones as they are."""
+    norms = [layer for layer in network.sublayers() if isinstance(layer, BatchNorm)]
+    before = [(norm.training, norm.momentum) for norm in norms]
+    for norm in norms:
+        norm.training, norm.momentum = True, 1
+    yield
+    for norm, (training, momentum) in zip(norms, before, strict=True):
+        norm.training, norm.momentum = training, momentum
+
+
 class ConditionalBatchNorm(nn.Layer):
     """Batch norm whose scale and shift are the class's own (Dumoulin et al., ICLR 2017; SAGAN section 4).
 
@@ -186,6 +199,23 @@ class ConditionalBatchNorm(nn.Layer):
     def forward(self, x, labels):
         scale, shift = self.embed(labels).reshape([-1, 2 * self.features, 1, 1]).chunk(2, axis=1)
         return scale * self.bn(x) + shift
+
+
+class Dropout(nn.Layer):
+    """Dropout of single activations, or of whole channels ("spatial", [N, C, H, W]), scaled to keep the mean.
+
+    Paddle's own has no second derivative, which a gradient penalty takes.
+    """
+
+    def __init__(self, share, spatial=False):
+        super().__init__()
+        self.share, self.spatial = share, spatial
+
+    def forward(self, x):
+        if not self.training or self.share == 0:
+            return x
+        shape = [*x.shape[:2], 1, 1] if self.spatial else x.shape
+        return x * ((paddle.rand(shape) >= self.share).astype(x.dtype) / (1 - self.share))
 
 
 class SelfAttention(nn.Layer):

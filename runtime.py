@@ -132,7 +132,7 @@ class StopRequest:
 
             number = paddle.to_tensor([self.signal or 0])
             paddle.distributed.all_reduce(number, paddle.distributed.ReduceOp.MAX)
-            self.signal = int(number) or None
+            self.signal = number.item() or None
         return self.signal is not None
 
 

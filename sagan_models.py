@@ -46,7 +46,7 @@ def build_discriminator(parameters):
 
 
 def _xavier(layer, draw):
-    """Xavier uniform weights, and a random unit start for the power iteration."""
+    """Xavier uniform weights, and a random unit start for the power iteration, some of it done."""
     if isinstance(layer, SpectrallyNormalized):
         fan_in, fan_out = layer.fans()
         bound = math.sqrt(6 / (fan_in + fan_out))
@@ -54,6 +54,8 @@ def _xavier(layer, draw):
         for name in ("weight_u", "weight_v"):
             vector = draw(name).standard_normal(getattr(layer, name).shape)
             set_values(getattr(layer, name), vector / math.sqrt(vector @ vector))
+        for _ in range(15):  # so that evaluation, which does not iterate, finds singular vectors of this weight
+            layer.weight()
 
 
 class GeneratorBlock(nn.Layer):

@@ -22,10 +22,9 @@ def to_pixels(images, parameters):
 
 
 def generate(generator, parameters, indices, labels, purpose="sample"):
-    """Images uint8 [N, C, H, W] of samples `indices` of classes `labels` (both int [N]), from G in evaluation mode."""
+    """Images uint8 [N, C, H, W] of samples `indices` of classes `labels` (both int [N]), from G in the mode it is in."""
     p = parameters
     z = np.stack([runtime.generator(p.manual_seed, purpose, i).standard_normal(p.z_dim) for i in indices])
-    generator.eval()
     with paddle.no_grad():
         images = generator(paddle.to_tensor(z.astype(paddle.get_default_dtype())), paddle.to_tensor(labels))
     return to_pixels(images, p)

@@ -29,6 +29,7 @@ class Tester:
         part = "G_ema" if "G_ema" in loaded.parts else "G"
         self.G = (sagan_models if p.model == "sagan" else acgan_models).build_generator(p)
         checkpoint.load_network(self.G, loaded.parts[part], source)
+        self.G.eval()
         self.folder = Path(p.test_path) if p.test_path else checkpoint.run_of(source) / f"test-{Path(source).stem}"
         average = ", moving average of its weights" if part == "G_ema" else ""
         print(f"{source}: {p.model} after {loaded.step} steps{average}")

@@ -15,6 +15,7 @@ import runtime
 import sagan_models
 import sampler
 from dataset import batches, batches_per_epoch
+from layers import batch_statistics
 from run_folder import RunFolder
 from utils import UserError
 
@@ -55,13 +56,13 @@ class Trainer:
     """Trains the generator and discriminator that `parameters` (resolved) describe.
 
     `train` is a whole run; `update_discriminator` and `update_generator` are its two updates, on given batches.
+    `networks`: a (generator, discriminator) to train instead of those that the parameters describe.
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters, networks=None):
         p = self.parameters = parameters
         models = sagan_models if p.model == "sagan" else acgan_models
-        self.G = models.build_generator(p)
-        self.D = models.build_discriminator(p)
+        self.G, self.D = networks or (models.build_generator(p), models.build_discriminator(p))
         self.G_ema = copy.deepcopy(self.G) if p.ema_decay else None
         self.g_optimizer = self._adam(p.g_lr, self.G)
         self.d_optimizer = self._adam(p.d_lr, self.D)
@@ -80,7 +81,8 @@ class Trainer:
         p = self.parameters
         with RunFolder(p) as run, runtime.stop_signals() as stop:
             if start := checkpoint.newest(run.weights) or p.pretrained_model:
-                self.load(checkpoint.load(start), start)
+                loaded = checkpoint.load(start)
+                self.load(loaded.step, loaded.parts, start)
             run.begin(self.step, image_set)
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
             done = self.step >= p.total_step
@@ -91,7 +93,7 @@ class Trainer:
                 if self.step % p.log_step == 0:
                     run.log(self.step, _read(self.step, metrics))
                 if self.step % p.sample_step == 0 or self.step >= p.total_step:
-                    run.write_samples(self.step, sampler.class_grid(self.G_ema or self.G, p))
+                    run.write_samples(self.step, self.sample_grid())
                 if self.step % p.model_save_step == 0 or done:
                     run.save(self.step, self.state())
             return run.path, stop.signal
@@ -103,13 +105,23 @@ class Trainer:
         self.D.train()
         for update in range(p.d_steps_per_iter):
             images, labels = (paddle.to_tensor(array) for array in next(data))
-            metrics |= self.update_discriminator(self._d_batch(update, images, labels))
+            metrics |= self.update_discriminator(self.d_batch(update, images, labels))
         for update in range(p.g_steps_per_iter):
-            metrics |= self.update_generator(self._g_batch(update))
+            metrics |= self.update_generator(self.g_batch(update))
         if self.G_ema:
             self._update_ema()
         self.step += 1
         return metrics
+
+    def sample_grid(self):
+        """A picture of samples of the first classes, uint8 [H, W, C], with the same noise at every step.
+
+        It uses the batch's own statistics: SAGAN's running ones take thousands of steps to settle.
+        """
+        generator = self.G_ema or self.G
+        generator.eval()
+        with batch_statistics(generator):
+            return sampler.class_grid(generator, self.parameters)
 
     def update_discriminator(self, batch):
         """One Adam step of D on a `DBatch`, whose gradients stay readable. Returns the metrics, tensors by name."""
@@ -117,15 +129,14 @@ class Trainer:
         self.d_optimizer.clear_grad()
         paddle.seed(self._draw("dropout/d").integers(2**31))
         for part, share in _rounds(batch, p.batch_size_in_gpu):
-            real = _noisy(part.images, part.real_noise)
-            real_logits, real_classes = self.D(real, part.labels)
+            real_logits, real_classes = self.D(_noisy(part.images, part.real_noise), part.labels)
             with paddle.no_grad():
-                fake = _noisy(self.G(part.z, part.fake_labels), part.fake_noise)
-            fake_logits, fake_classes = self.D(fake, part.fake_labels)
+                fake = self.G(part.z, part.fake_labels)
+            fake_logits, fake_classes = self.D(_noisy(fake, part.fake_noise), part.fake_labels)
             terms = dict(zip(("d_real", "d_fake"), losses.discriminator_losses(p.adv_loss, real_logits, fake_logits)))
             loss = terms["d_real"] + terms["d_fake"]
             if p.adv_loss == "wgan_gp":
-                terms["d_penalty"] = losses.gradient_penalty(self.D, real, fake, part.labels, part.alpha)
+                terms["d_penalty"] = losses.gradient_penalty(self.D, part.images, fake, part.labels, part.alpha)
                 loss += p.lambda_gp * terms["d_penalty"]
             if real_classes is not None:
                 terms["d_class_real"] = losses.class_loss(real_classes, part.labels)
@@ -169,13 +180,13 @@ class Trainer:
             "d_optimizer": _slots(self.d_optimizer, self.D),
         }
 
-    def load(self, loaded, source):
-        """Go on from a `checkpoint.Checkpoint`, read from `source`; parts that it lacks stay as they are.
+    def load(self, step, parts, source):
+        """Go on after `step` steps from `parts`, as `state` gives them, read from `source`; what they lack stays as is.
 
-        Raises UserError for a checkpoint of another network.
+        Raises UserError for parts of another network.
         """
         for part, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema)):
-            if network and (arrays := loaded.parts.get(part, loaded.parts.get("G") if part == "G_ema" else None)):
+            if network and (arrays := parts.get(part) or (part == "G_ema" and parts.get("G"))):
                 checkpoint.load_network(network, arrays, source)
         for part, optimizer, network in (
             ("g_optimizer", self.g_optimizer, self.G),
@@ -183,11 +194,11 @@ class Trainer:
         ):
             weights = dict(network.named_parameters())
             slots = {}
-            for name, array in loaded.parts.get(part, {}).items():
+            for name, array in parts.get(part, {}).items():
                 weight, _, slot = name.rpartition("/")
                 slots[f"{weights[weight].name}_{slot}"] = array
             optimizer.set_state_dict(slots)
-        self.step = loaded.step
+        self.step = step
 
     def _update_ema(self):
         # The average starts short, so that the initial weights do not linger in a short run.
@@ -201,7 +212,7 @@ class Trainer:
     # The random numbers of one update: each a pure function of the seed, its purpose, the step and the update's number,
     # drawn for the whole batch of all processes, of which this process takes its rows.
 
-    def _d_batch(self, update, images, labels):
+    def d_batch(self, update, images, labels):
         p, count = self.parameters, len(labels)
         images = sampler.to_range(images, p)
         # The projection discriminator compares real and generated images of the same classes; a discriminator with a
@@ -220,7 +231,7 @@ class Trainer:
             self._instance_noise("d/fake", update, count),
         )
 
-    def _g_batch(self, update):
+    def g_batch(self, update):
         count = self.parameters.batch_size
         return GBatch(
             self._noise("g", update), self._labels("g", update), self._instance_noise("g/fake", update, count)

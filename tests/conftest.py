@@ -1,0 +1,34 @@
+"""What every test file shares."""
+
+import runtime  # noqa: F401, I001, before paddle: it sets the threads
+
+import dataclasses
+
+import pytest
+
+from parameters import Parameters
+
+MODELS = {  # each network at the size that its recipe has, as narrow as it goes
+    "sagan": {"imsize": 64, "g_conv_dim": 8, "d_conv_dim": 8, "adv_loss": "hinge", "beta1": 0.0, "beta2": 0.9},
+    "acgan-imagenet": {"imsize": 128, "g_conv_dim": 8, "d_conv_dim": 8},
+    "acgan-imagenet-torch": {"imsize": 128, "g_conv_dim": 8, "d_conv_dim": 8},
+    "acgan-cifar10": {"imsize": 32, "g_conv_dim": 8, "d_conv_dim": 8},
+    "acgan-mnist": {"imsize": 32, "g_conv_dim": 8, "d_conv_dim": 8},
+    "acgan-mlp": {"imsize": 16, "g_conv_dim": 8, "d_conv_dim": 8},
+    "acgan-digits": {"imsize": 16, "g_conv_dim": 8, "d_conv_dim": 8},
+}
+
+
+@pytest.fixture
+def make_parameters(tmp_path):
+    """Parameters of a small training: `make_parameters(model, **changes)`."""
+
+    def make(model="acgan-digits", **changes):
+        common = {
+            "recipe": model, "model": model, "dataset": "fake", "num_classes": 5, "z_dim": 20, "adv_loss": "dcgan",
+            "beta1": 0.5, "beta2": 0.999, "d_lr": 2e-4, "g_lr": 2e-4, "batch_size": 4, "total_step": 4, "log_step": 1,
+            "sample_step": 2, "model_save_step": 2, "device": "cpu", "save_path": str(tmp_path / "runs"),
+        }  # fmt: skip
+        return dataclasses.replace(Parameters(), **common | MODELS[model] | changes)
+
+    return make

@@ -1,0 +1,89 @@
+"""Losses against their equations in NumPy, and the penalty's gradient against finite differences."""
+
+import numpy as np
+import paddle
+import pytest
+
+import losses
+import sagan_models
+from layers import SelfAttention
+
+REAL, FAKE = np.array([2.0, -0.5, 0.3]), np.array([-3.0, 1.5, 0.2])
+
+
+def log_sigmoid(x):
+    return -np.log1p(np.exp(-x))
+
+
+@pytest.mark.parametrize(
+    ("name", "real", "fake", "generator"),
+    [
+        ("hinge", np.maximum(0, 1 - REAL), np.maximum(0, 1 + FAKE), -FAKE),
+        ("wgan_gp", -REAL, FAKE, -FAKE),
+        ("dcgan", -log_sigmoid(REAL), -log_sigmoid(-FAKE), -log_sigmoid(FAKE)),
+        ("gan", -log_sigmoid(REAL), -log_sigmoid(-FAKE), log_sigmoid(-FAKE)),
+    ],
+)
+def test_adversarial_losses(name, real, fake, generator):
+    real_logits, fake_logits = paddle.to_tensor(REAL), paddle.to_tensor(FAKE)
+    on_real, on_fake = losses.discriminator_losses(name, real_logits, fake_logits)
+    np.testing.assert_allclose(float(on_real), real.mean(), rtol=1e-12)
+    np.testing.assert_allclose(float(on_fake), fake.mean(), rtol=1e-12)
+    np.testing.assert_allclose(float(losses.generator_loss(name, fake_logits)), generator.mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("logit", [-200.0, 200.0])
+def test_cross_entropy_does_not_saturate(logit):
+    """A sigmoid before the logarithm would make this loss infinite, or its gradient 0, in float32."""
+    logits = paddle.to_tensor([logit], dtype="float32", stop_gradient=False)
+    loss = losses.generator_loss("dcgan", logits)
+    loss.backward()
+    assert float(loss) == max(0.0, -logit)
+    assert logits.grad.item() == (-1 if logit < 0 else 0)
+
+
+def test_class_loss_is_the_cross_entropy_of_a_softmax():
+    logits, labels = np.array([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]]), np.array([1, 0])
+    expected = np.log(np.exp(logits).sum(1)) - logits[[0, 1], labels]
+    loss = losses.class_loss(paddle.to_tensor(logits), paddle.to_tensor(labels))
+    np.testing.assert_allclose(float(loss), expected.mean(), rtol=1e-12)
+
+
+def test_penalty_of_a_linear_critic_is_known():
+    """For D(x) = w·x the gradient is w everywhere."""
+    w = np.random.default_rng(0).standard_normal((3, 4, 4))
+
+    def critic(images, labels):
+        return (images * paddle.to_tensor(w)).sum([1, 2, 3]), None
+
+    real, fake = (paddle.to_tensor(np.random.default_rng(s).standard_normal((5, 3, 4, 4))) for s in (1, 2))
+    penalty = losses.gradient_penalty(critic, real, fake, None, paddle.full([5, 1, 1, 1], 0.3, "float64"))
+    np.testing.assert_allclose(float(penalty), (np.linalg.norm(w) - 1) ** 2, rtol=1e-12)
+
+
+def test_penalty_gradient_through_attention(make_parameters):
+    """The penalty's derivative by D's weights, attention included, against central differences in float64."""
+    paddle.set_default_dtype("float64")
+    p = make_parameters("sagan", imsize=32, attention_size=16, adv_loss="wgan_gp", d_conv_dim=8)
+    D = sagan_models.build_discriminator(p)
+    D.eval()  # the power iteration stands still, so that the penalty is a function of the weights alone
+    assert isinstance(D.attention, SelfAttention)
+    D.attention.gamma.set_value(np.full(1, 0.7))
+    rng = np.random.default_rng(0)
+    real, fake = (paddle.to_tensor(rng.standard_normal((2, 3, 32, 32))) for _ in range(2))
+    labels, alpha = paddle.to_tensor([1, 3]), paddle.to_tensor(rng.random((2, 1, 1, 1)))
+
+    def penalty():
+        return losses.gradient_penalty(D, real, fake, labels, alpha)
+
+    penalty().backward()
+    for weight in (D.attention.theta.weight_orig, D.attention.phi.weight_orig, D.attention.g.weight_orig):
+        value, direction = weight.numpy(), rng.standard_normal(weight.shape)
+        ends = []
+        for sign in (1, -1):
+            weight.set_value(value + sign * 1e-5 * direction)
+            ends.append(float(penalty()))
+        weight.set_value(value)
+        slope = (ends[0] - ends[1]) / 2e-5
+        np.testing.assert_allclose(slope, (weight.grad.numpy() * direction).sum(), rtol=1e-5)
+    paddle.set_default_dtype("float32")

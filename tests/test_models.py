@@ -1,0 +1,98 @@
+"""Every network at every size: shapes, ranges, gradient flow, initial weights."""
+
+import numpy as np
+import paddle
+import pytest
+
+import acgan_models
+import sagan_models
+from utils import UserError
+
+SIZES = [("sagan", size) for size in (32, 64, 128)] + [
+    ("acgan-imagenet", 128),
+    ("acgan-imagenet-torch", 128),
+    ("acgan-cifar10", 32),
+    ("acgan-mnist", 32),
+    ("acgan-mnist", 16),
+    ("acgan-mlp", 32),
+    ("acgan-digits", 16),
+]
+
+
+def build(parameters):
+    models = sagan_models if parameters.model == "sagan" else acgan_models
+    return models.build_generator(parameters), models.build_discriminator(parameters)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("model", "size"), SIZES)
+def test_shapes_and_ranges(make_parameters, model, size, channels):
+    dataset = "mnist" if channels == 1 else "fake"
+    p = make_parameters(model, imsize=size, attention_size=min(32, size // 2), dataset=dataset)
+    G, D = build(p)
+    labels = paddle.to_tensor([0, 4, 2])
+    images = G(paddle.randn([3, p.z_dim]), labels)
+    assert list(images.shape) == [3, channels, size, size]
+    assert np.abs(images.numpy()).max() <= 1
+    logits, class_logits = D(images, labels)
+    assert list(logits.shape) == [3]
+    if model == "sagan":
+        assert class_logits is None
+    else:
+        assert list(class_logits.shape) == [3, p.num_classes]
+
+
+@pytest.mark.parametrize(("model", "size"), SIZES)
+def test_gradients_reach_every_parameter(make_parameters, model, size):
+    p = make_parameters(model, imsize=size, attention_size=min(32, size // 2))
+    G, D = build(p)
+    for network in (G, D):
+        for name, weight in network.named_parameters():
+            if name.endswith("gamma"):  # at 0 the attention's own weights have no gradient yet
+                weight.set_value(np.ones(1, "float32"))
+    labels = paddle.to_tensor(np.arange(5))
+    logits, class_logits = D(G(paddle.randn([5, p.z_dim]), labels), labels)
+    loss = logits.square().sum() if class_logits is None else logits.square().sum() + class_logits.square().sum()
+    loss.backward()
+    for network in (G, D):
+        still = [n for n, w in network.named_parameters() if w.grad is None or not np.abs(w.grad.numpy()).max() > 0]
+        # A bias before a batch norm shifts what the norm takes away; its gradient is 0 but for rounding.
+        assert [name for name in still if not name.endswith("bias")] == []
+
+
+def test_widths_are_the_papers_at_128_pixels(make_parameters):
+    p = make_parameters("sagan", imsize=128, g_conv_dim=64, d_conv_dim=64, num_classes=1000, z_dim=128)
+    G, D = build(p)
+    assert [block.conv1.weight_orig.shape[0] // 64 for block in G.blocks] == [16, 8, 4, 2, 1]
+    assert [block.conv1.weight_orig.shape[0] // 64 for block in D.blocks] == [1, 2, 4, 8, 16, 16]
+    assert G.attention.theta.weight_orig.shape[:2] == [4 * 64 // 8, 4 * 64]
+    assert D.attention.theta.weight_orig.shape[:2] == [2 * 64 // 8, 2 * 64]
+    assert G.linear.weight_orig.shape == [128, 16 * 64 * 16]
+
+
+def test_initial_weights_follow_the_paper_and_the_seed(make_parameters):
+    p = make_parameters("sagan")
+    G, D = build(p)
+    assert G.attention.gamma.item() == 0 and D.attention.gamma.item() == 0
+    norm = G.blocks[0].cond_bn1
+    assert (norm.embed.weight.numpy() == np.repeat([1, 0], norm.features)).all()
+    weight = D.blocks[1].conv1.weight_orig.numpy()
+    bound = np.sqrt(6 / ((weight.shape[0] + weight.shape[1]) * 9))
+    assert 0.9 * bound < np.abs(weight).max() <= bound
+    assert (D.linear.bias.numpy() == 0).all()
+    again, _ = build(p)
+    assert all((a.numpy() == b.numpy()).all() for a, b in zip(G.parameters(), again.parameters(), strict=True))
+    other, _ = build(make_parameters("sagan", manual_seed=30))
+    assert (G.linear.weight_orig.numpy() != other.linear.weight_orig.numpy()).any()
+
+
+def test_a_class_is_conditioned_on(make_parameters):
+    for model in ("acgan-imagenet", "acgan-cifar10", "acgan-mnist", "acgan-mlp", "acgan-digits"):
+        G, _ = build(make_parameters(model))
+        images = G(paddle.randn([1, 20]).tile([5, 1]), paddle.arange(5)).numpy()
+        assert all(np.abs(images[0] - image).max() > 0.1 * images.std() for image in images[1:]), model
+
+
+def test_noise_without_room_beside_the_class_is_refused(make_parameters):
+    with pytest.raises(UserError, match="--z_dim 10 has no room"):
+        acgan_models.build_generator(make_parameters("acgan-cifar10", z_dim=10, num_classes=10))

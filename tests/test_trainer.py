@@ -1,0 +1,174 @@
+"""A training step changes what it should and nothing else; however a batch is cut; resume; randomness by address."""
+
+import dataclasses
+
+import numpy as np
+import paddle
+import pytest
+
+from dataset import batches, load_dataset
+from trainer import DBatch, GBatch, Trainer, resolve
+
+
+def arrays(network):
+    return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+def changed(before, network):
+    return {name for name, tensor in network.state_dict().items() if (tensor.numpy() != before[name]).any()}
+
+
+def fake_data(parameters):
+    return batches(load_dataset(parameters), parameters, first=0)
+
+
+def parameter_names(network):
+    return {name for name, _ in network.named_parameters()}
+
+
+@pytest.fixture
+def double():
+    paddle.set_default_dtype("float64")
+    yield
+    paddle.set_default_dtype("float32")
+
+
+@pytest.mark.parametrize("model", ["sagan", "acgan-cifar10", "acgan-mnist", "acgan-mlp"])
+def test_each_update_changes_its_own_network_alone(make_parameters, model):
+    p = make_parameters(model, adv_loss="dcgan")  # hinge's gradients on real and fake can cancel in a bias
+    trainer = Trainer(p)
+    for network in (trainer.G, trainer.D):
+        for name, weight in network.named_parameters():
+            if name.endswith("gamma"):  # at 0 it would keep the attention's weights from learning in this step
+                weight.set_value(np.ones(1, "float32"))
+    images, labels = next(fake_data(p))
+    g, d = arrays(trainer.G), arrays(trainer.D)
+    trainer.update_discriminator(trainer.d_batch(0, paddle.to_tensor(images), paddle.to_tensor(labels)))
+    unseen = {name for name in parameter_names(trainer.D) if name.startswith("embedding")}  # classes not in the batch
+    assert changed(d, trainer.D) >= parameter_names(trainer.D) - unseen
+    assert not changed(g, trainer.G) & parameter_names(trainer.G), "D's update moved G's weights"
+    g, d = arrays(trainer.G), arrays(trainer.D)
+    trainer.update_generator(trainer.g_batch(0))
+    assert changed(g, trainer.G) >= {name for name in parameter_names(trainer.G) if "embed" not in name}
+    assert not changed(d, trainer.D) & parameter_names(trainer.D), "G's update moved D's weights"
+    assert not any(weight.stop_gradient for weight in trainer.D.parameters())
+
+
+@pytest.mark.parametrize("adv_loss", ["hinge", "dcgan", "wgan_gp", "gan"])
+@pytest.mark.parametrize("model", ["sagan", "acgan-digits"])
+def test_every_loss_trains(make_parameters, model, adv_loss):
+    p = make_parameters(model, adv_loss=adv_loss, inst_noise_sigma=0.1, ema_decay=0.9)
+    trainer, data = Trainer(p), fake_data(p)
+    for _ in range(2):
+        metrics = trainer.train_step(data)
+    expected = {"d_real", "d_fake", "g_adv", "D_x", "D_G_z"}
+    expected |= {"d_penalty"} if adv_loss == "wgan_gp" else set()
+    if model != "sagan":
+        expected |= {"d_class_real", "d_class_fake", "g_class", "accuracy_real", "accuracy_fake"}
+    assert set(metrics) == expected
+    assert all(np.isfinite(float(value)) for value in metrics.values())
+
+
+def test_the_class_loss_is_learned(make_parameters):
+    """On images whose class is their brightness D reads every class within a few hundred steps."""
+    p = make_parameters("acgan-mlp", num_classes=4, dropout=0.0, d_lr=1e-3, batch_size=16)
+    trainer = Trainer(p)
+    levels = np.array([0, 80, 160, 240], np.uint8)
+    for step in range(300):
+        labels = np.random.default_rng(step).integers(4, size=16)
+        images = np.broadcast_to(levels[labels][:, None, None, None], (16, 3, 16, 16))
+        batch = trainer.d_batch(0, paddle.to_tensor(np.ascontiguousarray(images)), paddle.to_tensor(labels))
+        metrics = trainer.update_discriminator(batch)
+    assert float(metrics["accuracy_real"]) == 1
+    assert float(metrics["d_class_real"]) < 0.1
+
+
+@pytest.mark.parametrize("model", ["sagan", "acgan-mlp"])
+def test_accumulated_rounds_equal_one_batch(make_parameters, double, model):
+    """Where no batch norm sees the cut (D here), 4 rounds of 1 give the gradients of one round of 4."""
+    p = make_parameters(model, dropout=0.0, adv_loss="hinge")
+    rng = np.random.default_rng(0)
+    batch = DBatch(
+        paddle.to_tensor(rng.uniform(-1, 1, (4, 3, p.imsize, p.imsize))),
+        paddle.to_tensor(rng.integers(5, size=4)),
+        paddle.to_tensor(rng.standard_normal((4, p.z_dim))),
+        paddle.to_tensor(rng.integers(5, size=4)),
+    )
+    gradients = []
+    for size in (None, 2, 1):
+        trainer = Trainer(dataclasses.replace(p, batch_size_in_gpu=size))
+        trainer.G.eval()  # batch norm and power iterations hold still
+        trainer.D.eval()
+        trainer.update_discriminator(batch)
+        trainer.update_generator(GBatch(batch.z, batch.labels))
+        gradients.append([w.grad.numpy() for n in (trainer.D, trainer.G) for w in n.parameters() if w.grad is not None])
+    for cut in gradients[1:]:
+        for whole, part in zip(gradients[0], cut, strict=True):
+            np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-12 * np.abs(whole).max())
+
+
+def test_noise_and_labels_are_pure_functions_of_the_step(make_parameters):
+    p = make_parameters("acgan-digits", inst_noise_sigma=0.5)
+    first, second = Trainer(p), Trainer(p)
+    data = fake_data(p)
+    for _ in range(3):
+        first.train_step(data)
+    second.step = 3
+    for a, b in zip(first.g_batch(0), second.g_batch(0), strict=True):
+        assert (a.numpy() == b.numpy()).all()
+    assert (first.g_batch(0).z.numpy() != first.g_batch(1).z.numpy()).any()
+    before = first.g_batch(0).z.numpy()
+    first.step += 1
+    assert (first.g_batch(0).z.numpy() != before).any()
+
+
+def test_instance_noise_fades_to_nothing(make_parameters):
+    p = make_parameters("acgan-digits", inst_noise_sigma=0.5, inst_noise_sigma_iters=10)
+    trainer = Trainer(p)
+    deviations = []
+    for trainer.step in (0, 5, 10):
+        noise = trainer.g_batch(0).fake_noise
+        deviations.append(0 if noise is None else noise.numpy().std())
+    np.testing.assert_allclose(deviations, [0.5, 0.25, 0], rtol=0.05)
+
+
+def test_moving_average_follows_its_definition(make_parameters):
+    p = make_parameters("acgan-digits", ema_decay=0.6)
+    trainer, data = Trainer(p), fake_data(p)
+    expected = trainer.G.linear.weight.numpy()
+    for step in range(12):
+        trainer.train_step(data)
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * trainer.G.linear.weight.numpy()
+    np.testing.assert_allclose(trainer.G_ema.linear.weight.numpy(), expected, rtol=1e-5, atol=1e-7)
+    assert (trainer.G_ema.norms[0]._mean.numpy() == trainer.G.norms[0]._mean.numpy()).all()
+
+
+@pytest.mark.parametrize("model", ["sagan", "acgan-cifar10"])
+def test_a_resumed_training_equals_an_unbroken_one(make_parameters, model):
+    """5 steps straight against 3, all state through NumPy arrays, and 2 more: the same bits."""
+    p = make_parameters(model, ema_decay=0.9)
+    images = load_dataset(p)
+    straight, data = Trainer(p), batches(images, p, first=0)
+    for _ in range(5):
+        straight.train_step(data)
+    broken, data = Trainer(p), batches(images, p, first=0)
+    for _ in range(3):
+        broken.train_step(data)
+    resumed = Trainer(dataclasses.replace(p, manual_seed=p.manual_seed))
+    resumed.load(3, broken.state(), "the broken run")
+    data = batches(images, p, first=3)
+    for _ in range(2):
+        resumed.train_step(data)
+    for part, expected in straight.state().items():
+        found = resumed.state()[part]
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            assert (found[name] == array).all(), f"{part}/{name}"
+
+
+def test_epochs_become_steps(make_parameters):
+    p = make_parameters("acgan-digits", batch_size=100, niter=3, save_freq=1, num_classes=None)
+    resolved = resolve(p, load_dataset(p))  # 10,000 fake images
+    assert (resolved.total_step, resolved.model_save_step, resolved.num_classes) == (300, 100, 10)
+    assert resolved.niter is None and resolved.save_freq is None
