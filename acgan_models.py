@@ -201,7 +201,7 @@ class StackDiscriminator(nn.Layer):
             out = conv(out)
             if index > 0:
                 out = self.norms[index - 1](out)
-            out = self.dropout(F.leaky_relu(out, 0.2))
+            out = self.dropout(leaky_relu(out))
         return self.heads(out)
 
 
@@ -227,7 +227,7 @@ class UpsampleGenerator(nn.Layer):
         out = self.linear(self.embedding(labels) * z).reshape([z.shape[0], -1, self.size, self.size])
         out = self.norm(out)
         for conv, norm in zip(self.convs, self.norms, strict=False):
-            out = F.leaky_relu(norm(upsample_conv(out, conv.weight, conv.bias)), 0.2)
+            out = leaky_relu(norm(upsample_conv(out, conv.weight, conv.bias)))
         return paddle.tanh(self.convs[-1](out))
 
 
@@ -252,7 +252,7 @@ class StridedDiscriminator(nn.Layer):
     def forward(self, images, labels):
         out = images
         for index, conv in enumerate(self.convs):
-            out = self.dropout(F.leaky_relu(conv(out), 0.2))
+            out = self.dropout(leaky_relu(conv(out)))
             if index > 0:
                 out = self.norms[index - 1](out)
         return self.heads(out)
@@ -274,9 +274,9 @@ class MLPGenerator(nn.Layer):
 
     def forward(self, z, labels):
         out = paddle.concat([self.embedding(labels), z], axis=1)
-        out = F.leaky_relu(self.linears[0](out), 0.2)
+        out = leaky_relu(self.linears[0](out))
         for index, norm in enumerate(self.norms, start=1):
-            out = F.leaky_relu(norm(self.linears[index](out)), 0.2)
+            out = leaky_relu(norm(self.linears[index](out)))
         return paddle.tanh(self.linears[-1](out)).reshape([z.shape[0], *self.image_shape])
 
 
@@ -294,7 +294,7 @@ class MLPDiscriminator(nn.Layer):
         self.heads = Heads(widths[-1], num_classes)
 
     def forward(self, images, labels):
-        out = F.leaky_relu(self.linears[0](images.reshape([images.shape[0], -1])), 0.2)
+        out = leaky_relu(self.linears[0](images.reshape([images.shape[0], -1])))
         for linear in self.linears[1:]:
-            out = F.leaky_relu(self.dropout(linear(out)), 0.2)
+            out = leaky_relu(self.dropout(linear(out)))
         return self.heads(out)

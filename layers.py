@@ -146,6 +146,9 @@ class BatchNorm(nn.Layer):
     def __init__(self, features, momentum=0.9, epsilon=1e-5, affine=True):
         super().__init__()
         self.momentum, self.epsilon = momentum, epsilon
+        # Kernels take epsilon as float32. In float64 a scaled input makes up for that: BN(kx; k²·epsilon) = BN(x; epsilon).
+        double = paddle.get_default_dtype() == "float64"
+        self._scale = math.sqrt(float(np.float32(epsilon)) / epsilon) if double else 1.0
         if affine:
             self.weight = self.create_parameter([features], default_initializer=nn.initializer.Constant(1.0))
             self.bias = self.create_parameter([features], is_bias=True)
@@ -156,8 +159,11 @@ class BatchNorm(nn.Layer):
         self.register_buffer("_variance", paddle.ones([features]))
 
     def forward(self, x):
+        if self._scale != 1:
+            x = x * self._scale
         if not self.training:
-            return F.batch_norm(x, self._mean, self._variance, self.weight, self.bias, epsilon=self.epsilon)
+            mean, variance = self._mean * self._scale, self._variance * self._scale**2
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, epsilon=self.epsilon)
         # Momentum 0 makes the kernel write the batch's own statistics, which join the running ones in their precision.
         mean, variance = paddle.zeros_like(self._mean), paddle.zeros_like(self._variance)
         out = F.batch_norm(x, mean, variance, self.weight, self.bias, True, momentum=0.0, epsilon=self.epsilon)
@@ -165,7 +171,7 @@ class BatchNorm(nn.Layer):
             count = x.size // x.shape[1]
             if x.place.is_cpu_place() and count > 1:
                 variance = variance * (count / (count - 1))  # Paddle's CPU kernel keeps the biased variance
-            keep = self.momentum
+            mean, variance, keep = mean / self._scale, variance / self._scale**2, self.momentum
             paddle.assign(keep * self._mean + (1 - keep) * mean, self._mean)
             paddle.assign(keep * self._variance + (1 - keep) * variance, self._variance)
         return out
@@ -181,6 +187,11 @@ def batch_statistics(network):
     yield
     for norm, (training, momentum) in zip(norms, before, strict=True):
         norm.training, norm.momentum = training, momentum
+
+
+def leaky_relu(x, slope=0.2):
+    """max(x, slope·x); in float64 in these very operations, since Paddle 2's kernel takes the slope as float32."""
+    return paddle.maximum(x, slope * x) if x.dtype == paddle.float64 else F.leaky_relu(x, slope)
 
 
 class ConditionalBatchNorm(nn.Layer):

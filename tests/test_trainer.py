@@ -70,14 +70,13 @@ def test_every_loss_trains(make_parameters, model, adv_loss):
 
 
 def test_the_class_loss_is_learned(make_parameters):
-    """On images whose class is their brightness D reads every class within a few hundred steps."""
+    """On images whose class is the quadrant that is bright D reads every class within a few dozen steps."""
     p = make_parameters("acgan-mlp", num_classes=4, dropout=0.0, d_lr=1e-3, batch_size=16)
     trainer = Trainer(p)
-    levels = np.array([0, 80, 160, 240], np.uint8)
-    for step in range(300):
+    bright = np.eye(4, dtype=np.uint8).reshape(4, 1, 2, 2).repeat(8, 2).repeat(8, 3).repeat(3, 1) * 255
+    for step in range(50):
         labels = np.random.default_rng(step).integers(4, size=16)
-        images = np.broadcast_to(levels[labels][:, None, None, None], (16, 3, 16, 16))
-        batch = trainer.d_batch(0, paddle.to_tensor(np.ascontiguousarray(images)), paddle.to_tensor(labels))
+        batch = trainer.d_batch(0, paddle.to_tensor(bright[labels]), paddle.to_tensor(labels))
         metrics = trainer.update_discriminator(batch)
     assert float(metrics["accuracy_real"]) == 1
     assert float(metrics["d_class_real"]) < 0.1
