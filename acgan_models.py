@@ -12,7 +12,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from layers import BatchNorm, Dropout, initialize, set_values, upsample_conv
+from layers import BatchNorm, Dropout, initialize, leaky_relu, set_values, upsample_conv
 from utils import UserError
 
 

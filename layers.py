@@ -146,7 +146,7 @@ class BatchNorm(nn.Layer):
     def __init__(self, features, momentum=0.9, epsilon=1e-5, affine=True):
         super().__init__()
         self.momentum, self.epsilon = momentum, epsilon
-        # Kernels take epsilon as float32. In float64 a scaled input makes up for that: BN(kx; k²·epsilon) = BN(x; epsilon).
+        # Kernels take epsilon as float32; in float64 a scaled input makes up for it: BN(kx; k²·epsilon) = BN(x; epsilon).
         double = paddle.get_default_dtype() == "float64"
         self._scale = math.sqrt(float(np.float32(epsilon)) / epsilon) if double else 1.0
         if affine:
