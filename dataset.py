@@ -1,0 +1,293 @@
+"""Datasets, class subsets and the input pipeline. Images leave here as uint8, whatever they were read from."""
+
+import itertools
+import math
+import re
+import sys
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from image_files import class_folders, fit, image_names, read_image
+from published_data import read_cifar10, read_mnist
+from runtime import generator
+from utils import UserError
+
+CLASS_NAMES = {
+    "digits": tuple("0123456789"),
+    "mnist": tuple("0123456789"),
+    "fashion-mnist": (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
+    ),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}  # fmt: skip
+FAKE_IMAGES, FAKE_CLASSES = 10_000, 10
+BROKEN_SHARE = 0.01  # of a data set's files; when more cannot be read, the run stops
+BATCHES_AHEAD = 2
+
+
+class ImageSet:
+    """Labelled images of one size in a fixed order; `image_set[i]` is (uint8 [C, H, W], int64 label).
+
+    `name` is the data set's, `class_names` a tuple of str, `labels` int64 [N] in 0 … num_classes - 1, `image_shape`
+    (C, H, W).
+    """
+
+    def __init__(self, parameters, class_names, labels):
+        self.parameters = parameters
+        self.name = parameters.dataset
+        self.class_names = tuple(class_names)
+        self.labels = labels
+        self.image_shape = (parameters.channels, parameters.imsize, parameters.imsize)
+
+    @property
+    def num_classes(self):
+        return len(self.class_names)
+
+    def __len__(self):
+        return len(self.labels)
+
+
+class ArraySet(ImageSet):
+    """Images held in memory at the size they were published in, and resized as they are asked for.
+
+    Given are the images of all classes, uint8 [N, height, width] or [N, height, width, 3], and their places in
+    CLASS_NAMES; kept are those of `parameters.classes`.
+    """
+
+    def __init__(self, parameters, images, labels, resample=Image.Resampling.BILINEAR):
+        names = CLASS_NAMES[parameters.dataset]
+        chosen = choose_classes(names, parameters.classes)
+        new_label = np.full(len(names), -1)
+        new_label[chosen] = range(len(chosen))
+        labels = new_label[labels]
+        super().__init__(parameters, [names[c] for c in chosen], labels[labels >= 0])
+        self.images = images[labels >= 0]
+        self.resample = resample
+
+    def __getitem__(self, index):
+        image = Image.fromarray(self.images[index])
+        return fit(image, self.parameters, self.resample), self.labels[index]
+
+
+class FolderSet(ImageSet):
+    """Images in class folders, ordered by class, then by file name, and read when they are asked for.
+
+    A file that is not an image, or is cut short, is named on stderr, once, and the next in this order that can be read
+    takes its place. Getting an image raises UserError when more than BROKEN_SHARE of all files have turned out so.
+    Threads may share the set.
+    """
+
+    def __init__(self, parameters, option, path):
+        names = class_folders(path, option)
+        synsets = all(re.fullmatch(r"n\d{8}", name) for name in names)
+        if parameters.dataset == "imagenet" and len(names) != 1000 and not synsets:
+            found = f"{len(names)} classes, {names[0]} to {names[-1]}"
+            print(f"{option} {path} does not look like ImageNet, but is used: {found}", file=sys.stderr)
+        names = [names[c] for c in choose_classes(names, parameters.classes)]
+        files = [image_names(Path(path, name), option) for name in names]
+        super().__init__(parameters, names, np.repeat(np.arange(len(names)), list(map(len, files))))
+        self.folder = path
+        self.files = list(itertools.chain.from_iterable(files))
+        self._broken = set()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, index):
+        first = range(len(self))[index]  # IndexError beyond the end
+        for place in itertools.chain(range(first, len(self)), range(first)):
+            if place in self._broken:
+                continue
+            path = self._path(place)
+            try:
+                return fit(read_image(path), self.parameters), self.labels[place]
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from None
+            except Exception as error:  # whatever Pillow trips over in a stranger's file
+                self._leave_out(place, "not an image" if isinstance(error, UnidentifiedImageError) else error)
+
+    def _path(self, place):
+        return Path(self.folder, self.class_names[self.labels[place]], self.files[place])
+
+    def _leave_out(self, place, reason):
+        with self._lock:
+            if place not in self._broken:
+                self._broken.add(place)
+                print(f"{str(self._path(place))!r} is left out: {reason}", file=sys.stderr)
+            if len(self._broken) > BROKEN_SHARE * len(self):
+                paths = ", ".join(repr(str(self._path(place))) for place in sorted(self._broken)[:3])
+                raise UserError(
+                    f"{len(self._broken)} of the {len(self)} files in {self.folder} cannot be read as images, such as "
+                    f"{paths}: replace them or remove them"
+                )
+
+
+class FakeSet(ImageSet):
+    """Noise, for timing: FAKE_IMAGES images that depend on the seed, the split and their index alone."""
+
+    def __init__(self, parameters, split):
+        total = parameters.num_classes or FAKE_CLASSES
+        if total > FAKE_IMAGES:
+            raise UserError(
+                f"--num_classes {total} is more than the {FAKE_IMAGES} images of --dataset fake: give fewer"
+            )
+        names = [str(number) for number in range(total)]
+        names = [names[c] for c in choose_classes(names, parameters.classes)]
+        super().__init__(parameters, names, np.arange(FAKE_IMAGES) % len(names))
+        self.purpose = f"fake/{split}"
+
+    def __getitem__(self, index):
+        label = self.labels[index]
+        noise = generator(self.parameters.manual_seed, self.purpose, index).bytes(math.prod(self.image_shape))
+        return np.frombuffer(noise, np.uint8).reshape(self.image_shape), label
+
+
+def load_dataset(parameters, split="train"):
+    """The `ImageSet` that `parameters` describe; `split` is "train" or "test".
+
+    Kept for "test" are every fifth of scikit-learn's digits and the test images of the published sets. An image folder
+    is all "train": the images of `test_data_path` are its "test". Raises UserError, with what was found, for data that
+    are not what they should be and for options that do not fit them.
+    """
+    p = parameters
+    option, path = "--data_path", p.data_path
+    if split == "test" and (p.test_data_path or p.dataset in ("folder", "imagenet")):
+        option, path = "--test_data_path", p.test_data_path
+    if p.dataset == "digits":
+        image_set = ArraySet(p, *_read_digits(split), Image.Resampling.BICUBIC)
+    elif p.dataset in ("mnist", "fashion-mnist"):
+        image_set = ArraySet(p, *read_mnist(p.dataset, path, split))
+    elif p.dataset == "cifar10":
+        image_set = ArraySet(p, *read_cifar10(path, split))
+    elif p.dataset == "fake":
+        image_set = FakeSet(p, split)
+    else:
+        image_set = FolderSet(p, option, path)
+    missing = np.flatnonzero(np.bincount(image_set.labels, minlength=image_set.num_classes) == 0)
+    if len(missing):
+        raise UserError(
+            f"{option} {path} holds no images of the class {image_set.class_names[missing[0]]}: add some, remove the "
+            "class or leave it out by --classes"
+        )
+    if p.num_classes not in (None, image_set.num_classes):
+        raise UserError(
+            f"--num_classes {p.num_classes} is not the number of classes in --dataset {p.dataset}, "
+            f"{image_set.num_classes}: leave it out, or choose some by --classes, such as random:{p.num_classes}:1"
+        )
+    image_set[0]  # so that options that do not fit the images are refused before anything is built
+    return image_set
+
+
+def _read_digits(split):
+    """Images uint8 [N, 8, 8] in 0 … 255 and labels of scikit-learn's 1,797 handwritten digits."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    part = (np.arange(len(images)) % 5 == 0) == (split == "test")
+    return images[part], digits.target[part]
+
+
+def choose_classes(names, classes):
+    """The indices in `names` of the classes that the option `classes` asks for, in the order it asks for them.
+
+    None is all; "10,20" the range from 10 to 19; three or more numbers, or any names, a list; "random:10:7" ten drawn
+    with seed 7. Raises UserError, with what there is, for classes that are not there or asked for twice, and for fewer
+    than two.
+    """
+    total = len(names)
+    if classes is None:
+        return list(range(total))
+
+    def refused(problem):
+        return UserError(
+            f"--classes {classes} {problem}: there are {total} classes, 0 ({names[0]}) to {total - 1} ({names[-1]})"
+        )
+
+    parts = [part.strip() for part in classes.split(",")]
+    if classes.startswith("random:"):
+        count, seed = map(int, classes.split(":")[1:])
+        if count > total:
+            raise refused(f"draws {count}")
+        chosen = sorted(generator(seed, "classes").permutation(total)[:count].tolist())
+    elif not all(part.isdecimal() for part in parts):
+        for part in parts:
+            if part not in names:
+                raise refused(f"names {part}, which is no class")
+        chosen = [names.index(part) for part in parts]
+    elif len(parts) == 2:
+        chosen = range(int(parts[0]), int(parts[1]))
+        if chosen.stop > total == len(chosen):
+            # A folder of ten classes is taken for those ten of ImageNet, as the ACGAN replications take it.
+            print(f"--classes {classes}: the data have {total} classes, and all are used", file=sys.stderr)
+            chosen = range(total)
+    else:
+        chosen = [int(part) for part in parts]
+    if any(number >= total for number in reversed(chosen)):  # from the end: a range may be far longer than the data
+        raise refused("goes beyond the last")
+    if len(set(chosen)) < len(chosen):
+        raise refused("names a class twice")
+    if len(chosen) < 2:
+        raise refused("leaves fewer than two")
+    return list(chosen)
+
+
+def batches_per_epoch(image_set, parameters, world_size=1):
+    """How many batches of `batch_size` x `world_size` images `batches` makes of an epoch.
+
+    An incomplete last one counts with `dont_drop_last`, if every process gets an image of it. Raises UserError when
+    there is none at all.
+    """
+    whole, rest = divmod(len(image_set), parameters.batch_size * world_size)
+    count = whole + (parameters.dont_drop_last and rest >= world_size)
+    if count == 0:
+        raise UserError(
+            f"--batch_size {parameters.batch_size} in each of {world_size} processes is more than the "
+            f"{len(image_set)} images of the data set: make it smaller"
+        )
+    return count
+
+
+def batches(image_set, parameters, first, rank=0, world_size=1):
+    """Endless batches (uint8 [n, C, H, W], int64 [n]) for process `rank` of `world_size`, from global batch `first` on.
+
+    Batch b is of epoch b // `batches_per_epoch`, and which images it holds depends on the seed and b alone. Processes
+    share a batch in rank order, `batch_size` images each, or as evenly as can be of an incomplete one.
+    """
+    rows = _rows(image_set, parameters, first, rank, world_size)
+    if parameters.num_workers == 0 or not isinstance(image_set, FolderSet):
+        for batch in rows:
+            yield _stack(map(image_set.__getitem__, batch))
+        return
+    # Threads, not processes: Pillow decodes and resizes outside the interpreter's lock, and no thread dies unnoticed.
+    pool = ThreadPoolExecutor(parameters.num_workers)
+    try:
+        ahead = deque()
+        for batch in rows:
+            ahead.append([pool.submit(image_set.__getitem__, row) for row in batch])
+            if len(ahead) > BATCHES_AHEAD:
+                yield _stack(image.result() for image in ahead.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _rows(image_set, parameters, first, rank, world_size):
+    """Endless arrays of the numbers of the images in this process's batches, from global batch `first` on."""
+    per_epoch = batches_per_epoch(image_set, parameters, world_size)
+    size = parameters.batch_size * world_size
+    epoch, start = divmod(first, per_epoch)
+    while True:
+        order = np.arange(len(image_set))
+        if not parameters.dont_shuffle:
+            order = generator(parameters.manual_seed, "order", epoch).permutation(order)
+        for batch in range(start, per_epoch):
+            yield np.array_split(order[batch * size : (batch + 1) * size], world_size)[rank]
+        epoch, start = epoch + 1, 0
+
+
+def _stack(pairs):
+    images, labels = zip(*pairs, strict=True)
+    return np.stack(images), np.array(labels)

@@ -1,0 +1,397 @@
+"""Datasets, subsets and batches: on scikit-learn's digits, on image folders made here, on IDX files made here."""
+
+import gzip
+import os
+import re
+import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from dataset import ImageSet, batches, batches_per_epoch, choose_classes, load_dataset
+from parameters import Parameters
+from utils import UserError
+
+ANIMALS = ("cat", "dog", "eel", "fox")
+
+
+def digits(**options):
+    return Parameters(**{"dataset": "digits", "imsize": 16, "batch_size": 64} | options)
+
+
+def folder(path, **options):
+    return Parameters(**{"dataset": "folder", "data_path": str(path), "imsize": 8, "batch_size": 16} | options)
+
+
+def color(label, number):
+    return label * 60, number, 255 - number
+
+
+@pytest.fixture
+def animals(tmp_path):
+    """A hundred images a class, each of one colour that tells its class and number."""
+    for label, name in enumerate(ANIMALS):
+        (tmp_path / name).mkdir()
+        for number in range(100):
+            Image.new("RGB", (12, 9), color(label, number)).save(tmp_path / name / f"{number:03}.png")
+    return tmp_path
+
+
+def seen(batch):
+    """The (label, class by colour, number by colour) of each image in a batch."""
+    images, labels = batch
+    return [
+        (int(label), int(image[0, 0, 0]) // 60, int(image[1, 0, 0]))
+        for image, label in zip(images, labels, strict=True)
+    ]
+
+
+def take(iterator, count):
+    taken = [next(iterator) for _ in range(count)]
+    iterator.close()
+    return taken
+
+
+# The data sets
+
+
+def test_digits_are_scikit_learns():
+    source = load_digits()
+    train = load_dataset(digits(imsize=8, dont_resize=True))
+    test = load_dataset(digits(imsize=8, dont_resize=True), "test")
+    assert (len(train), len(test)) == (1437, 360)
+    assert train.name == "digits" and train.num_classes == 10 and train.class_names[7] == "7"
+    assert train.image_shape == (1, 8, 8) and train.labels.dtype == np.int64
+    merged = np.empty((1797, 8, 8))
+    merged[np.arange(1797) % 5 != 0] = [train[i][0][0] for i in range(1437)]
+    merged[::5] = [test[i][0][0] for i in range(360)]
+    np.testing.assert_allclose(merged, source.images * 255 / 16, atol=0.5)
+    np.testing.assert_array_equal(test.labels, source.target[::5])
+
+
+@pytest.mark.parametrize("size", [16, 32, 5])
+def test_digits_of_another_size_show_the_same(size):
+    small, resized = load_dataset(digits(imsize=8)), load_dataset(digits(imsize=size))
+    for i in range(0, 1437, 100):
+        image, label = resized[i]
+        assert image.shape == (1, size, size) and image.dtype == np.uint8 and label == small.labels[i]
+        assert abs(float(image.mean()) - float(small[i][0].mean())) < 8
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_mnist_is_read_and_resized(tmp_path, name):
+    def write(file, array):
+        header = struct.pack(f">I{array.ndim}I", 0x800 + array.ndim, *array.shape)
+        (tmp_path / file).write_bytes(gzip.compress(header + array.tobytes()))
+
+    for prefix, count in (("train", 30), ("t10k", 10)):
+        write(f"{prefix}-images-idx3-ubyte.gz", np.repeat(np.arange(count, dtype=np.uint8), 784).reshape(-1, 28, 28))
+        write(f"{prefix}-labels-idx1-ubyte.gz", np.arange(count, dtype=np.uint8)[::-1] % 10)
+    parameters = Parameters(dataset=name, data_path=str(tmp_path), imsize=32)
+    train, test = load_dataset(parameters), load_dataset(parameters, "test")
+    assert train.image_shape == (1, 32, 32) and (len(train), len(test)) == (30, 10)
+    assert (train[7][0] == 7).all() and train[7][1] == 2
+    assert train.class_names[9] == {"mnist": "9", "fashion-mnist": "Ankle boot"}[name]
+    elsewhere = Parameters(dataset=name, data_path="nowhere", test_data_path=str(tmp_path), imsize=32)
+    np.testing.assert_array_equal(load_dataset(elsewhere, "test").labels, test.labels)
+    subset = load_dataset(Parameters(dataset=name, data_path=str(tmp_path), imsize=32, classes="9,0,4"))
+    assert sorted(labels_and_pixels(subset)) == [
+        (0, 0),
+        (0, 10),
+        (0, 20),
+        (1, 9),
+        (1, 19),
+        (1, 29),
+        (2, 5),
+        (2, 15),
+        (2, 25),
+    ]
+
+
+def labels_and_pixels(image_set):
+    return [(int(label), int(image[0, 0, 0])) for image, label in map(image_set.__getitem__, range(len(image_set)))]
+
+
+def test_fake_images_depend_on_their_address_alone():
+    parameters = Parameters(dataset="fake", num_classes=1000, imsize=32)
+    train, again = load_dataset(parameters), load_dataset(parameters)
+    assert train.num_classes == 1000 and set(train.labels) == set(range(1000)) and train.image_shape == (3, 32, 32)
+    np.testing.assert_array_equal(train[5000][0], again[5000][0])
+    assert train[5000][0].dtype == np.uint8 and 120 < train[5000][0].mean() < 135
+    others = (train[5001], load_dataset(parameters, "test")[5000])
+    assert all((image != train[5000][0]).mean() > 0.99 for image, _ in others)
+    assert load_dataset(Parameters(dataset="fake")).num_classes == 10
+    with pytest.raises(UserError, match="--num_classes 2000000000"):
+        load_dataset(Parameters(dataset="fake", num_classes=2_000_000_000))
+
+
+def test_a_folder_is_read_in_order(animals):
+    image_set = load_dataset(folder(animals))
+    assert (len(image_set), image_set.class_names, image_set.image_shape) == (400, ANIMALS, (3, 8, 8))
+    assert image_set.labels.dtype == np.int64 and image_set.labels.tolist() == sorted(list(range(4)) * 100)
+    for i in (0, 99, 100, 399):
+        image, label = image_set[i]
+        assert image.shape == (3, 8, 8) and image.dtype == np.uint8
+        assert (image == np.reshape(color(label, i % 100), (3, 1, 1))).all() and label == i // 100
+    with pytest.raises(IndexError):
+        image_set[400]
+
+
+def test_the_test_images_of_a_folder_are_another_folder(animals, tmp_path):
+    with pytest.raises(UserError, match="--test_data_path is missing"):
+        load_dataset(folder("nowhere"), "test")
+    assert len(load_dataset(folder("nowhere", test_data_path=str(animals)), "test")) == 400
+
+
+def test_a_class_without_images_is_refused_unless_it_is_not_chosen(animals):
+    (animals / "emu").mkdir()
+    with pytest.raises(UserError, match=r"--data_path .* no images of the class emu"):
+        load_dataset(folder(animals))
+    assert load_dataset(folder(animals, classes="fox,cat")).class_names == ("fox", "cat")
+
+
+def test_only_what_does_not_look_like_imagenet_is_noted(animals, capsys):
+    load_dataset(folder(animals, dataset="imagenet"))
+    assert re.fullmatch(".*does not look like ImageNet.*4 classes, cat to fox\n", capsys.readouterr().err)
+    for number, name in enumerate(ANIMALS):
+        (animals / name).rename(animals / f"n0144076{number}")
+    load_dataset(folder(animals, dataset="imagenet"))
+    assert capsys.readouterr().err == ""
+
+
+# Classes
+
+
+@pytest.mark.parametrize(
+    ("classes", "chosen"),
+    [
+        (None, list(range(30))),
+        ("10,20", list(range(10, 20))),
+        ("28, 30", [28, 29]),
+        ("7,3,29", [7, 3, 29]),
+        ("c4,c2", [4, 2]),
+    ],
+)
+def test_classes_are_chosen(classes, chosen):
+    assert choose_classes([f"c{number}" for number in range(30)], classes) == chosen
+
+
+def test_classes_are_drawn_by_seed():
+    names = [f"c{number}" for number in range(1000)]
+    drawn = choose_classes(names, "random:10:7")
+    assert drawn == sorted(set(drawn)) and len(drawn) == 10 and drawn == choose_classes(names, "random:10:7")
+    assert drawn != choose_classes(names, "random:10:8") and drawn[-1] > 500
+    assert choose_classes(names[:10], "random:10:8") == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("classes", "problem"),
+    [
+        ("25,31", "beyond the last"),
+        ("0,999999999", "beyond the last"),
+        ("1,2,30", "beyond the last"),
+        ("c1,c30", "names c30, which is no class"),
+        ("1,2,c3", "names 1, which is no class"),
+        ("1,2,1", "a class twice"),
+        ("c2,c3,c2", "a class twice"),
+        ("random:31:1", "draws 31"),
+        ("5,6", "fewer than two"),
+        ("20,10", "fewer than two"),
+        ("c5", "fewer than two"),
+    ],
+)
+def test_wrong_classes_are_refused_with_what_there_is(classes, problem):
+    with pytest.raises(UserError, match=f"--classes {classes} .*{problem}.* 30 classes, 0 .c0. to 29 .c29."):
+        choose_classes([f"c{number}" for number in range(30)], classes)
+
+
+def test_a_range_as_wide_as_the_data_takes_it_all(animals, capsys):
+    image_set = load_dataset(folder(animals, classes="10,14", num_classes=4))
+    assert image_set.class_names == ANIMALS
+    assert re.fullmatch("--classes 10,14.*4 classes.*\n", capsys.readouterr().err)
+
+
+def test_a_subset_renumbers_its_classes(animals):
+    image_set = load_dataset(folder(animals, classes="fox,cat"))
+    assert image_set.num_classes == 2 and len(image_set) == 200
+    assert image_set[0][1] == 0 and image_set[0][0][0, 0, 0] == 180  # a fox
+    nines = load_dataset(digits(classes="9,1,4"))
+    assert nines.class_names == ("9", "1", "4")
+    source = load_digits().target[np.arange(1797) % 5 != 0]
+    expected = [["9", "1", "4"].index(str(t)) for t in source if t in (9, 1, 4)]
+    assert nines.labels.tolist() == expected
+    everything = load_dataset(digits())
+    np.testing.assert_array_equal(nines[3][0], everything[np.flatnonzero(np.isin(source, (9, 1, 4)))[3]][0])
+
+
+def test_another_number_of_classes_is_refused(animals):
+    with pytest.raises(UserError, match=r"--num_classes 10 .* 4: .*--classes"):
+        load_dataset(folder(animals, num_classes=10))
+    assert load_dataset(folder(animals, classes="0,2", num_classes=2)).num_classes == 2
+
+
+def test_images_that_are_not_resized_must_fit(animals):
+    with pytest.raises(UserError, match=r"cat/000.png: --dont_resize .*12x9"):
+        load_dataset(folder(animals, dont_resize=True))
+
+
+# Files that are no images
+
+
+def cut_short(path):
+    os.truncate(path, path.stat().st_size - 30)
+
+
+@pytest.mark.parametrize("num_workers", [0, 3])
+def test_broken_files_are_named_once_and_replaced_by_the_next(animals, capsys, num_workers):
+    (animals / "dog" / "010.png").write_text("no image")
+    cut_short(animals / "dog" / "011.png")
+    cut_short(animals / "fox" / "099.png")
+    image_set = load_dataset(folder(animals, dont_shuffle=True, num_workers=num_workers))
+    epoch = [item for batch in take(batches(image_set, image_set.parameters, 0), 50) for item in seen(batch)]
+    expected = [(label, label, number) for label in range(4) for number in range(100)]
+    expected[110] = expected[111] = expected[112]
+    expected[399] = expected[0]
+    assert epoch == expected * 2
+    lines = sorted(capsys.readouterr().err.splitlines())
+    assert [re.search("(dog|fox)/0..", line)[0] for line in lines] == ["dog/010", "dog/011", "fox/099"]
+    assert "not an image" in lines[0]
+
+
+def test_threads_that_meet_a_broken_file_together_name_it_once(animals, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
+    Image.fromarray(noise).save(animals / "cat" / "001.jpg")  # takes long enough to read that all threads do
+    cut_short(animals / "cat" / "001.jpg")
+    image_set = load_dataset(folder(animals))
+    with ThreadPoolExecutor(4) as pool:
+        labels = [int(label) for _, label in pool.map(image_set.__getitem__, [1] * 4)]
+    assert labels == [0] * 4 and capsys.readouterr().err.count("cat/001.jpg") == 1
+
+
+@pytest.mark.parametrize("num_workers", [0, 3])
+def test_too_many_broken_files_stop_the_run(animals, num_workers):
+    for number in range(5):
+        (animals / "eel" / f"{number:03}.png").write_bytes(b"")
+    image_set, threads = load_dataset(folder(animals, num_workers=num_workers)), threading.active_count()
+    with pytest.raises(UserError, match=r"5 of the 400 files .*eel/00"):
+        take(batches(image_set, image_set.parameters, 0), 25)
+    assert threading.active_count() == threads
+
+
+def test_a_broken_file_in_a_small_folder_stops_at_once(tmp_path):
+    for name in ANIMALS:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_text("no image")
+    with pytest.raises(UserError, match=r"1 of the 4 files .*cat/a.png"):
+        load_dataset(folder(tmp_path))
+
+
+# Batches
+
+
+def test_an_epoch_holds_each_image_once_in_an_order_of_its_own():
+    image_set = load_dataset(digits(batch_size=100))
+    assert batches_per_epoch(image_set, image_set.parameters) == 14
+    image_set = Numbered(1400)
+    parameters = digits(batch_size=100)
+    taken = [labels.tolist() for _, labels in take(batches(image_set, parameters, 0), 28)]
+    first, second = np.concatenate(taken[:14]).tolist(), np.concatenate(taken[14:]).tolist()
+    assert sorted(first) == sorted(second) == list(range(1400))
+    assert first != second and first != sorted(first)
+    other = take(batches(image_set, digits(batch_size=100, manual_seed=1), 0), 1)
+    assert other[0][1].tolist() != taken[0]
+
+
+class Numbered(ImageSet):
+    """`count` images whose labels are their numbers."""
+
+    def __init__(self, count):
+        super().__init__(digits(), [], np.arange(count))
+
+    def __getitem__(self, index):
+        return np.full((1, 2, 2), index % 256, np.uint8), self.labels[index]
+
+
+def test_the_order_is_the_same_with_every_numpy():
+    _, labels = take(batches(Numbered(1000), digits(batch_size=500), 4), 1)[0]
+    # Epoch 2 by NumPy 1.26: a run may be resumed with another version.
+    assert labels[:8].tolist() == [142, 509, 61, 279, 602, 177, 311, 375]
+
+
+@pytest.mark.parametrize("first", [1, 13, 14, 15, 1000])
+def test_batches_start_anywhere(first):
+    image_set, parameters = load_dataset(digits(batch_size=100)), digits(batch_size=100)
+    expected = take(batches(image_set, parameters, first - 1), 3)[1:]
+    for (images, labels), (images_from_here, labels_from_here) in zip(
+        expected, take(batches(image_set, parameters, first), 2), strict=True
+    ):
+        assert images.shape == (100, 1, 16, 16) and images.dtype == np.uint8 and labels.dtype == np.int64
+        np.testing.assert_array_equal(images, images_from_here)
+        np.testing.assert_array_equal(labels, labels_from_here)
+
+
+def test_dont_shuffle_keeps_the_order_and_processes_share_it():
+    def labels(world_size, rank, count):
+        iterator = batches(Numbered(50), digits(batch_size=12 // world_size, dont_shuffle=True), 0, rank, world_size)
+        return [labels.tolist() for _, labels in take(iterator, count)]
+
+    assert labels(1, 0, 5) == [list(range(start, start + 12)) for start in (0, 12, 24, 36, 0)]
+    parts = [labels(3, rank, 5) for rank in range(3)]
+    assert [np.concatenate(batch).tolist() for batch in zip(*parts, strict=True)] == labels(1, 0, 5)
+    assert {len(batch) for part in parts for batch in part} == {4}
+
+
+def test_shuffled_batches_are_the_same_whole_however_they_are_shared():
+    whole = take(batches(Numbered(100), digits(batch_size=12), 3), 9)
+    parts = [take(batches(Numbered(100), digits(batch_size=4), 3, rank, 3), 9) for rank in range(3)]
+    for number, (_, labels) in enumerate(whole):
+        np.testing.assert_array_equal(labels, np.concatenate([part[number][1] for part in parts]))
+
+
+def test_the_incomplete_batch_is_shared_out():
+    def epoch(count, rank=0, world_size=1, **options):
+        image_set, parameters = Numbered(count), digits(dont_shuffle=True, **options)
+        steps = batches_per_epoch(image_set, parameters, world_size)
+        return [y.tolist() for _, y in take(batches(image_set, parameters, 0, rank, world_size), steps)]
+
+    assert [len(batch) for batch in epoch(50, batch_size=16)] == [16, 16, 16]
+    assert [len(batch) for batch in epoch(50, batch_size=16, dont_drop_last=True)] == [16, 16, 16, 2]
+    assert epoch(10, batch_size=64, dont_drop_last=True) == [list(range(10))]
+    last = [epoch(31, rank, 4, batch_size=6, dont_drop_last=True)[-1] for rank in range(4)]
+    assert last == [[24, 25], [26, 27], [28, 29], [30]]
+    # Three images are too few for four processes, none of which may go without.
+    assert all(len(epoch(27, rank, 4, batch_size=6, dont_drop_last=True)) == 1 for rank in range(4))
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(UserError, match=r"--batch_size 64 .*50 images"):
+        next(batches(Numbered(50), digits(batch_size=64), 0))
+    with pytest.raises(UserError, match=r"--batch_size 32 .* 2 processes .*50 images"):
+        batches_per_epoch(Numbered(50), digits(batch_size=32), 2)
+
+
+def test_workers_change_nothing_and_stop_when_the_iterator_closes(animals):
+    results, threads = [], threading.active_count()
+    for num_workers in (0, 1, 5):
+        image_set = load_dataset(folder(animals, num_workers=num_workers))
+        iterator = batches(image_set, image_set.parameters, 10)
+        results.append([next(iterator) for _ in range(20)])
+        assert threading.active_count() == threads + num_workers
+        iterator.close()
+        assert threading.active_count() == threads
+    for other in results[1:]:
+        for (images, labels), (expected, expected_labels) in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(images, expected)
+            np.testing.assert_array_equal(labels, expected_labels)
+    assert all(label == by_color for batch in results[0] for label, by_color, _ in seen(batch))
+
+
+def test_a_batch_is_the_callers_own(animals):
+    image_set = load_dataset(folder(animals, dont_shuffle=True))
+    images, _ = take(batches(image_set, image_set.parameters, 0), 1)[0]
+    images[:] = 0  # it is writable, and writing to it changes no other
+    assert take(batches(image_set, image_set.parameters, 0), 1)[0][0].max() > 0
