@@ -1,0 +1,158 @@
+"""The commands as a user types them, each a process of its own."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import checkpoint
+from parameters import RUN_FILE
+
+ROOT = Path(checkpoint.__file__).parent
+SMALL = ["--recipe", "acgan-digits", "--g_conv_dim", "8", "--d_conv_dim", "8", "--device", "cpu"]
+SHORT = ["--total_step", "6", "--log_step", "2", "--sample_step", "3", "--model_save_step", "4"]
+
+
+def start(folder, *command):
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def run(folder, *command):
+    process = start(folder, *command)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder that a short training wrote, and what it printed."""
+    folder = tmp_path_factory.mktemp("run")
+    code, out, err = run(folder, ROOT / "train.py", *SMALL, *SHORT)
+    assert code == 0, err
+    return folder / "sagan_models" / "acgan-digits-1", out
+
+
+def test_training_writes_its_folder(trained):
+    path, out = trained
+    assert out.splitlines()[0].startswith("recipe acgan-digits")
+    assert f"python test.py --pretrained_model {path.relative_to(path.parents[1])}" in out
+    steps = re.findall(r"step (\d+) d_real", (path / "log.txt").read_text())
+    assert steps == ["2", "4", "6"]
+    assert [p.name for p in sorted((path / "weights").iterdir())] == [
+        "step-00000004.safetensors",
+        "step-00000006.safetensors",
+    ]
+    pictures = sorted(p.name for p in (path / "samples").iterdir())
+    assert pictures == ["real.png", "samples-1.gif", "step-00000003.png", "step-00000006.png"]
+    assert Image.open(path / "samples" / "samples-1.gif").n_frames == 2
+    assert Image.open(path / "samples" / "step-00000006.png").size == (182, 182)  # 10 x 10 digits of 16, 2 between
+
+
+def test_visualdl_reads_the_run(trained):
+    from visualdl import LogReader
+
+    path, _ = trained
+    (record,) = path.glob("vdlrecords.*")
+    reader = LogReader(file_path=str(record))
+    tags = reader.get_tags()
+    expected = ["loss/d_real", "loss/d_fake", "loss/d_class_real", "loss/d_class_fake", "loss/g_adv", "loss/g_class"]
+    expected += ["logits/D(x)", "logits/D(G(z))", "class accuracy/real", "class accuracy/fake"]
+    assert set(expected) | {"speed/images_per_second"} <= set(tags["scalar"])
+    assert {"samples/real", "samples/generated"} <= set(tags["image"])
+    assert [point.id for point in reader.get_data("scalar", "loss/d_real")] == [2, 4, 6]
+    logged = re.findall(r"step \d+ d_real (\S+)", (path / "log.txt").read_text())
+    values = [point.value for point in reader.get_data("scalar", "loss/d_real")]
+    np.testing.assert_allclose(values, [float(value) for value in logged], rtol=1e-3)
+
+
+def test_testing_draws_and_measures(trained, tmp_path):
+    path, _ = trained
+    npz, folder = tmp_path / "samples.npz", tmp_path / "pngs"
+    command = [ROOT / "test.py", "--pretrained_model", path, "--num_samples", 25, "--batch_size_test", 10]
+    code, out, err = run(tmp_path, *command, "--samples_npz", npz, "--samples_dir", folder, "--device", "cpu")
+    assert code == 0, err
+    figures = dict(re.findall(r"^(.+?): +([\d.]+)", out, re.MULTILINE))
+    assert float(figures["read as their own class"]) >= 97
+    assert 0 <= float(figures["read as the class asked for"]) <= 100
+    assert "of 25 generated images" in out and "of 360 held-out real images" in out
+    grid = Path(re.search("^class grid: (.+)$", out, re.MULTILINE)[1])
+    assert grid == path / "test-step-00000006" / "class_grid.png" and Image.open(grid).size == (182, 182)
+    with np.load(npz, allow_pickle=False) as arrays:
+        images, labels = arrays["arr_0"], arrays["arr_1"]
+    assert images.shape == (25, 16, 16, 1) and images.dtype == np.uint8
+    assert (labels == np.arange(25) % 10).all()
+    assert zipfile.ZipFile(npz).testzip() is None
+    for index in (0, 24):
+        picture = np.asarray(Image.open(folder / f"{labels[index]:04d}" / f"{index:06d}.png"))
+        assert (picture == images[index, :, :, 0]).all()
+
+
+def test_a_sample_does_not_depend_on_the_batch(trained, tmp_path):
+    path, _ = trained
+    arrays = []
+    for size in (7, 16):
+        npz = tmp_path / f"{size}.npz"
+        command = ["--pretrained_model", path, "--num_samples", 20, "--batch_size_test", size, "--samples_npz", npz]
+        code, _, err = run(tmp_path, ROOT / "test.py", *command, "--device", "cpu", "--test_path", tmp_path)
+        assert code == 0, err
+        arrays.append(np.load(npz)["arr_0"])
+    assert (arrays[0] == arrays[1]).all()
+
+
+def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
+    command = [*SMALL, "--name", "mine", "--log_step", "1", "--model_save_step", "1000"]
+    process = start(tmp_path, ROOT / "train.py", *command, "--total_step", "100000")
+    run_folder = tmp_path / "sagan_models" / "mine"
+    deadline = time.monotonic() + 120
+    while not ((run_folder / "log.txt").exists() and "step 3 " in (run_folder / "log.txt").read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    step = int(re.search(r"stopped at step (\d+)", err)[1])
+    assert step >= 3
+    loaded = checkpoint.load(checkpoint.find(run_folder))
+    assert loaded.step == step
+    code, out, err = run(tmp_path, ROOT / "train.py", "--resume", "auto", "--name", "mine", "--total_step", step + 2)
+    assert code == 0, err
+    assert out.splitlines()[0].startswith("recipe acgan-digits")
+    assert checkpoint.load(checkpoint.find(run_folder)).step == step + 2
+    lines = re.findall(r"step (\d+) d_real", (run_folder / "log.txt").read_text())
+    assert lines == [str(n) for n in range(1, step + 3)]
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["train.py", "--data_path", "nowhere"], "--data_path nowhere"),
+        (["train.py", "--adv_loss", "wgan"], "--adv_loss"),
+        (["test.py", "--pretrained_model", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["test.py", "--pretrained_model", "."], RUN_FILE),
+        (["train.py", "--device", "gpu"], "--device gpu"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, command, says):
+    code, _, err = run(tmp_path, ROOT / command[0], *command[1:])
+    assert code == 2
+    assert says in err
+    assert len(err.strip().splitlines()) == 1 and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_not_written_over(trained):
+    path, _ = trained
+    before = {p: p.stat().st_mtime_ns for p in path.rglob("*")}
+    code, _, err = run(path.parents[1], ROOT / "train.py", *SMALL, *SHORT, "--name", path.name)
+    assert code == 2 and "exists already" in err
+    assert {p: p.stat().st_mtime_ns for p in path.rglob("*")} == before
