@@ -1,0 +1,312 @@
+"""Runs the networks, losses and updates of this project on a fixture, and compares what they give."""
+
+import contextlib
+import math
+from functools import partial
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+import acgan_models
+import sagan_models
+from acgan_models import STACKS
+from alignment import draw
+from alignment.compare import compare, compare_all
+from checkpoint import load_network
+from parameters import Parameters
+from published import SAGAN, STACK, arrange, is_turned, our_name, recognise
+from trainer import DBatch, GBatch, Trainer
+from utils import UserError
+
+FLOAT64, FLOAT32 = 1e-7, 1e-4  # what the figures may differ by, for the precision of the worse of the two sides
+
+KINDS = {"mnist": "acgan-mnist", "mlp": "acgan-mlp", "cifar10": "acgan-cifar10", "imagenet": "acgan-imagenet-torch"}
+
+# Names of layers in the PyTorch references: ours.
+MNIST = {
+    "G": {
+        "label_emb": "embedding",
+        "l1.0": "linear",
+        "conv_blocks.0": "norm",
+        **{f"conv_blocks.{at}": f"convs.{index}" for index, at in enumerate((2, 6, 9))},
+        **{f"conv_blocks.{at}": f"norms.{index}" for index, at in enumerate((3, 7))},
+    },
+    "D": {
+        **{f"conv_blocks.{at}": f"convs.{index}" for index, at in enumerate((0, 3, 7, 11))},
+        **{f"conv_blocks.{at}": f"norms.{index}" for index, at in enumerate((6, 10, 14))},
+        "adv_layer.0": "heads.adversarial",
+        "aux_layer.0": "heads.classes",
+    },
+}
+MLP = {
+    "G": {
+        "label_emb": "embedding",
+        **{f"model.{at}": f"linears.{index}" for index, at in enumerate((0, 2, 5, 8, 11))},
+        **{f"model.{at}": f"norms.{index}" for index, at in enumerate((3, 6, 9))},
+    },
+    "D": {
+        **{f"model.{at}": f"linears.{index}" for index, at in enumerate((0, 2, 5))},
+        "adv_layer.0": "heads.adversarial",
+        "aux_layer.0": "heads.classes",
+    },
+}
+LAYERS = {"sagan": SAGAN, "acgan-mnist": MNIST, "acgan-mlp": MLP, **dict.fromkeys(STACKS, STACK)}
+
+# Names of figures in fixtures: of metrics in `Trainer`, and what is read from D's (adversarial, class) logits.
+LOSSES = {
+    "sagan": {"d_loss_real": "d_real", "d_loss_fake": "d_fake", "gradient_penalty": "d_penalty", "g_loss": "g_adv"},
+    "acgan": {
+        "d_adv_real": "d_real",
+        "d_aux_real": "d_class_real",
+        "d_adv_fake": "d_fake",
+        "d_aux_fake": "d_class_fake",
+        "g_adv": "g_adv",
+        "g_aux": "g_class",
+    },
+}
+OUTPUTS = {
+    "d_out": lambda logits, classes: logits,
+    "validity_logits": lambda logits, classes: logits,
+    "class_logits": lambda logits, classes: classes,
+    "validity": lambda logits, classes: F.sigmoid(logits),
+    "class_probabilities": lambda logits, classes: F.softmax(classes),
+}
+
+
+@contextlib.contextmanager
+def precision(dtype):
+    """Networks that are built inside compute in `dtype`."""
+    before = paddle.get_default_dtype()
+    paddle.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        paddle.set_default_dtype(before)
+
+
+def check_training(fixture):
+    """Rows of a fixture of the protocol "sagan" or "acgan": forward, gradients, losses, what the training ends in."""
+    protocol = fixture.choice("protocol", LOSSES)
+    model = "sagan" if protocol == "sagan" else KINDS[fixture.choice("kind", KINDS)]
+    dtype = fixture.choice("precision", ("float64", "float32"), "float64")
+    tolerance = FLOAT64 if dtype == "float64" else FLOAT32
+    with precision(dtype):
+        pair = Pair(fixture, model, torch=True)
+        trainer = Trainer(parameters(fixture, model), (pair.G, pair.D))
+        rows = pair.forward_rows(tolerance)
+        pair.G.train()
+        pair.D.train()
+        for step in range(fixture.whole("steps") if "trajectory" in fixture else 0):
+            metrics = {"d_penalty": 0.0, **trainer.update_discriminator(pair.d_batch(step))}
+            if step == 0:
+                rows += pair.gradient_rows("D", tolerance)
+            metrics |= trainer.update_generator(pair.g_batch(step))
+            if step == 0:
+                rows += pair.gradient_rows("G", tolerance)
+            rows += loss_rows(fixture, LOSSES[protocol], step, metrics, tolerance)
+        return rows + pair.final_rows(tolerance)
+
+
+def check_published(fixture):
+    """Rows of a published checkpoint's fixture: the forward in both precisions.
+
+    The reference's own precision is "float64" where the fixture says so, or else float32.
+    """
+    reference = fixture.choice("precision", ("float64", "float32"), "float32")
+    rows = []
+    for dtype in ("float64", "float32"):
+        with precision(dtype):
+            kind, model = _published_network(fixture)
+            pair = Pair(fixture, model, kind.startswith("torch"), relu_shortcut=kind == "torch-sagan")
+            rows += pair.forward_rows(FLOAT64 if dtype == reference == "float64" else FLOAT32, f" in {dtype}")
+    return rows
+
+
+def _published_network(fixture):
+    state = fixture.shapes("G_state")
+    sagan = "snlinear0.weight_orig" in state
+    kind = recognise({"G_state_dict": state} if sagan else state)
+    if sagan:
+        return kind, "sagan"
+    if kind == "paddle-acgan":
+        return kind, "acgan-imagenet"
+    return kind, "acgan-imagenet-torch" if state["tconv2.0.weight"][-1] == 5 else "acgan-cifar10"
+
+
+def parameters(fixture, model):
+    """The Parameters that the fixture's protocol trains with."""
+    optimizer = fixture["optimizer"]
+    optimizer.choice("name", ("Adam",))
+    if optimizer["epsilon"] != 1e-8:
+        raise UserError(f"has epsilon {optimizer['epsilon']}; Adam's here is 1e-8")
+    beta1, beta2 = optimizer["betas"]
+    sagan = model == "sagan"
+    return Parameters(
+        model=model,
+        z_dim=fixture.whole("z_dim"),
+        num_classes=fixture.whole("classes"),
+        imsize=fixture.whole("image_size"),
+        batch_size=fixture.whole("batch"),
+        adv_loss=fixture.choice("adv_loss", ("hinge", "dcgan", "wgan_gp")) if sagan else "dcgan",
+        lambda_gp=10.0,
+        class_loss_weight=1.0,
+        d_lr=optimizer.positive("d_lr" if sagan else "lr"),
+        g_lr=optimizer.positive("g_lr" if sagan else "lr"),
+        beta1=beta1,
+        beta2=beta2,
+        ema_decay=0.0,
+    )
+
+
+def loss_rows(fixture, names, step, metrics, tolerance):
+    """Rows of the losses of one step, from the metrics of `Trainer`."""
+    trajectory = fixture["trajectory"]
+    if len(trajectory) <= step:
+        raise UserError(f"has the losses of {len(trajectory)} of {fixture['steps']} steps")
+    if unknown := trajectory[step].keys() - names.keys():
+        raise UserError(f"has the unknown loss {min(unknown)[:60]}")
+    return compare_all("loss", f"step {step}", trajectory[step], lambda name: float(metrics[names[name]]), tolerance)
+
+
+class Pair:
+    """G and D of a fixture's sizes, with its weights drawn and loaded, and the figures that they give.
+
+    `torch`: the fixture's names and shapes are PyTorch's, not Paddle's.
+    """
+
+    def __init__(self, fixture, model, torch, **variant):
+        self.fixture, self.layers, self.torch = fixture, LAYERS[model], torch
+        self.batch, self.seed = fixture.whole("batch"), fixture.whole("seed", 0, 2**32 - 1)
+        self.z_dim, self.classes = fixture.whole("z_dim"), fixture.whole("classes")
+        self.drawn = {role: self._draw(role) for role in "GD"}
+        arrays = {role: arrange(state, self.layers[role], torch) for role, state in self.drawn.items()}
+        self.G, self.D = build(fixture, model, arrays["G"], arrays["D"], **variant)
+        for network, role in ((self.G, "G"), (self.D, "D")):
+            load_network(network, arrays[role], f"and in {role}_state")
+
+    def _draw(self, role):
+        shapes = self.fixture.shapes(f"{role}_state")
+        state = {name: draw.weight(f"{role}.{name}", shape, self.seed) for name, shape in shapes.items()}
+        draw.settle(state)
+        return state
+
+    def d_batch(self, step):
+        """What the protocol's D update of `step` reads."""
+        sagan = self.layers is SAGAN
+        size, channels = self.fixture.whole("image_size"), self._channels()
+        real = draw.labels(step, "real", self.batch, self.classes, self.seed)
+        fake = real if sagan else draw.labels(step, "d", self.batch, self.classes, self.seed)
+        alpha = draw.rng(f"alpha/{step}", self.seed).uniform(size=(self.batch, 1, 1, 1))
+        images = draw.images(step, self.batch, channels, size, self.seed)
+        noise = draw.noise(step, "d", self.batch, self.z_dim, self.seed)
+        return DBatch(_tensor(images), _tensor(real), _tensor(noise), _tensor(fake), _tensor(alpha))
+
+    def g_batch(self, step):
+        """What the protocol's G update of `step` reads."""
+        noise = draw.noise(step, "g", self.batch, self.z_dim, self.seed)
+        return GBatch(_tensor(noise), _tensor(draw.labels(step, "g", self.batch, self.classes, self.seed)))
+
+    def _channels(self):
+        first = next(name for name in self.fixture["D_state"] if name.endswith(("weight", "weight_orig")))
+        width = self.fixture["D_state"][first][1]
+        return width // self.fixture["image_size"] ** 2 if self.layers is MLP else width
+
+    def forward_rows(self, tolerance, suffix=""):
+        """Rows of the first evaluation forward of both networks."""
+        rows, figures = [], dict(self.fixture.get("eval_forward", {}))
+        images, outputs = self._forward()
+        if "images" in figures:
+            rows.append(compare("forward", f"images{suffix}", figures.pop("images"), images, tolerance))
+        for name, reference in figures.items():
+            if name not in OUTPUTS:
+                raise UserError(f"has the unknown figure {name[:60]} in eval_forward")
+            # A sigmoid far below 0 magnifies a relative rounding of its logit by the logit's size, which is -log of it.
+            factor = max(1.0, -math.log(min(reference))) if name == "validity" else 1.0
+            ours = OUTPUTS[name](*outputs).numpy()
+            rows.append(compare("forward", name + suffix, reference, ours, factor * tolerance))
+        return rows
+
+    def gradient_rows(self, role, tolerance):
+        """Rows of the gradients that a network's first update has left."""
+        gradients = {name: weight.grad for name, weight in getattr(self, role).named_parameters()}
+        references = self.fixture.get(f"first_{role.lower()}_grads", {})
+        return compare_all("bp_align", role, references, partial(self._theirs, role, gradients), tolerance)
+
+    def final_rows(self, tolerance):
+        """Rows of all weights and buffers, and of an evaluation forward, after the last step."""
+        rows = []
+        for role in "GD":
+            find = partial(self._theirs, role, getattr(self, role).state_dict())
+            rows += compare_all("train_align", role, self.fixture.get(f"final_{role}", {}), find, tolerance)
+        if "final_eval_images" in self.fixture:
+            reference = self.fixture["final_eval_images"]
+            rows.append(compare("train_align", "images", reference, self._forward()[0], tolerance))
+        return rows
+
+    def _forward(self):
+        batch = self.g_batch(0)
+        self.G.eval()
+        self.D.eval()
+        with paddle.no_grad():
+            images = self.G(batch.z, batch.labels)
+            return images.numpy(), self.D(images, batch.labels)
+
+    def _theirs(self, role, tensors, name):
+        """Our array of what the fixture calls `name`, in its shape; as drawn for what is never used."""
+        ours = our_name(self.layers[role], name)
+        if ours is None:
+            return self.drawn[role][name]
+        if tensors.get(ours) is None:
+            raise UserError(f"has {name[:60]}, which this {role} has not")
+        array = tensors[ours].numpy()
+        return array.T if self.torch and is_turned(ours, array) else array
+
+
+def _tensor(array):
+    return paddle.to_tensor(array.astype(paddle.get_default_dtype()) if array.dtype.kind == "f" else array)
+
+
+def build(fixture, model, G, D, relu_shortcut=False):
+    """The networks of `model` in the widths of the arrays `G` and `D`, NumPy by our names."""
+    z_dim, classes, size = (fixture.whole(name) for name in ("z_dim", "classes", "image_size"))
+    dropout = fixture.get("dropout", 0.0)
+    if dropout != 0:
+        raise UserError(f"has dropout {dropout}; no two frameworks drop the same, so it has to be 0")
+    if model == "sagan":
+        channels = _width(D, "blocks.0.conv1.weight_orig", 1)
+        penalty = fixture.get("adv_loss") == "wgan_gp"
+        return (
+            sagan_models.Generator(z_dim, classes, _width(G, "bn.weight"), size, channels=channels),
+            sagan_models.Discriminator(
+                classes, _width(D, "blocks.0.conv1.bias"), size, 32, channels, penalty, relu_shortcut
+            ),
+        )
+    if model in STACKS:
+        stack = STACKS[model]
+        up = [stage._replace(width=_width(G, f"convs.{k}.weight", 1)) for k, stage in enumerate(stack.generator)]
+        down = [stage._replace(width=_width(D, f"convs.{k}.weight")) for k, stage in enumerate(stack.discriminator)]
+        return (
+            acgan_models.StackGenerator(z_dim, classes, _width(G, "linear.weight", 1), up, stack.bias),
+            acgan_models.StackDiscriminator(classes, down, size, _width(D, "convs.0.weight", 1), stack.bias, dropout),
+        )
+    if model == "acgan-mnist":
+        up = [_width(G, "norm.weight"), *(_width(G, f"convs.{k}.weight") for k in range(3))]
+        down = [_width(D, f"convs.{k}.weight") for k in range(4)]
+        return (
+            acgan_models.UpsampleGenerator(z_dim, classes, up, size),
+            acgan_models.StridedDiscriminator(classes, down, size, _width(D, "convs.0.weight", 1), dropout),
+        )
+    up = [_width(G, f"linears.{k}.weight", 1) for k in range(4)]
+    down = [_width(D, f"linears.{k}.weight", 1) for k in range(3)]
+    channels = _width(D, "linears.0.weight") // size**2
+    return (
+        acgan_models.MLPGenerator(z_dim, classes, _width(G, "embedding.weight", 1), up, size, channels),
+        acgan_models.MLPDiscriminator(classes, down, size, channels, dropout),
+    )
+
+
+def _width(arrays, name, axis=0):
+    if name not in arrays or np.ndim(arrays[name]) <= axis:
+        raise UserError(f"lacks {name}, as it is called here")
+    return arrays[name].shape[axis]
