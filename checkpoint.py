@@ -13,7 +13,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from parameters import RUN_FILE, Parameters, read_parameters
+import published
+from parameters import RUN_FILE, Parameters, read_parameters, read_recipe
 from utils import UserError, atomic_path
 
 FORMAT = "conditional GAN checkpoint 1"
@@ -36,8 +37,17 @@ def save(path, step, parameters, parts):
 
 
 def load(path):
-    """Read a checkpoint. Raises UserError for a file that is missing, cut short or not a checkpoint."""
+    """Read a checkpoint: one of ours or, recognised by its content, a published one, whose sizes its shapes tell.
+
+    Raises UserError for a file that is missing, cut short, or no checkpoint.
+    """
     try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+        if head[8:] != b"{":  # where a safetensors header begins
+            step, sizes, parts = published.load(path)
+            recipe = "sagan-imagenet" if sizes["model"] == "sagan" else sizes["model"]
+            return Checkpoint(step, read_recipe(recipe) | sizes, parts)
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
@@ -48,9 +58,20 @@ def load(path):
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
             return Checkpoint(int(metadata["step"]), json.loads(metadata["parameters"]), parts)
     except FileNotFoundError:
-        raise UserError(f"there is no checkpoint {path}") from None
+        raise UserError(f"--pretrained_model {path}: there is no such file") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from None
+
+
+def load_given(given):
+    """(checkpoint, its path) that the options `given`, by name, name to start from; (None, None) where they name none."""
+    if "check_path" in given:
+        path = Path(given["check_path"]) / f"G_{given.get('which_epoch', Parameters.which_epoch)}.pdparams"
+    elif "pretrained_model" in given:
+        path = find(given["pretrained_model"])
+    else:
+        return None, None
+    return load(path), path
 
 
 def newest(folder):

@@ -34,6 +34,7 @@ SMALL_IMAGES = {  # data set: the recipe made for it
     "fashion-mnist": "acgan-mnist",
     "cifar10": "acgan-cifar10",
 }
+OF_ONE_RUN = ("name", "save_path", "pretrained_model", "check_path", "test_path", "samples_dir", "samples_npz")
 STEPS_OR_EPOCHS = (("total_step", "niter"), ("model_save_step", "save_freq"))
 
 
@@ -108,6 +109,10 @@ class Parameters:
     z_dim: int = _network(128, "width of the noise vector", SIZE, also="nz")
     g_conv_dim: int = _network(64, "base number of channels of the generator", SIZE, also="ngf")
     d_conv_dim: int = _network(64, "base number of channels of the discriminator", SIZE, also="ndf")
+    relu_shortcut: bool = _network(
+        False, "SAGAN: the discriminator's shortcuts carry relu(x), not x, as the PyTorch replication's did; set by its "
+        "checkpoints",
+    )  # fmt: skip
     attention_size: int = _network(32, "SAGAN: resolution of the self-attention, in pixels", SIZE)
     dropout: float = _network(0.5, "ACGAN: share of activations that the discriminator drops", SHARE)
 
@@ -200,12 +205,13 @@ def get_parameters(argv=None, program="train", base=None):
     given = given_options(argv, program)
     named = given.pop("recipe", None)
     recipe, reason = (named, "--recipe") if named else _infer_recipe(argv, given, program)
-    layer = _read_recipe(recipe)
+    layer = read_recipe(recipe)
     folder = _folder_to_resume(given, _merge(layer, given)) if program == "train" else None
     if folder:
         base, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
     elif base is not None:
         base, reason = typed(OPTIONS, base, "the checkpoint"), "as the checkpoint says"
+        base = {name: value for name, value in base.items() if name not in OF_ONE_RUN}
     if base is not None:
         if named and layer["recipe"] != base.get("recipe"):
             raise UserError(f"--recipe {named} is not what was trained, {base.get('recipe')}; leave --recipe out")
@@ -282,7 +288,7 @@ def _infer_recipe(argv, given, program):
     return "acgan-digits", "no recipe and no data named" if argv else "no options given"
 
 
-def _read_recipe(recipe):
+def read_recipe(recipe):
     """The layer that `--recipe` names: a recipe in recipes/, or a YAML file."""
     names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
     if recipe in names:

@@ -41,6 +41,7 @@ def build_discriminator(parameters):
         p.attention_size,
         p.channels,
         twice_differentiable=p.adv_loss == "wgan_gp",
+        relu_shortcut=p.relu_shortcut,
     )
     return initialize(discriminator, p.manual_seed, "D", _xavier)
 

@@ -5,19 +5,16 @@ from parameters import get_parameters, given_options
 
 
 def main():
-    given = given_options(None, "test")
-    base, loaded, source = None, None, None
-    if "pretrained_model" in given:
-        import checkpoint
+    start, source = None, None
+    if {"pretrained_model", "check_path"} & (given := given_options(program="test")).keys():
+        from checkpoint import load_given
 
-        source = checkpoint.find(given["pretrained_model"])
-        loaded = checkpoint.load(source)
-        base = loaded.parameters
-    parameters = get_parameters(None, "test", base)
+        start, source = load_given(given)
+    parameters = get_parameters(program="test", base=start and start.parameters)
     runtime.start(parameters)
     from tester import Tester
 
-    Tester(parameters, loaded, source).test()
+    Tester(parameters, start, source).test()
     return 0
 
 

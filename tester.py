@@ -27,6 +27,8 @@ class Tester:
     def __init__(self, parameters, loaded, source):
         p = self.parameters = parameters
         part = "G_ema" if "G_ema" in loaded.parts else "G"
+        if part not in loaded.parts:
+            raise UserError(f"{source} holds no generator")
         self.G = (sagan_models if p.model == "sagan" else acgan_models).build_generator(p)
         checkpoint.load_network(self.G, loaded.parts[part], source)
         self.G.eval()

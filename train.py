@@ -3,18 +3,23 @@
 import sys
 
 import runtime
-from parameters import get_parameters
+from parameters import get_parameters, given_options
 
 
 def main():
-    parameters = get_parameters()
+    start, source = None, None
+    if "pretrained_model" in (given := given_options()):
+        from checkpoint import load_given
+
+        start, source = load_given(given)
+    parameters = get_parameters(base=start and start.parameters)
     runtime.start(parameters)
     from dataset import load_dataset
     from trainer import Trainer, resolve
 
     image_set = load_dataset(parameters)
     trainer = Trainer(resolve(parameters, image_set))
-    path, signal = trainer.train(image_set)
+    path, signal = trainer.train(image_set, start, source)
     if signal:
         print(f"stopped at step {trainer.step}; python train.py --resume {path} goes on", file=sys.stderr)
         return 128 + signal

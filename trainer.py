@@ -72,17 +72,20 @@ class Trainer:
         p = self.parameters
         return paddle.optimizer.Adam(learning_rate, p.beta1, p.beta2, parameters=network.parameters())
 
-    def train(self, image_set):
+    def train(self, image_set, start=None, source=None):
         """Train on `image_set` until `total_step`, or until a signal asks to stop, and write the run's folder.
 
+        A run that resumes goes on from its newest checkpoint, another from `start`, a `checkpoint.Checkpoint` read from
+        `source`, or from the initial weights.
         Returns the folder's path and the signal's number (None when the run is complete). Raises UserError when a loss
         is not finite.
         """
         p = self.parameters
         with RunFolder(p) as run, runtime.stop_signals() as stop:
-            if start := checkpoint.newest(run.weights) or p.pretrained_model:
-                loaded = checkpoint.load(start)
-                self.load(loaded.step, loaded.parts, start)
+            if newest := checkpoint.newest(run.weights):
+                start, source = checkpoint.load(newest), newest
+            if start:
+                self.load(start.step, start.parts, source)
             run.begin(self.step, image_set)
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
             done = self.step >= p.total_step
