@@ -1,10 +1,15 @@
 """The commands as a user types them, each a process of its own."""
 
+import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -59,21 +64,46 @@ def test_training_writes_its_folder(trained):
     assert Image.open(path / "samples" / "step-00000006.png").size == (182, 182)  # 10 x 10 digits of 16, 2 between
 
 
-def test_visualdl_reads_the_run(trained):
-    from visualdl import LogReader
-
+def test_visualdl_serves_the_run(trained):
+    """`visualdl --logdir sagan_models`, asked as its page asks it."""
     path, _ = trained
-    (record,) = path.glob("vdlrecords.*")
-    reader = LogReader(file_path=str(record))
-    tags = reader.get_tags()
-    expected = ["loss/d_real", "loss/d_fake", "loss/d_class_real", "loss/d_class_fake", "loss/g_adv", "loss/g_class"]
-    expected += ["logits/D(x)", "logits/D(G(z))", "class accuracy/real", "class accuracy/fake"]
-    assert set(expected) | {"speed/images_per_second"} <= set(tags["scalar"])
-    assert {"samples/real", "samples/generated"} <= set(tags["image"])
-    assert [point.id for point in reader.get_data("scalar", "loss/d_real")] == [2, 4, 6]
-    logged = re.findall(r"step \d+ d_real (\S+)", (path / "log.txt").read_text())
-    values = [point.value for point in reader.get_data("scalar", "loss/d_real")]
-    np.testing.assert_allclose(values, [float(value) for value in logged], rtol=1e-3)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["-m", "visualdl.server.app", "--logdir", path.parent, "--port", port, "--host", "127.0.0.1"]
+    server = start(path.parents[1], *command, "--disable-telemetry")
+
+    def ask(what, **arguments):
+        address = f"http://127.0.0.1:{port}/app/api/{what}?{urllib.parse.urlencode(arguments)}"
+        request = urllib.request.Request(address, headers={"Accept-Language": "en"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())["data"]
+
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                (name,) = ask("runs")
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert time.monotonic() < deadline and server.poll() is None
+                time.sleep(0.5)
+        assert Path(name).name == "acgan-digits-1"
+        (tags,) = ask("scalar/tags")["tags"]
+        assert {
+            "loss/d_real", "loss/d_fake", "loss/d_class_real", "loss/d_class_fake", "loss/g_adv", "loss/g_class",
+            "logits/D(x)", "logits/D(G(z))", "class accuracy/real", "class accuracy/fake", "speed/images_per_second",
+        } == set(tags)  # fmt: skip
+        points = ask("scalar/list", run=name, tag="loss/d_real")  # [time, step, value]
+        logged = re.findall(r"step (\d+) d_real (\S+)", (path / "log.txt").read_text())
+        assert [point[1] for point in points] == [int(step) for step, _ in logged]
+        np.testing.assert_allclose([point[2] for point in points], [float(value) for _, value in logged], rtol=1e-3)
+        (images,) = ask("image/tags")["tags"]
+        assert set(images) == {"samples/real", "samples/generated"}
+        ((settings,),) = [ask("hparams/list")]
+        assert settings["hparams"]["g_conv_dim"] == 8 and settings["hparams"]["model"] == "acgan-digits"
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
 
 
 def test_testing_draws_and_measures(trained, tmp_path):
