@@ -6,6 +6,7 @@ Stacks of transposed convolutions against stacks of convolutions (`acgan-imagene
 """
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import paddle
@@ -119,7 +120,7 @@ def final_size(image_size, stages):
 
 
 def _dcgan(layer, draw):
-    """The replications' initialisation: DCGAN's for convolutions and batch norms, PyTorch's defaults for the rest.
+    """The replications' initialisation: DCGAN's for convolutions and batch norms, PyTorch's own for the rest.
 
     Convolutions N(0, 0.02), batch norm scales N(1, 0.02) (Radford et al., ICLR 2016), embeddings N(0, 1), linear weights
     and biases uniform in ±1/sqrt(in).
@@ -218,9 +219,7 @@ class UpsampleGenerator(nn.Layer):
         self.embedding = nn.Embedding(num_classes, z_dim)
         self.linear = nn.Linear(z_dim, widths[0] * self.size**2)
         self.norm = BatchNorm(widths[0])
-        self.convs = nn.LayerList(
-            [nn.Conv2D(*pair, 3, padding=1) for pair in zip(widths[:-1], widths[1:], strict=True)]
-        )
+        self.convs = nn.LayerList([nn.Conv2D(*pair, 3, padding=1) for pair in pairwise(widths)])
         self.norms = nn.LayerList([BatchNorm(width, epsilon=0.8) for width in widths[1:-1]])
 
     def forward(self, z, labels):
@@ -234,16 +233,14 @@ class UpsampleGenerator(nn.Layer):
 class StridedDiscriminator(nn.Layer):
     """The step-by-step tutorial's discriminator: images [N, channels, S, S] and (unread) labels to the two heads.
 
-    3x3 convolutions of stride 2, each with leaky ReLU 0.2, spatial dropout and batch norm of epsilon 0.8 (but the first).
+    3x3 convolutions of stride 2, each with leaky ReLU 0.2, spatial dropout and (but the first) batch norm of epsilon
+    0.8.
     """
 
     def __init__(self, num_classes, widths, image_size, channels, dropout):
         super().__init__()
         self.convs = nn.LayerList(
-            [
-                nn.Conv2D(*pair, 3, stride=2, padding=1)
-                for pair in zip([channels, *widths[:-1]], widths, strict=True)
-            ]
+            [nn.Conv2D(*pair, 3, stride=2, padding=1) for pair in zip([channels, *widths[:-1]], widths, strict=True)]
         )
         self.norms = nn.LayerList([BatchNorm(width, epsilon=0.8) for width in widths[1:]])
         self.dropout = Dropout(dropout, spatial=True)
@@ -269,7 +266,7 @@ class MLPGenerator(nn.Layer):
         self.image_shape = [channels, image_size, image_size]
         self.embedding = nn.Embedding(num_classes, embedding_dim)
         sizes = [embedding_dim + z_dim, *widths, math.prod(self.image_shape)]
-        self.linears = nn.LayerList([nn.Linear(*pair) for pair in zip(sizes[:-1], sizes[1:], strict=True)])
+        self.linears = nn.LayerList([nn.Linear(*pair) for pair in pairwise(sizes)])
         self.norms = nn.LayerList([BatchNorm(width, epsilon=0.8) for width in widths[1:]])
 
     def forward(self, z, labels):

@@ -64,7 +64,7 @@ def load(path):
 
 
 def load_given(given):
-    """(checkpoint, its path) that the options `given`, by name, name to start from; (None, None) where they name none."""
+    """(checkpoint, its path) that the options `given`, by name, ask to start from; (None, None) where they ask none."""
     if "check_path" in given:
         path = Path(given["check_path"]) / f"G_{given.get('which_epoch', Parameters.which_epoch)}.pdparams"
     elif "pretrained_model" in given:
@@ -75,7 +75,7 @@ def load_given(given):
 
 
 def newest(folder):
-    """The path of the newest whole checkpoint in `folder`, or None; one that cannot be read is named and passed over."""
+    """The path of the newest whole checkpoint in `folder`, or None; one that cannot be read is passed over aloud."""
     for path in sorted(Path(folder).glob("step-*.safetensors"), reverse=True):
         try:
             with safe_open(path, framework="numpy"):

@@ -19,8 +19,8 @@ FUSE_FROM = 16
 class SpectrallyNormalized(nn.Layer):
     """A weight divided by its largest singular value, estimated by one power iteration a training forward.
 
-    Miyato et al., *Spectral Normalization for GANs*, ICLR 2018, algorithm 1. `weight_orig` is the parameter; the buffers
-    `weight_u` [rows] and `weight_v` [columns] hold the singular vectors, which evaluation leaves as they are.
+    Miyato et al., *Spectral Normalization for GANs*, ICLR 2018, algorithm 1. `weight_orig` is the parameter; the
+    buffers `weight_u` [rows] and `weight_v` [columns] hold the singular vectors, which evaluation leaves as they are.
     """
 
     def __init__(self, shape, transposed=False):
@@ -122,7 +122,7 @@ def upsample_conv(x, weight, bias):
 
 
 def conv_pool(x, weight, bias):
-    """`avg_pool(conv(x))` for a 1x1 or 3x3 kernel, computed the cheapest exact way: [N, I, H, W] to [N, O, H/2, W/2]."""
+    """`avg_pool(conv(x))` for a 1x1 or 3x3 kernel, the cheapest exact way: [N, I, H, W] to [N, O, H/2, W/2]."""
     if weight.shape[-1] == 1:
         return F.conv2d(F.avg_pool2d(x, 2), weight, bias)
     if x.shape[-1] < FUSE_FROM:

@@ -110,9 +110,9 @@ class Parameters:
     g_conv_dim: int = _network(64, "base number of channels of the generator", SIZE, also="ngf")
     d_conv_dim: int = _network(64, "base number of channels of the discriminator", SIZE, also="ndf")
     relu_shortcut: bool = _network(
-        False, "SAGAN: the discriminator's shortcuts carry relu(x), not x, as the PyTorch replication's did; set by its "
-        "checkpoints",
-    )  # fmt: skip
+        False,
+        "SAGAN: the discriminator's shortcuts carry relu(x), as the PyTorch replication's; its checkpoints set it",
+    )
     attention_size: int = _network(32, "SAGAN: resolution of the self-attention, in pixels", SIZE)
     dropout: float = _network(0.5, "ACGAN: share of activations that the discriminator drops", SHARE)
 

@@ -71,7 +71,8 @@ class RunFolder:
         grid = _real_grid(image_set)
         save_image(self.images / "real.png", grid)
         self._writer.add_image("samples/real", _rgb(grid), 0)
-        self._write_line(f"{'resumed' if step else 'started'} at step {step} of {p.total_step}: {len(image_set)} images")
+        begun = "resumed" if step else "started"
+        self._write_line(f"{begun} at step {step} of {p.total_step}: {len(image_set)} images")
         self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
         self._logged = (step, time.monotonic())
 
@@ -103,7 +104,9 @@ class RunFolder:
     def save(self, step, parts):
         """Write a checkpoint of `parts`, NumPy arrays by part and name."""
         if self.writes:
-            checkpoint.save(self.weights / f"step-{step:08d}.safetensors", step, dataclasses.asdict(self.parameters), parts)
+            checkpoint.save(
+                self.weights / f"step-{step:08d}.safetensors", step, dataclasses.asdict(self.parameters), parts
+            )
 
     def _write_line(self, line):
         with open(self.path / "log.txt", "a") as file:

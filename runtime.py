@@ -68,7 +68,7 @@ def start(parameters):
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     device = parameters.device or ("gpu" if gpus else "cpu")
     if device != "cpu":
-        kind, _, number = device.partition(":")
+        number = device.partition(":")[2]
         if not gpus:
             build = "no GPU is visible" if paddle.is_compiled_with_cuda() else "this paddlepaddle is the CPU build"
             raise UserError(f"--device {device} cannot be used: {build}; give --device cpu or install paddlepaddle-gpu")

@@ -5,6 +5,7 @@ image of size S, a layer at resolution r has `conv_dim * S / r` channels in G, a
 """
 
 import math
+from itertools import pairwise
 
 import paddle
 import paddle.nn.functional as F
@@ -20,7 +21,6 @@ from layers import (
     SpectrallyNormalized,
     initialize,
     set_values,
-    upsample,
 )
 
 
@@ -86,9 +86,7 @@ class Generator(nn.Layer):
         widths = [conv_dim * image_size // resolution for resolution in resolutions]
         widths = [widths[0], *widths]
         self.linear = SNLinear(z_dim, widths[0] * 16)
-        self.blocks = nn.LayerList(
-            [GeneratorBlock(*pair, num_classes) for pair in zip(widths[:-1], widths[1:], strict=True)]
-        )
+        self.blocks = nn.LayerList([GeneratorBlock(*pair, num_classes) for pair in pairwise(widths)])
         self.attended = resolutions.index(attention_size)  # the block that the attention follows
         self.attention = SelfAttention(widths[self.attended + 1])
         self.bn = BatchNorm(conv_dim, momentum=0.9999)
@@ -151,7 +149,7 @@ class Discriminator(nn.Layer):
         resolutions = [image_size >> k for k in range(1, image_size.bit_length() - 2)]
         widths = [conv_dim * image_size // (2 * resolution) for resolution in resolutions]
         self.blocks = nn.LayerList([DiscriminatorBlock(channels, widths[0], first=True)])
-        for pair in zip(widths[:-1], widths[1:], strict=True):
+        for pair in pairwise(widths):
             self.blocks.append(DiscriminatorBlock(*pair, relu_shortcut=relu_shortcut))
         self.blocks.append(DiscriminatorBlock(widths[-1], widths[-1], downsample=False, relu_shortcut=relu_shortcut))
         self.attended = resolutions.index(attention_size)

@@ -22,7 +22,7 @@ def to_pixels(images, parameters):
 
 
 def generate(generator, parameters, indices, labels, purpose="sample"):
-    """Images uint8 [N, C, H, W] of samples `indices` of classes `labels` (both int [N]), from G in the mode it is in."""
+    """Images uint8 [N, C, H, W] of samples `indices` of classes `labels` (both int [N]), by G in the mode it is in."""
     p = parameters
     z = np.stack([runtime.generator(p.manual_seed, purpose, i).standard_normal(p.z_dim) for i in indices])
     with paddle.no_grad():

@@ -114,14 +114,12 @@ class PNGWriter:
 
 
 class NPZWriter:
-    """Writes all samples to one .npz as they come: arr_0 uint8 [N, H, W, C] and arr_1 int64 [N] (guided-diffusion's)."""
+    """Writes samples to one .npz as they come: arr_0 uint8 [N, H, W, C] and arr_1 int64 [N], as guided-diffusion."""
 
     def __init__(self, archive, path, shape):
         self.archive, self.path = archive, path
         self.member = archive.open("arr_0.npy", "w", force_zip64=True)
-        np.lib.format.write_array_header_1_0(
-            self.member, {"descr": "|u1", "fortran_order": False, "shape": shape}
-        )
+        np.lib.format.write_array_header_1_0(self.member, {"descr": "|u1", "fortran_order": False, "shape": shape})
         self.labels = []
 
     def read(self, indices, labels, images):

@@ -136,8 +136,9 @@ class Trainer:
             with paddle.no_grad():
                 fake = self.G(part.z, part.fake_labels)
             fake_logits, fake_classes = self.D(_noisy(fake, part.fake_noise), part.fake_labels)
-            terms = dict(zip(("d_real", "d_fake"), losses.discriminator_losses(p.adv_loss, real_logits, fake_logits)))
-            loss = terms["d_real"] + terms["d_fake"]
+            d_real, d_fake = losses.discriminator_losses(p.adv_loss, real_logits, fake_logits)
+            terms = {"d_real": d_real, "d_fake": d_fake, "D_x": real_logits.mean(), "D_G_z": fake_logits.mean()}
+            loss = d_real + d_fake
             if p.adv_loss == "wgan_gp":
                 terms["d_penalty"] = losses.gradient_penalty(self.D, part.images, fake, part.labels, part.alpha)
                 loss += p.lambda_gp * terms["d_penalty"]
@@ -148,7 +149,7 @@ class Trainer:
                 terms["accuracy_real"] = _accuracy(real_classes, part.labels)
                 terms["accuracy_fake"] = _accuracy(fake_classes, part.fake_labels)
             (share * loss).backward()
-            metrics.add(terms | {"D_x": real_logits.mean(), "D_G_z": fake_logits.mean()}, share)
+            metrics.add(terms, share)
         runtime.average_gradients(self.D)
         self.d_optimizer.step()
         return metrics
@@ -254,8 +255,8 @@ class Trainer:
             return None
         sigma = p.inst_noise_sigma * (1 - self.step / p.inst_noise_sigma_iters)
         shape = (p.channels, p.imsize, p.imsize)
-        draw = lambda rng, rows: sigma * rng.standard_normal((rows, *shape))
-        return self._rows(f"instance noise/{role}", update, draw)[:count]
+        noise = self._rows(f"instance noise/{role}", update, lambda rng, rows: rng.standard_normal((rows, *shape)))
+        return sigma * noise[:count]
 
     def _rows(self, purpose, update, draw):
         size = self.parameters.batch_size
@@ -272,7 +273,7 @@ def _arrays(state):
 
 
 def _slots(optimizer, network):
-    """An optimizer's state by weight and slot; Paddle names it by its own numbering of weights, which no file should."""
+    """An optimizer's state by weight and slot; Paddle names it by its own count of weights, which no file should."""
     state = optimizer.state_dict()
     return {
         f"{name}/{key.removeprefix(weight.name + '_')}": state[key].numpy()

@@ -10,7 +10,10 @@ import pytest
 import checkpoint
 from utils import UserError, atomic_path
 
-PARTS = {"G": {"linear.weight": np.arange(6, dtype="float32").reshape(2, 3)}, "g_optimizer": {"w/moment1_0": np.ones(2)}}
+PARTS = {
+    "G": {"linear.weight": np.arange(6, dtype="float32").reshape(2, 3)},
+    "g_optimizer": {"w/moment1_0": np.ones(2)},
+}
 
 
 @pytest.fixture
