@@ -1,0 +1,183 @@
+"""Fréchet Inception Distance (Heusel et al., *GANs Trained by a Two Time-Scale Update Rule*, NeurIPS 2017, eq. 6)."""
+
+import math
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import lapack, orthogonal_procrustes
+
+from utils import UserError, atomic_path
+
+# No published extractor is wider; a file that claims more would only take memory.
+WIDEST = 4096
+
+
+class Gaussian(NamedTuple):
+    """What FID keeps of a set of images: its features' mean [width] and unbiased covariance [width, width], float64."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+class FeatureStatistics:
+    """Mean and covariance of features that arrive in batches, in memory that does not grow with their number.
+
+    `count` (int), `mean` (float64 [width]) and `scatter` (float64 [width, width], the sum of outer products about
+    the mean) are the whole state. Batches and other accumulators are joined by Chan, Golub and LeVeque's pairwise
+    update (*Algorithms for computing the sample variance*, 1983, eq. 2.1), so no large sums are subtracted and any
+    split of the same features gives the same covariance to rounding.
+    """
+
+    def __init__(self, width):
+        self.count = 0
+        self.mean = np.zeros(width)
+        self.scatter = np.zeros((width, width))
+
+    def update(self, features):
+        """Add a batch of features [N, width], float32 or float64. Raises UserError for another width or a NaN."""
+        features = np.asarray(features, dtype=np.float64)
+        if features.ndim != 2 or features.shape[1] != len(self.mean):
+            raise UserError(f"features of shape {list(features.shape)} do not fit statistics of width {len(self.mean)}")
+        if not np.isfinite(features).all():
+            raise UserError("the features hold a NaN or an infinity, so they have no mean and no FID")
+        if len(features):
+            mean = features.mean(axis=0)
+            self._join(len(features), mean, features - mean)
+
+    def merge(self, other):
+        """Add what another FeatureStatistics of the same width has seen, in another process say."""
+        if other.mean.shape != self.mean.shape:
+            raise UserError(f"statistics of widths {len(self.mean)} and {len(other.mean)} cannot be merged")
+        if other.count:
+            self._join(other.count, other.mean, np.empty((0, len(self.mean))))
+            self.scatter += other.scatter
+
+    def _join(self, count, mean, deviations):
+        total = self.count + count
+        shift = mean - self.mean
+        between = math.sqrt(self.count * count / total) * shift
+        rows = np.vstack([deviations, between])
+        self.scatter += rows.T @ rows
+        self.mean += shift * (count / total)
+        self.count = total
+
+    def gaussian(self):
+        """The Gaussian of the features seen so far, with numpy.cov's ddof=1. Raises UserError for fewer than two."""
+        if self.count < 2:
+            raise UserError(f"a covariance needs at least two samples, not {self.count}")
+        return Gaussian(self.mean.copy(), self.scatter / (self.count - 1))
+
+
+def fid(a, b):
+    """Fréchet distance between two Gaussians.
+
+    |mean_a - mean_b|² + tr(A) + tr(B) - 2 tr((A B)^½), equation 6 of the paper. With A = FᵀF and B = GᵀG the last
+    trace is the sum of the singular values of F Gᵀ, so no matrix square root is needed, and where a covariance is
+    singular (fewer samples than dimensions) F or G just has fewer rows.
+
+    Args:
+        a, b: Gaussian, of the same width.
+
+    Returns:
+        {"fid": float}, at least 0.
+
+    Raises:
+        UserError: the widths differ, or a covariance has a negative eigenvalue beyond rounding.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise UserError(
+            f"statistics of widths {len(a.mean)} and {len(b.mean)} cannot be compared: FID needs features of one layer"
+        )
+    rows_a, rows_b = _factor(a.covariance), _factor(b.covariance)
+    traces = math.fsum([np.sum(rows_a**2), np.sum(rows_b**2)])
+    spread = traces - 2 * _nuclear_norm(rows_a @ rows_b.T)
+    if spread < 5e-8 * traces:  # below it, rounding (some 1e-14 of the traces) reaches the seventh digit
+        spread = _procrustes_distance(rows_a, rows_b)
+    shift = a.mean - b.mean
+    return {"fid": float(shift @ shift + spread)}
+
+
+def _factor(covariance):
+    """F [rank, width] with covariance = FᵀF, by Cholesky with complete pivoting (LAPACK pstrf), which finds the rank.
+
+    Its rows come in falling size, and so do rows and columns of what is built from them: this grading is what keeps
+    the small singular values below accurate.
+    """
+    lower, pivots, rank, _ = lapack.dpstrf(covariance.T, lower=1)
+    factor = np.take(np.triu(lower.T[:rank]), np.argsort(pivots), axis=1)
+    trace = np.trace(covariance)
+    if abs(np.sum(factor**2) - trace) > 1e-3 * abs(trace):
+        raise UserError("a covariance has negative eigenvalues, so it is not one of any features")
+    return factor
+
+
+def _nuclear_norm(product):
+    """The sum of the singular values of a graded matrix, from the eigenvalues of the smaller of its Gram matrices."""
+    if product.shape[0] < product.shape[1]:
+        product = product.T
+    squares = np.linalg.eigvalsh(product.T @ product)
+    return math.fsum(np.sqrt(np.maximum(squares, 0)))
+
+
+def _procrustes_distance(rows_a, rows_b):
+    """|Q F - G|² for the best rotation Q: tr(A) + tr(B) - 2 tr((A B)^½) as a sum of squares.
+
+    Nearly equal sets need it, whose traces cancel to nothing; it takes a whole singular value decomposition.
+    """
+    rank = max(len(rows_a), len(rows_b))
+    columns_a, columns_b = (np.pad(rows, ((0, rank - len(rows)), (0, 0))).T for rows in (rows_a, rows_b))
+    rotation, _ = orthogonal_procrustes(columns_a, columns_b, check_finite=False)
+    return np.sum((columns_a @ rotation - columns_b) ** 2)
+
+
+def save_statistics(path, gaussian):
+    """Write a Gaussian as the `.npz` with `mu` and `sigma` (float64) that pytorch-fid and TTUR read."""
+    with atomic_path(path) as temporary:
+        np.savez(temporary, mu=gaussian.mean, sigma=gaussian.covariance)
+
+
+def load_statistics(path):
+    """Read the `mu` [width] and `sigma` [width, width] of a `.npz` as pytorch-fid, TTUR and guided-diffusion publish.
+
+    Other members (guided-diffusion's mu_s, sigma_s, arr_0) are left alone. Nothing in the file is run, and nothing is
+    allocated before its headers agree with each other.
+
+    Returns:
+        Gaussian.
+
+    Raises:
+        UserError: no such file, not a `.npz`, damaged, `mu` or `sigma` missing, not finite, not of fitting shapes, or
+            `sigma` not symmetric.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            mean, covariance = _read_array(archive, "mu", 1), _read_array(archive, "sigma", 2)
+    except Exception as error:  # a stranger's file may trip anything below
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()).strip("'\"")
+        raise UserError(f"--reference {path}: no statistics (.npz with mu and sigma) can be read: {reason}") from None
+    if covariance.shape != 2 * mean.shape:
+        raise UserError(f"--reference {path}: mu {list(mean.shape)} and sigma {list(covariance.shape)} do not fit")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise UserError(f"--reference {path}: mu or sigma holds a NaN or an infinity")
+    if np.abs(covariance - covariance.T).max() > 1e-3 * np.abs(covariance).max():
+        raise UserError(f"--reference {path}: sigma is not symmetric, so it is no covariance")
+    return Gaussian(mean, (covariance + covariance.T) / 2)
+
+
+def _read_array(archive, name, dimensions):
+    """The array `name` of an open .npz as float64; ValueError if its header does not describe such an array."""
+    with archive.open(f"{name}.npy") as member:
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
+            np.lib.format.read_magic(member)
+        )
+        if read_header is None:
+            raise ValueError(f"{name} is in no known .npy version")
+        shape, _, dtype = read_header(member)
+        if len(shape) != dimensions or not all(1 <= length <= WIDEST for length in shape) or dtype.kind != "f":
+            raise ValueError(f"{name} is {dtype} {list(shape)}, not float in {dimensions} dimensions of 1 to {WIDEST}")
+        size = math.prod(shape) * dtype.itemsize
+        content = member.read(size)
+    if len(content) < size:
+        raise ValueError(f"{name} is cut short")
+    return np.frombuffer(content, dtype).reshape(shape).astype(np.float64)

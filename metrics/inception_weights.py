@@ -1,0 +1,82 @@
+"""Where the weights of the Inception-v3 that FID means come from, and how they are known to be the right ones."""
+
+import hashlib
+import sys
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+import numpy as np
+
+from safe_pickle import load_state
+from utils import UserError, atomic_path
+
+FILE = "weights-inception-2015-12-05-6726825d.pth"
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+SIZE = 95_628_359
+# torch-fidelity and pytorch-fid publish the same file.
+ADDRESSES = (
+    f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}",
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+)
+CACHE = "~/.cache/paddle/hapi/weights"  # where Paddle keeps what it downloads
+
+
+def load_weights(file=None):
+    """The network's weights by PyTorch's names, from `find_weights(file)`: `.pth`, or PaddleGAN's `.pdparams`.
+
+    Nothing in the file is run. Raises UserError where there is no such file or it holds no arrays.
+    """
+    path = find_weights(file)
+    try:
+        state = load_state(path)
+    except UserError as error:
+        raise UserError(f"--inception_weights {error}") from None
+    return {published_name(name): value for name, value in state.items() if isinstance(value, np.ndarray)}
+
+
+def find_weights(file=None):
+    """The path of the weights: `file` (--inception_weights), else in Paddle's cache folder, else downloaded there.
+
+    Raises UserError where a file that bears the published name has not the published SHA-256, or the download fails.
+    """
+    path = Path(CACHE).expanduser() / FILE if file is None else Path(file)
+    if file is None and not path.exists():
+        _download(path)
+    if path.name.endswith(f"-{SHA256[:8]}.pth") and path.is_file():
+        digest = hashlib.sha256()
+        with open(path, "rb") as source:
+            while chunk := source.read(2**20):
+                digest.update(chunk)
+        if digest.hexdigest() != SHA256:
+            raise UserError(
+                f"--inception_weights {path} is damaged: its SHA-256 is {digest.hexdigest()[:8]}…, not {SHA256[:8]}…; "
+                f"delete it and get it again from {ADDRESSES[0]}"
+            )
+    return path
+
+
+def _download(path):
+    reasons = []
+    for address in ADDRESSES:
+        print(f"downloading {address} to {path.parent}", file=sys.stderr)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with urllib.request.urlopen(address, timeout=30) as source:
+                content = source.read(SIZE + 1)
+            if hashlib.sha256(content).hexdigest() == SHA256:
+                with atomic_path(path) as temporary:
+                    temporary.write_bytes(content)
+                return
+            reasons.append("what came is another file")
+        except (OSError, HTTPException) as error:
+            reasons.append(str(getattr(error, "reason", error)))
+    raise UserError(
+        f"--inception_weights: {FILE} is not in {path.parent} and cannot be downloaded ({reasons[0]}); get it from "
+        f"{ADDRESSES[0]} and put it there, or give its path"
+    )
+
+
+def published_name(name):
+    """PyTorch's name of a weight that Paddle names otherwise."""
+    return name.replace("._mean", ".running_mean").replace("._variance", ".running_var")

@@ -1,0 +1,93 @@
+"""Multi-scale structural similarity (Wang, Simoncelli, Bovik, *Multi-scale structural similarity for image quality
+assessment*, Asilomar 2003, eq. 7): how alike two images are, 1 for equal ones."""
+
+import cv2
+import numpy as np
+
+from utils import UserError
+
+# The paper's exponents of the five scales, finest first.
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+WINDOW, SIGMA = 11, 1.5
+# From this side on every scale holds a whole window, so there is nothing to shrink.
+USUAL_SIDE = WINDOW * 2 ** (len(WEIGHTS) - 1)
+# Pairs at a time: what they need stays in the processor's caches.
+CHUNK = 4
+
+
+def ms_ssim(a, b, data_range=255.0):
+    """MS-SSIM of each pair (a[i], b[i]), computed in float64 per channel, then averaged over channels.
+
+    Contrast and, at the coarsest scale, similarity below 0 count as 0. From 176 pixels on it is the usual one (the
+    package pytorch-msssim 1.0.0). Below, where a scale is smaller than the 11×11 window, the window shrinks to the
+    image and its sigma in proportion, and an odd side is halved with its last row repeated, as in TensorFlow's
+    msssim.py that the ACGAN paper's diversity at 128 pixels was measured with (Odena et al., ICML 2017, section 4.2).
+
+    Args:
+        a, b: [N, C, H, W], uint8 or float; at least 16 pixels a side.
+        data_range: float, the largest value less the smallest an image may hold: 255, or 2 for [-1, 1] - shifted to
+            start at 0, since the luminance term is relative to black.
+
+    Returns:
+        float64 [N], in [0, 1].
+
+    Raises:
+        UserError: other shapes, or a NaN.
+    """
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape or a.ndim != 4 or min(a.shape[2:]) < 2 ** (len(WEIGHTS) - 1):
+        raise UserError(
+            "MS-SSIM needs two batches of images [N, C, H, W] of one shape, 16 pixels or more a side, "
+            f"not {list(a.shape)} and {list(b.shape)}"
+        )
+    scores = [_chunk_ms_ssim(a[i : i + CHUNK], b[i : i + CHUNK], data_range) for i in range(0, len(a), CHUNK)]
+    scores = np.concatenate(scores) if scores else np.empty(0)
+    if not np.isfinite(scores).all():
+        raise UserError("the images hold a NaN or an infinity, so they have no MS-SSIM")
+    return scores
+
+
+def _chunk_ms_ssim(a, b, data_range):
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    as_usual = min(a.shape[2:]) >= USUAL_SIDE
+    product = np.ones(a.shape[:2])
+    for scale, weight in enumerate(WEIGHTS):
+        similarity, contrast = _ssim(a, b, data_range)
+        is_last = scale == len(WEIGHTS) - 1
+        product *= np.maximum(similarity if is_last else contrast, 0) ** weight
+        if not is_last:
+            a, b = _halve(a, as_usual), _halve(b, as_usual)
+    return product.mean(axis=1)
+
+
+def _ssim(a, b, data_range):
+    """Mean structural similarity and its contrast-structure part, each [N, C]."""
+    mean_a, mean_b = _blur(a), _blur(b)
+    mean_product, mean_squares = mean_a * mean_b, mean_a**2 + mean_b**2
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    contrast = (2 * (_blur(a * b) - mean_product) + c2) / (_blur(a**2 + b**2) - mean_squares + c2)
+    similarity = contrast * (2 * mean_product + c1) / (mean_squares + c1)
+    return similarity.mean(axis=(2, 3)), contrast.mean(axis=(2, 3))
+
+
+def _blur(images):
+    """Images filtered by the Gaussian window, at the pixels where it lies inside them."""
+    height, width = images.shape[2:]
+    size = min(WINDOW, height, width)
+    offsets = np.arange(size) - (size - 1) / 2
+    window = np.exp(-(offsets**2) / (2 * (SIGMA * size / WINDOW) ** 2))
+    window /= window.sum()
+    # One tall image is filtered in one call; the lines where neighbours mix are among those cut off.
+    blurred = cv2.sepFilter2D(images.reshape(-1, width), cv2.CV_64F, window, window).reshape(images.shape)
+    first = size // 2
+    return blurred[:, :, first : first + height - size + 1, first : first + width - size + 1]
+
+
+def _halve(images, as_usual):
+    """2×2 means. An odd side gets a line more: zeros before the first as usual, the last one again below 176 pixels."""
+    odd = [side % 2 for side in images.shape[2:]]
+    if any(odd):
+        widths = [(0, 0), (0, 0), *((line, 0) if as_usual else (0, line) for line in odd)]
+        images = np.pad(images, widths, mode="constant" if as_usual else "edge")
+    rows = images[:, :, ::2] + images[:, :, 1::2]
+    return (rows[..., ::2] + rows[..., 1::2]) / 4
