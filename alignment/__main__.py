@@ -22,6 +22,9 @@ def main(argv=None):
             rows = check(figures)
         except UserError as error:
             raise UserError(f"{path} {error}") from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # A fixture is a stranger's: an entry of it may be anything.
+            raise UserError(f"{path} is malformed ({type(error).__name__}: {str(error)[:100]})") from None
         results.append((Path(path).stem, figures, rows))
         print(f"{report.text_table(rows)}\n{report.summary(path, rows)}\n", flush=True)
     if options.report:

@@ -222,14 +222,15 @@ class Pair:
             if name not in OUTPUTS:
                 raise UserError(f"has the unknown figure {name[:60]} in eval_forward")
             # A sigmoid far below 0 magnifies a relative rounding of its logit by the logit's size, which is -log of it.
-            factor = max(1.0, -math.log(min(reference))) if name == "validity" else 1.0
+            factor = max(1.0, -math.log(max(min(reference), 1e-300))) if name == "validity" else 1.0
             ours = OUTPUTS[name](*outputs).numpy()
             rows.append(compare("forward", name + suffix, reference, ours, factor * tolerance))
         return rows
 
     def gradient_rows(self, role, tolerance):
         """Rows of the gradients that a network's first update has left."""
-        gradients = {name: weight.grad for name, weight in getattr(self, role).named_parameters()}
+        weights = dict(getattr(self, role).named_parameters())
+        gradients = {name: paddle.zeros_like(w) if w.grad is None else w.grad for name, w in weights.items()}
         references = self.fixture.get(f"first_{role.lower()}_grads", {})
         return compare_all("bp_align", role, references, partial(self._theirs, role, gradients), tolerance)
 
@@ -257,7 +258,7 @@ class Pair:
         ours = our_name(self.layers[role], name)
         if ours is None:
             return self.drawn[role][name]
-        if tensors.get(ours) is None:
+        if ours not in tensors:
             raise UserError(f"has {name[:60]}, which this {role} has not")
         array = tensors[ours].numpy()
         return array.T if self.torch and is_turned(ours, array) else array
