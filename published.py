@@ -200,25 +200,25 @@ def _convert_file(path):
 
 
 def _sagan_generator(arrays):
-    wide = _shape(arrays, "blocks.0.conv2.weight_orig", 4)[0]
+    wide, conv_dim = _widest(arrays, "blocks.0.conv2.weight_orig")
     z_dim, classes = _shape(arrays, "linear.weight_orig", 2)[0], _shape(arrays, "blocks.0.cond_bn1.embed.weight", 2)[0]
-    _expect(arrays, "blocks.0.conv2.weight_orig", (wide, wide, 3, 3))
     _expect(arrays, "linear.weight_orig", (z_dim, 16 * wide))
     _expect(arrays, "blocks.0.cond_bn1.embed.weight", (classes, 2 * wide))
-    return {"z_dim": z_dim, "num_classes": classes, "g_conv_dim": _sixteenth(wide)}
+    return {"z_dim": z_dim, "num_classes": classes, "g_conv_dim": conv_dim}
 
 
 def _sagan_discriminator(arrays, classes):
-    wide = _shape(arrays, "blocks.4.conv2.weight_orig", 4)[0]
-    _expect(arrays, "blocks.4.conv2.weight_orig", (wide, wide, 3, 3))
+    wide, conv_dim = _widest(arrays, "blocks.4.conv2.weight_orig")
     _expect(arrays, "embedding.weight_orig", (classes, wide))
-    return {"d_conv_dim": _sixteenth(wide)}
+    return {"d_conv_dim": conv_dim}
 
 
-def _sixteenth(wide):
+def _widest(arrays, name):
+    wide = _shape(arrays, name, 4)[0]
+    _expect(arrays, name, (wide, wide, 3, 3))
     if wide % 16:
         raise UserError(f"is a SAGAN whose widest layer has {wide} channels, not a multiple of 16")
-    return wide // 16
+    return wide, wide // 16
 
 
 def _stack_generator(arrays):
@@ -262,9 +262,8 @@ def _biased(arrays):
 
 
 def _no_stack(network, shapes):
-    return UserError(
-        f"is an ACGAN {network} of no known make: its convolutions are {[list(shape) for shape in shapes]}"
-    )
+    convolutions = ", ".join(str(list(shape)) for shape in shapes)
+    return UserError(f"is an ACGAN {network} of no known make: its convolutions are {convolutions}")
 
 
 def _shape(arrays, name, dimensions):
