@@ -70,6 +70,16 @@ STACKS = {
 
 def build_generator(parameters):
     """The ACGAN generator that `parameters` describe, with its initial weights."""
+    return initialize(make_generator(parameters), parameters.manual_seed, "G", _dcgan)
+
+
+def build_discriminator(parameters):
+    """The ACGAN discriminator that `parameters` describe, with its initial weights."""
+    return initialize(make_discriminator(parameters), parameters.manual_seed, "D", _dcgan)
+
+
+def make_generator(parameters):
+    """`build_generator` without the initial weights, for one whose weights are read from a file."""
     p = parameters
     if p.model in STACKS:
         if p.z_dim <= p.num_classes:
@@ -80,30 +90,26 @@ def build_generator(parameters):
         stack = STACKS[p.model]
         stages = [stage._replace(width=scaled(stage.width, p.g_conv_dim) or p.channels) for stage in stack.generator]
         linear = scaled(stack.linear, p.g_conv_dim)
-        generator = StackGenerator(p.z_dim, p.num_classes, linear, stages, stack.bias)
-    elif p.model == "acgan-mnist":
+        return StackGenerator(p.z_dim, p.num_classes, linear, stages, stack.bias)
+    if p.model == "acgan-mnist":
         widths = [2 * p.g_conv_dim, 2 * p.g_conv_dim, p.g_conv_dim, p.channels]
-        generator = UpsampleGenerator(p.z_dim, p.num_classes, widths, p.imsize)
-    else:
-        widths = [p.g_conv_dim << k for k in range(1, 5)]
-        generator = MLPGenerator(p.z_dim, p.num_classes, p.num_classes, widths, p.imsize, p.channels)
-    return initialize(generator, p.manual_seed, "G", _dcgan)
+        return UpsampleGenerator(p.z_dim, p.num_classes, widths, p.imsize)
+    widths = [p.g_conv_dim << k for k in range(1, 5)]
+    return MLPGenerator(p.z_dim, p.num_classes, p.num_classes, widths, p.imsize, p.channels)
 
 
-def build_discriminator(parameters):
-    """The ACGAN discriminator that `parameters` describe, with its initial weights."""
+def make_discriminator(parameters):
+    """`build_discriminator` without the initial weights."""
     p = parameters
     if p.model in STACKS:
         stack = STACKS[p.model]
         stages = [stage._replace(width=scaled(stage.width, p.d_conv_dim)) for stage in stack.discriminator]
-        discriminator = StackDiscriminator(p.num_classes, stages, p.imsize, p.channels, stack.bias, p.dropout)
-    elif p.model == "acgan-mnist":
+        return StackDiscriminator(p.num_classes, stages, p.imsize, p.channels, stack.bias, p.dropout)
+    if p.model == "acgan-mnist":
         widths = [scaled(width, p.d_conv_dim) for width in (16, 32, 64, 128)]
-        discriminator = StridedDiscriminator(p.num_classes, widths, p.imsize, p.channels, p.dropout)
-    else:
-        widths = [p.d_conv_dim << k for k in (3, 2, 1)]
-        discriminator = MLPDiscriminator(p.num_classes, widths, p.imsize, p.channels, p.dropout)
-    return initialize(discriminator, p.manual_seed, "D", _dcgan)
+        return StridedDiscriminator(p.num_classes, widths, p.imsize, p.channels, p.dropout)
+    widths = [p.d_conv_dim << k for k in (3, 2, 1)]
+    return MLPDiscriminator(p.num_classes, widths, p.imsize, p.channels, p.dropout)
 
 
 def scaled(width, conv_dim):
@@ -122,8 +128,8 @@ def final_size(image_size, stages):
 def _dcgan(layer, draw):
     """The replications' initialisation: DCGAN's for convolutions and batch norms, PyTorch's own for the rest.
 
-    Convolutions N(0, 0.02), batch norm scales N(1, 0.02) (Radford et al., ICLR 2016), embeddings N(0, 1), linear weights
-    and biases uniform in ±1/sqrt(in).
+    Convolutions N(0, 0.02), batch norm scales N(1, 0.02) (Radford et al., ICLR 2016), embeddings N(0, 1), weights and
+    biases of linear layers uniform in ±1/sqrt(in).
     """
     if isinstance(layer, (nn.Conv2D, nn.Conv2DTranspose)):
         set_values(layer.weight, 0.02 * draw("weight").standard_normal(layer.weight.shape))

@@ -1,7 +1,7 @@
 """Save, load, resume. A checkpoint is one safetensors file: tensors and plain values, nothing that can run.
 
-Tensors are named PART/NAME, where PART is G, D, G_ema, g_optimizer or d_optimizer; the header's metadata hold the
-format, the step and the parameters.
+Tensors are named PART/NAME, where PART is one of PARTS; the header's metadata hold the format, the step and the
+parameters.
 """
 
 import json
@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import paddle
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+import acgan_models
 import published
-from parameters import RUN_FILE, Parameters, read_parameters, read_recipe
+import sagan_models
+from parameters import RUN_FILE, Parameters, from_values, read_parameters, read_recipe
 from utils import UserError, atomic_path
 
 FORMAT = "conditional GAN checkpoint 1"
+PARTS = ("G", "D", "G_ema", "g_optimizer", "d_optimizer")
 
 
 class Checkpoint(NamedTuple):
@@ -36,10 +40,10 @@ def save(path, step, parameters, parts):
         save_file(tensors, temporary, metadata)
 
 
-def load(path):
-    """Read a checkpoint: one of ours or, recognised by its content, a published one, whose sizes its shapes tell.
+def load(path, wanted=PARTS):
+    """Read a checkpoint: one of ours, of which the parts `wanted`, or, recognised by its content, a published one.
 
-    Raises UserError for a file that is missing, cut short, or no checkpoint.
+    Raises UserError for a file that is missing, cut short, no checkpoint, or not of the sizes that it claims.
     """
     try:
         with open(path, "rb") as file:
@@ -47,23 +51,70 @@ def load(path):
         if head[8:] != b"{":  # where a safetensors header begins
             step, sizes, parts = published.load(path)
             recipe = "sagan-imagenet" if sizes["model"] == "sagan" else sizes["model"]
-            return Checkpoint(step, read_recipe(recipe) | sizes, parts)
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise UserError(f"{path} is a safetensors file but not one of this project's checkpoints")
-            parts = {}
-            for key in file.keys():  # noqa: SIM118, it is no dictionary
-                part, _, name = key.partition("/")
-                parts.setdefault(part, {})[name] = file.get_tensor(key)
-            return Checkpoint(int(metadata["step"]), json.loads(metadata["parameters"]), parts)
+            loaded = Checkpoint(step, read_recipe(recipe) | sizes, parts)
+        else:
+            loaded = _load_ours(path, wanted)
     except FileNotFoundError:
         raise UserError(f"--pretrained_model {path}: there is no such file") from None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]:.200}") from None
+    _check_sizes(loaded, path)
+    return loaded
 
 
-def load_given(given):
+def _load_ours(path, wanted):
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise UserError(f"{path} is a safetensors file but not one of this project's checkpoints")
+        parts = {}
+        for key in file.keys():  # noqa: SIM118, it is no dictionary
+            part, _, name = key.partition("/")
+            if part in wanted:
+                parts.setdefault(part, {})[name] = file.get_tensor(key)
+        step, parameters = int(metadata["step"]), json.loads(metadata["parameters"])
+        if step < 0 or not isinstance(parameters, dict):
+            raise ValueError("its header holds no step or no parameters")
+        return Checkpoint(step, parameters, parts)
+
+
+def _check_sizes(loaded, path):
+    """Compare the arrays with the networks that the parameters describe, which take no memory here.
+
+    A file may claim any size: no network is made before its weights are seen to have it.
+    """
+    p = from_values(loaded.parameters, path)
+    models = sagan_models if p.model == "sagan" else acgan_models
+    with paddle.LazyGuard():
+        shapes = {"G": _shapes(models.make_generator(p)), "D": _shapes(models.make_discriminator(p))}
+    shapes["G_ema"] = shapes["G"]
+    for part in shapes.keys() & loaded.parts.keys():
+        _compare(shapes[part], loaded.parts[part], path)
+
+
+def _shapes(network):
+    return {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def _compare(shapes, arrays, source):
+    """Raise UserError unless `arrays`, read from `source`, have the names and shapes of `shapes` and are numbers."""
+    if missing := sorted(shapes.keys() - arrays.keys()):
+        raise UserError(f"{source} lacks {missing[0]}{_and_others(missing)} of this network")
+    if extra := sorted(arrays.keys() - shapes.keys()):
+        raise UserError(f"{source} holds {extra[0]:.80}{_and_others(extra)}, which this network has not")
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if list(array.shape) != shape:
+            raise UserError(f"{source} holds {name} as {list(array.shape)}, this network has {shape}")
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise UserError(f"{source} holds {name} with values that are not finite numbers")
+
+
+def _and_others(names):
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def load_given(given, wanted=PARTS):
     """(checkpoint, its path) that the options `given`, by name, ask to start from; (None, None) where they ask none."""
     if "check_path" in given:
         path = Path(given["check_path"]) / f"G_{given.get('which_epoch', Parameters.which_epoch)}.pdparams"
@@ -71,7 +122,7 @@ def load_given(given):
         path = find(given["pretrained_model"])
     else:
         return None, None
-    return load(path), path
+    return load(path, wanted), path
 
 
 def newest(folder):
@@ -107,16 +158,6 @@ def run_of(path):
 
 def load_network(network, arrays, source):
     """Copy `arrays` (NumPy, by name) into `network`; raises UserError unless they are its names, shapes and finite."""
-    state = network.state_dict()
-    if missing := sorted(state.keys() - arrays.keys()):
-        raise UserError(f"{source} lacks {missing[0]} (and {len(missing) - 1} more) that this network has")
-    if extra := sorted(arrays.keys() - state.keys()):
-        raise UserError(f"{source} holds {extra[0]} (and {len(extra) - 1} more) that this network has not")
-    for name, tensor in state.items():
-        array = arrays[name]
-        if list(array.shape) != list(tensor.shape):
-            raise UserError(f"{source} holds {name} as {list(array.shape)}, this network has {list(tensor.shape)}")
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise UserError(f"{source} holds {name} with values that are not finite numbers")
-    for name, tensor in state.items():
+    _compare(_shapes(network), arrays, source)
+    for name, tensor in network.state_dict().items():
         tensor.set_value(arrays[name].astype(str(tensor.dtype).rsplit(".", 1)[-1]))

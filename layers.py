@@ -27,7 +27,7 @@ class SpectrallyNormalized(nn.Layer):
         super().__init__()
         self.transposed = transposed  # paddle's Linear weight is [in, out]: its matrix is the transpose
         self.weight_orig = self.create_parameter(shape)
-        rows, columns = self._matrix().shape
+        rows, columns = reversed(shape) if transposed else (shape[0], math.prod(shape[1:]))
         self.register_buffer("weight_u", paddle.zeros([rows]))
         self.register_buffer("weight_v", paddle.zeros([columns]))
 
@@ -203,8 +203,7 @@ class ConditionalBatchNorm(nn.Layer):
     def __init__(self, features, num_classes, momentum=0.999):
         super().__init__()
         self.bn = BatchNorm(features, momentum, affine=False)
-        start = np.repeat([1.0, 0.0], features)[None].repeat(num_classes, axis=0)
-        self.embed = nn.Embedding(num_classes, 2 * features, weight_attr=nn.initializer.Assign(start))
+        self.embed = nn.Embedding(num_classes, 2 * features)
         self.features = features
 
     def forward(self, x, labels):

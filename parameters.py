@@ -220,7 +220,11 @@ def get_parameters(argv=None, program="train", base=None):
     if folder:
         values |= {"save_path": str(folder.parent), "name": folder.name}
     parameters = Parameters(**values)
-    _check(parameters, program)
+    _check_fit(parameters)
+    if program == "train":
+        _check_training(parameters)
+    else:
+        _check_testing(parameters)
     print(f"recipe {parameters.recipe} ({reason})", flush=True)
     return parameters
 
@@ -343,8 +347,15 @@ def _overlay(below, layer):
     return values
 
 
-def _check(p, program):
-    """Refuse values that do not fit each other or the disk, before anything is built."""
+def from_values(values, where):
+    """`Parameters` of `values` by field name, as the file `where` has them; raises UserError for wrong ones."""
+    p = Parameters(**typed(OPTIONS, values, where))
+    _check_fit(p)
+    return p
+
+
+def _check_fit(p):
+    """Refuse values that do not fit each other."""
     sizes = IMAGE_SIZES[p.model]
     if p.imsize not in sizes:
         what = f"a multiple of {sizes.step}" if isinstance(sizes, range) else " or ".join(map(str, sizes))
@@ -360,10 +371,6 @@ def _check(p, program):
             f"--num_classes {p.num_classes} disagrees with --classes {p.classes}, which is {count_classes(p.classes)} "
             f"of them; --classes none takes all"
         )
-    if program == "train":
-        _check_training(p)
-    else:
-        _check_testing(p)
 
 
 def _check_training(p):

@@ -7,6 +7,7 @@ image of size S, a layer at resolution r has `conv_dim * S / r` channels in G, a
 import math
 from itertools import pairwise
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -26,15 +27,24 @@ from layers import (
 
 def build_generator(parameters):
     """The SAGAN generator that `parameters` describe, with its initial weights."""
-    p = parameters
-    generator = Generator(p.z_dim, p.num_classes, p.g_conv_dim, p.imsize, p.attention_size, p.channels)
-    return initialize(generator, p.manual_seed, "G", _xavier)
+    return initialize(make_generator(parameters), parameters.manual_seed, "G", _xavier)
 
 
 def build_discriminator(parameters):
     """The SAGAN discriminator that `parameters` describe, with its initial weights."""
+    return initialize(make_discriminator(parameters), parameters.manual_seed, "D", _xavier)
+
+
+def make_generator(parameters):
+    """`build_generator` without the initial weights, for one whose weights are read from a file."""
     p = parameters
-    discriminator = Discriminator(
+    return Generator(p.z_dim, p.num_classes, p.g_conv_dim, p.imsize, p.attention_size, p.channels)
+
+
+def make_discriminator(parameters):
+    """`build_discriminator` without the initial weights."""
+    p = parameters
+    return Discriminator(
         p.num_classes,
         p.d_conv_dim,
         p.imsize,
@@ -43,11 +53,10 @@ def build_discriminator(parameters):
         twice_differentiable=p.adv_loss == "wgan_gp",
         relu_shortcut=p.relu_shortcut,
     )
-    return initialize(discriminator, p.manual_seed, "D", _xavier)
 
 
 def _xavier(layer, draw):
-    """Xavier uniform weights, and a random unit start for the power iteration, some of it done."""
+    """Xavier uniform weights, a random start for the power iteration with some of it done; class scales 1, shifts 0."""
     if isinstance(layer, SpectrallyNormalized):
         fan_in, fan_out = layer.fans()
         bound = math.sqrt(6 / (fan_in + fan_out))
@@ -57,6 +66,9 @@ def _xavier(layer, draw):
             set_values(getattr(layer, name), vector / math.sqrt(vector @ vector))
         for _ in range(15):  # so that evaluation, which does not iterate, finds singular vectors of this weight
             layer.weight()
+    elif isinstance(layer, ConditionalBatchNorm):
+        scale_and_shift = np.repeat([1.0, 0.0], layer.features)
+        set_values(layer.embed.weight, np.broadcast_to(scale_and_shift, layer.embed.weight.shape))
 
 
 class GeneratorBlock(nn.Layer):

@@ -9,7 +9,7 @@ def main():
     if {"pretrained_model", "check_path"} & (given := given_options(program="test")).keys():
         from checkpoint import load_given
 
-        start, source = load_given(given)
+        start, source = load_given(given, wanted=("G", "G_ema"))
     parameters = get_parameters(program="test", base=start and start.parameters)
     runtime.start(parameters)
     from tester import Tester

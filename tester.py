@@ -29,7 +29,7 @@ class Tester:
         part = "G_ema" if "G_ema" in loaded.parts else "G"
         if part not in loaded.parts:
             raise UserError(f"{source} holds no generator")
-        self.G = (sagan_models if p.model == "sagan" else acgan_models).build_generator(p)
+        self.G = (sagan_models if p.model == "sagan" else acgan_models).make_generator(p)
         checkpoint.load_network(self.G, loaded.parts[part], source)
         self.G.eval()
         self.folder = Path(p.test_path) if p.test_path else checkpoint.run_of(source) / f"test-{Path(source).stem}"

@@ -1,48 +1,106 @@
 """Our own checkpoints: what is written is read, what is not whole or not ours is refused in one sentence."""
 
+import dataclasses
 import os
+import resource
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import checkpoint
+from parameters import Parameters
+from trainer import Trainer
 from utils import UserError, atomic_path
-
-PARTS = {
-    "G": {"linear.weight": np.arange(6, dtype="float32").reshape(2, 3)},
-    "g_optimizer": {"w/moment1_0": np.ones(2)},
-}
 
 
 @pytest.fixture
-def saved(tmp_path):
+def trained(make_parameters):
+    p = make_parameters("acgan-digits", dataset="digits", num_classes=10)
+    return p, Trainer(p).state()
+
+
+@pytest.fixture
+def saved(trained, tmp_path):
+    p, parts = trained
     path = tmp_path / "step-00000007.safetensors"
-    checkpoint.save(path, 7, {"model": "sagan", "name": None}, PARTS)
+    checkpoint.save(path, 7, dataclasses.asdict(p), parts)
     return path
 
 
-def test_what_is_written_is_read(saved):
+def test_what_is_written_is_read(saved, trained):
+    p, parts = trained
     loaded = checkpoint.load(saved)
-    assert (loaded.step, loaded.parameters) == (7, {"model": "sagan", "name": None})
-    assert loaded.parts.keys() == PARTS.keys()
-    for part, arrays in PARTS.items():
+    assert loaded.step == 7 and Parameters(**loaded.parameters) == p
+    assert {part for part, arrays in parts.items() if arrays} == loaded.parts.keys()
+    for part, arrays in loaded.parts.items():
         for name, array in arrays.items():
-            np.testing.assert_array_equal(loaded.parts[part][name], array)
-            assert loaded.parts[part][name].dtype == array.dtype
+            np.testing.assert_array_equal(array, parts[part][name])
+            assert array.dtype == parts[part][name].dtype
+
+
+def test_only_the_parts_wanted_are_read(saved):
+    assert checkpoint.load(saved, wanted=("G",)).parts.keys() == {"G"}
+
+
+def changed(parts, name, array):
+    return parts | {"G": parts["G"] | {name: array}}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda p, parts: (p, changed(parts, "linear.bias", np.full(32, np.nan, "float32"))), "not finite"),
+        (lambda p, parts: (p, changed(parts, "linear.bias", np.full(32, np.inf, "float32"))), "not finite"),
+        (lambda p, parts: (p, changed(parts, "linear.bias", np.zeros(32, "int64"))), "not finite numbers"),
+        (
+            lambda p, parts: (p, changed(parts, "linear.bias", np.zeros(33, "float32"))),
+            "as [33], this network has [32]",
+        ),
+        (lambda p, parts: (p, changed(parts, "more", np.zeros(1, "float32"))), "holds more, which"),
+        (lambda p, parts: (p, parts | {"G": {"linear.bias": parts["G"]["linear.bias"]}}), "lacks"),
+        (lambda p, parts: (p | {"g_conv_dim": 4096}, parts), "this network has"),
+        (lambda p, parts: (p | {"model": "sagan", "imsize": 256, "d_conv_dim": 4096}, parts), "of this network"),
+        (lambda p, parts: (p | {"g_conv_dim": 10**12}, parts), "g_conv_dim"),
+        (lambda p, parts: (p | {"g_conv_dim": "__import__('os')"}, parts), "g_conv_dim"),
+        (lambda p, parts: (p | {"imsize": 17}, parts), "--imsize 17"),
+        (lambda p, parts: (p | {"num_classes": -1}, parts), "num_classes"),
+        (lambda p, parts: (p | {"unknown": 1}, parts), "unknown"),
+    ],
+)
+def test_a_checkpoint_that_is_not_what_it_claims_is_refused(trained, tmp_path, change, says):
+    p, parts = change(dataclasses.asdict(trained[0]), trained[1])
+    path = tmp_path / "hostile.safetensors"
+    checkpoint.save(path, 7, p, parts)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError) as caught:
+        checkpoint.load(path)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 500_000, f"{grown} kB for a file of {path.stat().st_size} bytes"
+
+
+@pytest.mark.parametrize("metadata", [{"step": "-1"}, {"step": "x"}, {"parameters": "[]"}, {"parameters": "[" * 10**5}])
+def test_a_header_of_nonsense_is_refused(trained, tmp_path, metadata):
+    path, right = tmp_path / "hostile.safetensors", {"format": checkpoint.FORMAT, "step": "1", "parameters": "{}"}
+    save_file({"G/x": np.zeros(1)}, path, right | metadata)
+    with pytest.raises(UserError, match="hostile"):
+        checkpoint.load(path)
 
 
 def test_every_truncation_is_refused(saved, tmp_path):
     data, cut = saved.read_bytes(), tmp_path / "cut.safetensors"
-    for length in range(0, len(data), 17):
+    for length in range(0, len(data), 1000):
         cut.write_bytes(data[:length])
         with pytest.raises(UserError):
             checkpoint.load(cut)
 
 
 def test_the_newest_whole_checkpoint_is_found(saved, tmp_path, capsys):
-    checkpoint.save(tmp_path / "step-00000009.safetensors", 9, {}, PARTS)
+    shutil.copy(saved, tmp_path / "step-00000009.safetensors")
     (tmp_path / "step-00000010.safetensors").write_bytes(saved.read_bytes()[:-5])
     assert checkpoint.newest(tmp_path).name == "step-00000009.safetensors"
     assert "step-00000010.safetensors is not whole" in capsys.readouterr().err
