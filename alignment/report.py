@@ -65,10 +65,21 @@ def write(folder, results):
 
 
 def markdown(results):
-    """The whole report: a summary, then a table a fixture."""
-    parts = ["# Alignment\n", "\n".join(f"- {summary(name, rows)}" for name, _, rows in results) + "\n"]
+    """The whole report: for each fixture a summary, a line a stage, and the whole table folded away."""
+    parts = ["# Alignment\n"]
     for name, fixture, rows in results:
+        stages = [
+            f"- {stage}: {len(part)} quantities, largest difference {max(row.difference for row in part):.1e}"
+            for stage in STAGES
+            if (part := [row for row in rows if row.stage == stage])
+        ]
         lines = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, rows)]
         table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-        parts.append(f"## {name}\n\nReference: {fixture.get('reference', 'not said')}.\n\n{table}\n")
+        parts += [
+            f"## {name}\n",
+            f"Reference: {fixture.get('reference', 'not said')}.\n",
+            f"{summary(name, rows)}.\n",
+            "\n".join(stages) + "\n",
+            f"<details><summary>All {len(rows)} quantities</summary>\n\n{table}\n\n</details>\n",
+        ]
     return "\n".join(parts)

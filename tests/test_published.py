@@ -23,7 +23,8 @@ from safe_pickle import load_state
 from utils import UserError
 
 FIXTURES = Path(__file__).parent / "fixtures"
-TORCH = json.loads((FIXTURES / "published_torch.json").read_text())
+PTH = FIXTURES / "published"  # written by PyTorch
+TORCH = json.loads((PTH / "figures.json").read_text())
 
 
 def networks_of(path):
@@ -126,7 +127,7 @@ def test_pytorch_files(name, capsys):
         figures["outputs"]["class_logits"] = figures["class_logits"]
     for dtype, tolerance in (("float32", FLOAT32), ("float64", FLOAT64)):
         with precision(dtype):
-            loaded, G, D = networks_of(FIXTURES / name)
+            loaded, G, D = networks_of(PTH / name)
             assert_figures(figures, G, D, tolerance)
     assert loaded.parameters["num_classes"] == figures["classes"]
     assert loaded.parameters["z_dim"] == figures["z_dim"]
@@ -143,7 +144,7 @@ def test_pytorch_files_need_no_pytorch():
     program = (
         "import sys; sys.modules['torch'] = None\nimport published\nfor path in sys.argv[1:]: published.load(path)"
     )
-    files = [str(FIXTURES / name) for name in TORCH]
+    files = [str(PTH / name) for name in TORCH]
     done = subprocess.run(
         [sys.executable, "-c", program, *files], cwd=FIXTURES.parents[1], capture_output=True, text=True
     )
@@ -151,7 +152,7 @@ def test_pytorch_files_need_no_pytorch():
 
 
 def test_an_acgan_generator_alone_does_not_tell_the_classes(tmp_path):
-    shutil.copy(FIXTURES / "published_cifar10_netG_epoch_0.pth", tmp_path / "netG_epoch_0.pth")
+    shutil.copy(PTH / "cifar10_netG_epoch_0.pth", tmp_path / "netG_epoch_0.pth")
     step, sizes, parts = published.load(tmp_path / "netG_epoch_0.pth")
     assert (step, sizes, list(parts)) == (
         0, {"model": "acgan-cifar10", "imsize": 32, "z_dim": 13, "g_conv_dim": 3}, ["G"]
@@ -159,8 +160,8 @@ def test_an_acgan_generator_alone_does_not_tell_the_classes(tmp_path):
 
 
 def test_a_discriminator_of_another_network_is_refused(tmp_path):
-    shutil.copy(FIXTURES / "published_cifar10_netG_epoch_0.pth", tmp_path / "netG_epoch_0.pth")
-    shutil.copy(FIXTURES / "published_imagenet_netD_epoch_0.pth", tmp_path / "netD_epoch_0.pth")
+    shutil.copy(PTH / "cifar10_netG_epoch_0.pth", tmp_path / "netG_epoch_0.pth")
+    shutil.copy(PTH / "imagenet_netD_epoch_0.pth", tmp_path / "netD_epoch_0.pth")
     with pytest.raises(UserError, match=r"netD_epoch_0\.pth is not the D that belongs to"):
         published.load(tmp_path / "netG_epoch_0.pth")
 
@@ -181,7 +182,7 @@ def test_folding_the_affine_pair_is_exact():
     np.testing.assert_allclose(scale * x + shift, embedding[:, :6] * (w * x + b) + embedding[:, 6:], rtol=1e-13)
 
 
-SAGAN, CIFAR10 = "published_sagan.pth", "published_cifar10_netG_epoch_0.pth"
+SAGAN, CIFAR10 = "sagan.pth", "cifar10_netG_epoch_0.pth"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ SAGAN, CIFAR10 = "published_sagan.pth", "published_cifar10_netG_epoch_0.pth"
 )
 def test_states_that_do_not_fit_together_are_refused(name, array, message):
     sagan = "block" in name or "sn" in name or "gan" in name
-    state = load_state(FIXTURES / (SAGAN if sagan else CIFAR10))
+    state = load_state(PTH / (SAGAN if sagan else CIFAR10))
     part = state["G_state_dict"] if sagan else state
     part[name] = array
     if array is None:
