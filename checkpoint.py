@@ -18,6 +18,7 @@ import acgan_models
 import published
 import sagan_models
 from parameters import RUN_FILE, Parameters, from_values, read_parameters, read_recipe
+from safe_pickle import load_state
 from utils import UserError, atomic_path
 
 FORMAT = "conditional GAN checkpoint 1"
@@ -48,12 +49,16 @@ def load(path, wanted=PARTS):
     try:
         with open(path, "rb") as file:
             head = file.read(9)
-        if head[8:] != b"{":  # where a safetensors header begins
-            step, sizes, parts = published.load(path)
+        if head[8:] == b"{":  # where a safetensors header begins
+            loaded = _load_ours(path, wanted)
+        elif (state := load_state(path)).get("format") == FORMAT:  # one of ours that `convert.py` wrote
+            loaded = Checkpoint(
+                state["step"], state["parameters"], {part: state[part] for part in PARTS if part in state}
+            )
+        else:
+            step, sizes, parts = published.load(path, state)
             recipe = "sagan-imagenet" if sizes["model"] == "sagan" else sizes["model"]
             loaded = Checkpoint(step, read_recipe(recipe) | sizes, parts)
-        else:
-            loaded = _load_ours(path, wanted)
     except FileNotFoundError:
         raise UserError(f"--pretrained_model {path}: there is no such file") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -72,10 +77,7 @@ def _load_ours(path, wanted):
             part, _, name = key.partition("/")
             if part in wanted:
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
-        step, parameters = int(metadata["step"]), json.loads(metadata["parameters"])
-        if step < 0 or not isinstance(parameters, dict):
-            raise ValueError("its header holds no step or no parameters")
-        return Checkpoint(step, parameters, parts)
+        return Checkpoint(int(metadata["step"]), json.loads(metadata["parameters"]), parts)
 
 
 def _check_sizes(loaded, path):
@@ -83,6 +85,9 @@ def _check_sizes(loaded, path):
 
     A file may claim any size: no network is made before its weights are seen to have it.
     """
+    plain = isinstance(loaded.parameters, dict) and all(isinstance(part, dict) for part in loaded.parts.values())
+    if type(loaded.step) is not int or loaded.step < 0 or not plain:
+        raise UserError(f"{path} cannot be read as a checkpoint: its step, parameters or parts are not what they are")
     p = from_values(loaded.parameters, path)
     models = sagan_models if p.model == "sagan" else acgan_models
     with paddle.LazyGuard():

@@ -166,33 +166,31 @@ def convert(state):
     return 0, read(parts[role]), parts
 
 
-def load(path):
-    """`convert` for a file, and for the other network of an ACGAN, which lies beside it with D for the G in its name.
+def load(path, state):
+    """`convert` for the `state` of a file, and for an ACGAN's other network, beside it with D for the G in its name.
 
     Prints what the file is. Raises UserError, which names the file.
     """
     path = Path(path)
-    state, converted = _convert_file(path)
-    step, parameters, parts = converted
+    step, parameters, parts = _convert_file(path, state)
     if recognise(state).endswith("acgan"):
         old, new = ("G", "D") if "G" in parts else ("D", "G")
         other = path.with_name(path.name.replace(old, new, 1))
         if other != path and other.is_file():
-            _, (_, others, other_parts) = _convert_file(other)
+            _, others, other_parts = _convert_file(other, load_state(other))
             if new not in other_parts or others["model"] != parameters["model"]:
                 raise UserError(f"{other} is not the {new} that belongs to {path}; move it away to do without it")
             parameters, parts = parameters | others, parts | other_parts
     return step, parameters, parts
 
 
-def _convert_file(path):
-    state = load_state(path)
+def _convert_file(path, state):
     try:
         converted = convert(state)
     except UserError as error:
         raise UserError(f"{path} {error}") from None
     print(f"{path}: {KINDS[recognise(state)]}", flush=True)
-    return state, converted
+    return converted
 
 
 # The sizes, read from the largest arrays and checked against the others as large, so that a network of these sizes is

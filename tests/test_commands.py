@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 
@@ -190,3 +191,20 @@ def test_a_run_is_not_written_over(trained):
     code, _, err = run(path.parents[1], ROOT / "train.py", *SMALL, *SHORT, "--name", path.name)
     assert code == 2 and "exists already" in err
     assert {p: p.stat().st_mtime_ns for p in path.rglob("*")} == before
+
+
+def test_a_checkpoint_converts_to_paddle_and_back(trained, tmp_path):
+    path, _ = trained
+    paddle_file, ours = tmp_path / "digits.pdparams", tmp_path / "digits.safetensors"
+    for source, target in ((path, paddle_file), (paddle_file, ours)):
+        code, _, err = run(tmp_path, ROOT / "convert.py", source, target)
+        assert code == 0, err
+    first, last = checkpoint.load(checkpoint.find(path)), checkpoint.load(ours)
+    assert (last.step, last.parameters) == (first.step, first.parameters)
+    state = paddle.load(str(paddle_file))
+    for part in ("G", "D", "G_ema"):
+        assert first.parts[part].keys() == last.parts[part].keys() == state[part].keys()
+        for name, array in first.parts[part].items():
+            assert (last.parts[part][name] == array).all() and (state[part][name].numpy() == array).all()
+    code, _, err = run(tmp_path, ROOT / "convert.py", path, ours)
+    assert code == 2 and "exists already" in err
