@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 import acgan_models
 import published
 import sagan_models
-from parameters import RUN_FILE, Parameters, from_values, read_parameters, read_recipe
+from parameters import RUN_FILE, Parameters, count_classes, from_values, read_parameters, read_recipe
 from safe_pickle import load_state
 from utils import UserError, atomic_path
 
@@ -58,7 +58,10 @@ def load(path, wanted=PARTS):
         else:
             step, sizes, parts = published.load(path, state)
             recipe = "sagan-imagenet" if sizes["model"] == "sagan" else sizes["model"]
-            loaded = Checkpoint(step, read_recipe(recipe) | sizes, parts)
+            values = read_recipe(recipe) | sizes
+            if values.get("classes") and count_classes(values["classes"]) != values["num_classes"]:
+                values["classes"] = None  # the recipe's choice of classes is not what these weights were trained on
+            loaded = Checkpoint(step, values, parts)
     except FileNotFoundError:
         raise UserError(f"--pretrained_model {path}: there is no such file") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -141,9 +141,7 @@ def test_pytorch_files(name, capsys):
 
 def test_pytorch_files_need_no_pytorch():
     """They load in a process where importing torch fails."""
-    program = (
-        "import sys; sys.modules['torch'] = None\nimport published\nfor path in sys.argv[1:]: published.load(path)"
-    )
+    program = "import sys; sys.modules['torch'] = None; import checkpoint; [checkpoint.load(p) for p in sys.argv[1:]]"
     files = [str(PTH / name) for name in TORCH]
     done = subprocess.run(
         [sys.executable, "-c", program, *files], cwd=FIXTURES.parents[1], capture_output=True, text=True
@@ -153,7 +151,8 @@ def test_pytorch_files_need_no_pytorch():
 
 def test_an_acgan_generator_alone_does_not_tell_the_classes(tmp_path):
     shutil.copy(PTH / "cifar10_netG_epoch_0.pth", tmp_path / "netG_epoch_0.pth")
-    step, sizes, parts = published.load(tmp_path / "netG_epoch_0.pth")
+    path = tmp_path / "netG_epoch_0.pth"
+    step, sizes, parts = published.load(path, load_state(path))
     assert (step, sizes, list(parts)) == (
         0, {"model": "acgan-cifar10", "imsize": 32, "z_dim": 13, "g_conv_dim": 3}, ["G"]
     )  # fmt: skip
@@ -163,7 +162,7 @@ def test_a_discriminator_of_another_network_is_refused(tmp_path):
     shutil.copy(PTH / "cifar10_netG_epoch_0.pth", tmp_path / "netG_epoch_0.pth")
     shutil.copy(PTH / "imagenet_netD_epoch_0.pth", tmp_path / "netD_epoch_0.pth")
     with pytest.raises(UserError, match=r"netD_epoch_0\.pth is not the D that belongs to"):
-        published.load(tmp_path / "netG_epoch_0.pth")
+        checkpoint.load(tmp_path / "netG_epoch_0.pth")
 
 
 def test_folding_the_affine_pair_is_exact():
