@@ -168,9 +168,8 @@ class Parameters:
         return 1 if self.dataset in ("digits", "mnist", "fashion-mnist") else 3
 
     def to_yaml(self):
-        """YAML text that `--recipe FILE` reads back; without `resume`, which is a command's and not a run's."""
-        values = asdict(self)
-        del values["resume"]
+        """YAML text that `--recipe FILE` reads back; without `resume`, a command's, and `name`, one run's alone."""
+        values = {name: value for name, value in asdict(self).items() if name not in ("resume", "name")}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=math.inf)
 
 

@@ -22,7 +22,11 @@ PER_CLASS = 1000  # images of each class that the diversity compares
 
 
 class Tester:
-    """Draws from the generator of a `checkpoint.Checkpoint`, read from the file `source`, and measures what it drew."""
+    """Draws from the generator of a `checkpoint.Checkpoint`, read from the file `source`, and measures what it drew.
+
+    Sample i is of the class that image i of the test data has, counted round, where `test_data_path` names some; else
+    the classes take turns.
+    """
 
     def __init__(self, parameters, loaded, source):
         p = self.parameters = parameters
@@ -33,6 +37,7 @@ class Tester:
         checkpoint.load_network(self.G, loaded.parts[part], source)
         self.G.eval()
         self.folder = Path(p.test_path) if p.test_path else checkpoint.run_of(source) / f"test-{Path(source).stem}"
+        self.labels = load_dataset(p, "test").labels if p.test_data_path else np.arange(p.num_classes)
         average = ", moving average of its weights" if part == "G_ema" else ""
         print(f"{source}: {p.model} after {loaded.step} steps{average}")
 
@@ -42,15 +47,18 @@ class Tester:
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             readers = []
-            if p.samples_dir:
-                readers.append(PNGWriter(p))
+            if p.samples_dir or p.check_path:  # where samples are all that its published command makes
+                readers.append(PNGWriter(p.samples_dir or self.folder / "samples", p.num_classes))
             if p.samples_npz:
                 readers.append(stack.enter_context(npz_writer(p)))
             if p.dataset in CLASSIFIED:
                 readers += self._class_reader()
-            for start in tqdm(range(0, p.num_samples, p.batch_size_test), desc="samples", unit="batch"):
-                indices = np.arange(start, min(start + p.batch_size_test, p.num_samples))
-                labels = indices % p.num_classes  # uniform over the classes
+            if not readers:
+                print("nothing here measures these samples; --samples_dir or --samples_npz keeps them")
+            count = p.num_samples if readers else 0
+            for start in tqdm(range(0, count, p.batch_size_test), desc="samples", unit="batch", disable=not readers):
+                indices = np.arange(start, min(start + p.batch_size_test, count))
+                labels = self.labels[indices % len(self.labels)]
                 images = sampler.generate(self.G, p, indices, labels)
                 for reader in readers:
                     reader.read(indices, labels, images)
@@ -98,11 +106,11 @@ class ClassReader:
 
 
 class PNGWriter:
-    """Writes each sample as `samples_dir`/CLASS/INDEX.png, a folder that its own measures and others' read."""
+    """Writes each sample as FOLDER/CLASS/INDEX.png, as image folders are laid out."""
 
-    def __init__(self, parameters):
-        self.folder = Path(parameters.samples_dir)
-        for label in range(parameters.num_classes):
+    def __init__(self, folder, num_classes):
+        self.folder = Path(folder)
+        for label in range(num_classes):
             (self.folder / f"{label:04d}").mkdir(parents=True, exist_ok=True)
 
     def read(self, indices, labels, images):

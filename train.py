@@ -18,6 +18,7 @@ def main():
     from trainer import Trainer, resolve
 
     image_set = load_dataset(parameters)
+    print(f"{len(image_set)} images of {image_set.num_classes} classes: {_listed(image_set.class_names)}", flush=True)
     trainer = Trainer(resolve(parameters, image_set))
     path, signal = trainer.train(image_set, start, source)
     if signal:
@@ -25,6 +26,10 @@ def main():
         return 128 + signal
     print(f"trained {trainer.step} steps; python test.py --pretrained_model {path} measures it")
     return 0
+
+
+def _listed(names):
+    return ", ".join(names) if len(names) <= 12 else f"{names[0]}, {names[1]}, … {names[-1]}"
 
 
 if __name__ == "__main__":

@@ -81,6 +81,8 @@ class Trainer:
         is not finite.
         """
         p = self.parameters
+        if start and start.step >= p.total_step:
+            raise UserError(f"--total_step {p.total_step} is reached: {source} has {start.step} steps; give more")
         with RunFolder(p) as run, runtime.stop_signals() as stop:
             if newest := checkpoint.newest(run.weights):
                 start, source = checkpoint.load(newest), newest
@@ -108,8 +110,10 @@ class Trainer:
         self.D.train()
         for update in range(p.d_steps_per_iter):
             images, labels = (paddle.to_tensor(array) for array in next(data))
+            self._seed_dropout("d", update)
             metrics |= self.update_discriminator(self.d_batch(update, images, labels))
         for update in range(p.g_steps_per_iter):
+            self._seed_dropout("g", update)
             metrics |= self.update_generator(self.g_batch(update))
         if self.G_ema:
             self._update_ema()
@@ -130,7 +134,6 @@ class Trainer:
         """One Adam step of D on a `DBatch`, whose gradients stay readable. Returns the metrics, tensors by name."""
         p, metrics = self.parameters, _Means()
         self.d_optimizer.clear_grad()
-        paddle.seed(self._draw("dropout/d").integers(2**31))
         for part, share in _rounds(batch, p.batch_size_in_gpu):
             real_logits, real_classes = self.D(_noisy(part.images, part.real_noise), part.labels)
             with paddle.no_grad():
@@ -158,7 +161,6 @@ class Trainer:
         """One Adam step of G on a `GBatch`, whose gradients stay readable. Returns the metrics, tensors by name."""
         p, metrics = self.parameters, _Means()
         self.g_optimizer.clear_grad()
-        paddle.seed(self._draw("dropout/g").integers(2**31))
         for part, share in _rounds(batch, p.batch_size_in_gpu):
             with _frozen(self.D):
                 fake = _noisy(self.G(part.z, part.labels), part.fake_noise)
@@ -264,8 +266,12 @@ class Trainer:
         rows = paddle.to_tensor(whole[runtime.rank() * size :][:size])
         return rows.astype(paddle.get_default_dtype()) if rows.is_floating_point() else rows
 
-    def _draw(self, purpose, update=0):
-        return runtime.generator(self.parameters.manual_seed, purpose, self.step, update)
+    def _draw(self, purpose, *index):
+        return runtime.generator(self.parameters.manual_seed, purpose, self.step, *index)
+
+    def _seed_dropout(self, role, update):
+        """The framework's own stream, from which dropout draws: seeded for each update of each process."""
+        paddle.seed(int(self._draw(f"dropout/{role}", update, runtime.rank()).integers(2**31)))
 
 
 def _arrays(state):
