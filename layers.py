@@ -146,7 +146,7 @@ class BatchNorm(nn.Layer):
     def __init__(self, features, momentum=0.9, epsilon=1e-5, affine=True):
         super().__init__()
         self.momentum, self.epsilon = momentum, epsilon
-        # Kernels take epsilon as float32; in float64 a scaled input makes up for it: BN(kx; k²·epsilon) = BN(x; epsilon).
+        # Kernels take epsilon as float32; in float64 a scaled input makes up for it: BN(kx; k²·eps) = BN(x; eps).
         double = paddle.get_default_dtype() == "float64"
         self._scale = math.sqrt(float(np.float32(epsilon)) / epsilon) if double else 1.0
         if affine:
@@ -184,9 +184,11 @@ def batch_statistics(network):
     before = [(norm.training, norm.momentum) for norm in norms]
     for norm in norms:
         norm.training, norm.momentum = True, 1
-    yield
-    for norm, (training, momentum) in zip(norms, before, strict=True):
-        norm.training, norm.momentum = training, momentum
+    try:
+        yield
+    finally:
+        for norm, (training, momentum) in zip(norms, before, strict=True):
+            norm.training, norm.momentum = training, momentum
 
 
 def leaky_relu(x, slope=0.2):

@@ -311,9 +311,11 @@ def _frozen(network):
     """Gradients pass through `network` but are not computed for its weights."""
     for weight in network.parameters():
         weight.stop_gradient = True
-    yield
-    for weight in network.parameters():
-        weight.stop_gradient = False
+    try:
+        yield
+    finally:
+        for weight in network.parameters():
+            weight.stop_gradient = False
 
 
 def _noisy(images, noise):
