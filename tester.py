@@ -38,8 +38,9 @@ class Tester:
         self.G.eval()
         self.folder = Path(p.test_path) if p.test_path else checkpoint.run_of(source) / f"test-{Path(source).stem}"
         self.labels = load_dataset(p, "test").labels if p.test_data_path else np.arange(p.num_classes)
+        steps = f" after {loaded.step} steps" if loaded.step else ""  # which a bare state dictionary does not tell
         average = ", moving average of its weights" if part == "G_ema" else ""
-        print(f"{source}: {p.model} after {loaded.step} steps{average}")
+        print(f"{source}: {p.model}{steps}{average}")
 
     def test(self):
         """Draw `num_samples` samples, write what was asked for, print the figures and the class grid's path."""
