@@ -17,11 +17,14 @@ from safetensors.numpy import save_file
 import acgan_models
 import published
 import sagan_models
+from layers import set_values
 from parameters import RUN_FILE, Parameters, count_classes, from_values, read_parameters, read_recipe
+from pickle_machine import short
 from safe_pickle import load_state
 from utils import UserError, atomic_path
 
 FORMAT = "conditional GAN checkpoint 1"
+HEADER_LIMIT = 2**20  # bytes; that of the largest network here is a tenth of it
 PARTS = ("G", "D", "G_ema", "g_optimizer", "d_optimizer")
 
 
@@ -38,7 +41,10 @@ def save(path, step, parameters, parts):
     tensors = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
     metadata = {"format": FORMAT, "step": str(step), "parameters": json.dumps(parameters)}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            raise UserError(f"{path} cannot be written: {short(str(error))}") from None
 
 
 def load(path, wanted=PARTS):
@@ -65,12 +71,15 @@ def load(path, wanted=PARTS):
     except FileNotFoundError:
         raise UserError(f"--pretrained_model {path}: there is no such file") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]:.200}") from None
+        raise UserError(f"{path} cannot be read as a checkpoint: {short(str(error))}") from None
     _check_sizes(loaded, path)
     return loaded
 
 
 def _load_ours(path, wanted):
+    with open(path, "rb") as file:
+        if int.from_bytes(file.read(8), "little") > HEADER_LIMIT:
+            raise ValueError("its header is too long")
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
@@ -92,19 +101,23 @@ def _check_sizes(loaded, path):
     if type(loaded.step) is not int or loaded.step < 0 or not plain:
         raise UserError(f"{path} cannot be read as a checkpoint: its step, parameters or parts are not what they are")
     p = from_values(loaded.parameters, path)
+    if p.num_classes is None or not loaded.parts:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: it has no weights, or does not say of how many classes"
+        )
     models = sagan_models if p.model == "sagan" else acgan_models
     with paddle.LazyGuard():
         shapes = {"G": _shapes(models.make_generator(p)), "D": _shapes(models.make_discriminator(p))}
     shapes["G_ema"] = shapes["G"]
     for part in shapes.keys() & loaded.parts.keys():
-        _compare(shapes[part], loaded.parts[part], path)
+        compare(shapes[part], loaded.parts[part], path)
 
 
 def _shapes(network):
     return {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def _compare(shapes, arrays, source):
+def compare(shapes, arrays, source):
     """Raise UserError unless `arrays`, read from `source`, have the names and shapes of `shapes` and are numbers."""
     if missing := sorted(shapes.keys() - arrays.keys()):
         raise UserError(f"{source} lacks {missing[0]}{_and_others(missing)} of this network")
@@ -126,11 +139,25 @@ def load_given(given, wanted=PARTS):
     """(checkpoint, its path) that the options `given`, by name, ask to start from; (None, None) where they ask none."""
     if "check_path" in given:
         path = Path(given["check_path"]) / f"G_{given.get('which_epoch', Parameters.which_epoch)}.pdparams"
+        if not path.is_file():
+            raise UserError(f"--check_path {path.parent} has no {path.name}; give another --which_epoch")
     elif "pretrained_model" in given:
         path = find(given["pretrained_model"])
     else:
         return None, None
     return load(path, wanted), path
+
+
+def load_newest(parameters, start, source):
+    """(checkpoint, its path) that the resumed run of `parameters` goes on from: its newest, or else what it started from.
+
+    `start` and `source` are those of a run that is new after all; (None, None) where there is nothing to start from.
+    """
+    p = parameters
+    found = p.name and newest(Path(p.save_path) / p.name / p.model_weights_dir)
+    if not found and not start and p.pretrained_model:
+        found = find(p.pretrained_model)
+    return (load(found), found) if found else (start, source)
 
 
 def newest(folder):
@@ -166,6 +193,6 @@ def run_of(path):
 
 def load_network(network, arrays, source):
     """Copy `arrays` (NumPy, by name) into `network`; raises UserError unless they are its names, shapes and finite."""
-    _compare(_shapes(network), arrays, source)
+    compare(_shapes(network), arrays, source)
     for name, tensor in network.state_dict().items():
-        tensor.set_value(arrays[name].astype(str(tensor.dtype).rsplit(".", 1)[-1]))
+        set_values(tensor, arrays[name])

@@ -192,8 +192,8 @@ def batch_statistics(network):
 
 
 def leaky_relu(x, slope=0.2):
-    """max(x, slope·x); in float64 in these very operations, since Paddle 2's kernel takes the slope as float32."""
-    return paddle.maximum(x, slope * x) if x.dtype == paddle.float64 else F.leaky_relu(x, slope)
+    """max(x, slope·x); in float64 made of relus, since Paddle 2's kernel takes the slope as float32."""
+    return F.relu(x) - slope * F.relu(-x) if x.dtype == paddle.float64 else F.leaky_relu(x, slope)
 
 
 class ConditionalBatchNorm(nn.Layer):

@@ -34,7 +34,10 @@ SMALL_IMAGES = {  # data set: the recipe made for it
     "fashion-mnist": "acgan-mnist",
     "cifar10": "acgan-cifar10",
 }
-OF_ONE_RUN = ("name", "save_path", "pretrained_model", "check_path", "test_path", "samples_dir", "samples_npz")
+OF_ONE_RUN = (
+    "name", "save_path", "pretrained_model", "check_path", "test_data_path", "test_path", "samples_dir", "samples_npz",
+    "device", "num_workers",
+)  # fmt: skip
 STEPS_OR_EPOCHS = (("total_step", "niter"), ("model_save_step", "save_freq"))
 
 
@@ -201,7 +204,9 @@ def get_parameters(argv=None, program="train", base=None):
     as a checkpoint's own, in the recipe's place. Raises UserError for whatever is wrong.
     """
     argv = sys.argv[1:] if argv is None else argv
-    given = given_options(argv, program)
+    options = _parse(argv, program)
+    _say_what_has_no_effect(options)
+    given = _translate(options)
     named = given.pop("recipe", None)
     recipe, reason = (named, "--recipe") if named else _infer_recipe(argv, given, program)
     layer = read_recipe(recipe)
@@ -230,9 +235,13 @@ def get_parameters(argv=None, program="train", base=None):
 
 def given_options(argv=None, program="train"):
     """The options on the command line alone: typed values by field name. `--help` prints and exits."""
+    return _translate(_parse(argv, program))
+
+
+def _parse(argv, program):
     names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
     names |= {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
-    options = parse(
+    return parse(
         argv,
         names,
         HIDDEN[program],
@@ -242,11 +251,6 @@ def given_options(argv=None, program="train"):
         "the command line goes before any recipe.",
         epilog=_recipe_list(),
     )
-    given = _translate(options)
-    for steps, epochs in STEPS_OR_EPOCHS:
-        if steps in given and given.get(epochs):
-            raise UserError(f"--{steps} and --{epochs} say the same thing twice; give one of them")
-    return given
 
 
 def read_parameters(path):
@@ -399,19 +403,25 @@ def _must_exist(name, path):
 
 
 def _translate(options):
-    """`options` with fields in place of those of `_Published`; says on stderr what has no effect."""
+    """`options` with fields in place of those of `_Published`."""
     given = {name: value for name, value in options.items() if name in OPTIONS}
     if "lr" in options:
         given = {"d_lr": options["lr"], "g_lr": options["lr"], **given}
     netG, netD = given.get("pretrained_model"), options.get("netD")
     if netD and (not netG or Path(netD) != Path(netG).parent / Path(netG).name.replace("G", "D", 1)):
         raise UserError(f"--netD {netD} is not the file beside --netG that has D for its G, where it is looked for")
+    for steps, epochs in STEPS_OR_EPOCHS:
+        if steps in given and given.get(epochs):
+            raise UserError(f"--{steps} and --{epochs} say the same thing twice; give one of them")
+    return given | _device(options)
+
+
+def _say_what_has_no_effect(options):
     for name in ("result_path", "class_result_path", "log_path"):
         if options.get(name):
             print(f"--{name} has {PUBLISHED[name].metadata['help']}", file=sys.stderr)
     if options.get("ngpu", 1) > 1:
         print("--ngpu has no effect: python -m paddle.distributed.launch train.py takes every GPU", file=sys.stderr)
-    return given | _device(options)
 
 
 def _device(options):

@@ -1,5 +1,6 @@
 """Where a run writes: its folder, log.txt, VisualDL records, sample grids, progress bar."""
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -52,7 +53,6 @@ class RunFolder:
         if self._bar:
             self._bar.close()
             self._writer.close()
-            self._write_gif()
 
     def begin(self, step, image_set):
         """Write the parameters and a grid of real images; open the records for steps after `step`."""
@@ -64,8 +64,10 @@ class RunFolder:
         self.weights.mkdir(exist_ok=True)
         self.images.mkdir(exist_ok=True)
         with atomic_path(self.path / RUN_FILE) as temporary:
-            temporary.write_text(p.to_yaml())
-        self._writer = LogWriter(str(self.path))
+            temporary.write_text(p.to_yaml(), encoding="utf-8")
+        with contextlib.redirect_stdout(None):  # it reports a file that exists
+            # One file for all sessions of a run: VisualDL shows the newest file of a folder alone.
+            self._writer = LogWriter(str(self.path), file_name="vdlrecords.run.log")
         plain = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in dataclasses.asdict(p).items()}
         self._writer.add_hparams({k: int(v) if isinstance(v, bool) else v for k, v in plain.items()}, ["loss/g_adv"])
         grid = _real_grid(image_set)
@@ -112,18 +114,29 @@ class RunFolder:
         with open(self.path / "log.txt", "a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
-    def _write_gif(self):
+    def write_animation(self):
+        """Write the sample grids so far as samples-1.gif, samples-2.gif, …, of `max_frames_per_gif` pictures each."""
+        if not self.writes:
+            return
         pictures, most = sorted(self.images.glob("step-*.png")), self.parameters.max_frames_per_gif
         for number, start in enumerate(range(0, len(pictures), most), start=1):
-            frames = (Image.open(path) for path in pictures[start : start + most])
+            frames = map(_frame, pictures[start : start + most])
             with atomic_path(self.images / f"samples-{number}.gif") as temporary:
                 next(frames).save(temporary, save_all=True, append_images=frames, duration=100, loop=0)
+
+
+def _frame(path):
+    """A picture as a small palette image: Pillow holds every frame of an animation in memory."""
+    with Image.open(path) as picture:
+        frame = picture.convert("RGB")
+    frame.thumbnail((320, 320))
+    return frame.quantize(method=Image.Quantize.FASTOCTREE)
 
 
 def _open(parameters):
     p = parameters
     path = Path(p.save_path) / (p.name or f"{p.recipe}-{max(run_numbers(p.save_path, p.recipe), default=0) + 1}")
-    if p.resume and path.is_dir():
+    if p.resume and (path / RUN_FILE).is_file():
         return path
     try:
         path.mkdir(parents=True)

@@ -48,6 +48,8 @@ def run(main):
         sys.exit(main())
     except UserError as error:
         sys.exit(_fail(error))
+    except OSError as error:  # a full disk, a folder that cannot be written
+        sys.exit(_fail(f"{error.filename or 'a file'}: {error.strerror or error}"))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 

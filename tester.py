@@ -38,6 +38,10 @@ class Tester:
         self.G.eval()
         self.folder = Path(p.test_path) if p.test_path else checkpoint.run_of(source) / f"test-{Path(source).stem}"
         self.labels = load_dataset(p, "test").labels if p.test_data_path else np.arange(p.num_classes)
+        if p.samples_dir and Path(p.samples_dir).is_dir() and any(Path(p.samples_dir).iterdir()):
+            raise UserError(f"--samples_dir {p.samples_dir} is not empty: give another folder")
+        if p.samples_npz and Path(p.samples_npz).exists():
+            raise UserError(f"--samples_npz {p.samples_npz} exists already: give another file")
         steps = f" after {loaded.step} steps" if loaded.step else ""  # which a bare state dictionary does not tell
         average = ", moving average of its weights" if part == "G_ema" else ""
         print(f"{source}: {p.model}{steps}{average}")
@@ -103,7 +107,8 @@ class ClassReader:
         ratio = generated["class_distance"] / real["class_distance"]
         yield f"read as the class asked for: {self.right / self.count:.2%} of {self.count} generated images"
         yield f"read as their own class:     {right / len(held_out):.2%} of {len(held_out)} held-out real images"
-        yield f"diversity within a class:    {ratio:.3f} (mean distance of two generated images over that of two real)"
+        if np.isfinite(ratio):  # no class has two samples when few are drawn
+            yield f"diversity within a class:    {ratio:.3f} (mean distance of two generated images over two real)"
 
 
 class PNGWriter:
@@ -125,9 +130,8 @@ class PNGWriter:
 class NPZWriter:
     """Writes samples to one .npz as they come: arr_0 uint8 [N, H, W, C] and arr_1 int64 [N], as guided-diffusion."""
 
-    def __init__(self, archive, path, shape):
-        self.archive, self.path = archive, path
-        self.member = archive.open("arr_0.npy", "w", force_zip64=True)
+    def __init__(self, member, path, shape):
+        self.member, self.path = member, path
         np.lib.format.write_array_header_1_0(self.member, {"descr": "|u1", "fortran_order": False, "shape": shape})
         self.labels = []
 
@@ -135,23 +139,20 @@ class NPZWriter:
         self.member.write(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
         self.labels.append(labels)
 
-    def close(self):
-        self.member.close()
-        with self.archive.open("arr_1.npy", "w") as member:
-            np.lib.format.write_array(member, np.concatenate(self.labels))
-
     def report(self):
         yield f"samples: {self.path}"
 
 
 @contextlib.contextmanager
 def npz_writer(parameters):
-    """An open NPZWriter of `parameters.samples_npz`; the file appears when the block has ended well."""
+    """An NPZWriter of `parameters.samples_npz`; the file appears when the block has ended well."""
     p = parameters
     with atomic_path(p.samples_npz) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        writer = NPZWriter(archive, p.samples_npz, (p.num_samples, p.imsize, p.imsize, p.channels))
-        yield writer
-        writer.close()
+        with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+            writer = NPZWriter(member, p.samples_npz, (p.num_samples, p.imsize, p.imsize, p.channels))
+            yield writer
+        with archive.open("arr_1.npy", "w") as member:
+            np.lib.format.write_array(member, np.concatenate(writer.labels))
 
 
 def _stacked(image_set):

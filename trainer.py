@@ -75,19 +75,17 @@ class Trainer:
     def train(self, image_set, start=None, source=None):
         """Train on `image_set` until `total_step`, or until a signal asks to stop, and write the run's folder.
 
-        A run that resumes goes on from its newest checkpoint, another from `start`, a `checkpoint.Checkpoint` read from
-        `source`, or from the initial weights.
+        It goes on from `start`, a `checkpoint.Checkpoint` read from `source`, or begins with the initial weights.
         Returns the folder's path and the signal's number (None when the run is complete). Raises UserError when a loss
         is not finite.
         """
         p = self.parameters
-        if start and start.step >= p.total_step:
-            raise UserError(f"--total_step {p.total_step} is reached: {source} has {start.step} steps; give more")
+        if start:
+            if start.step > p.total_step or (start.step == p.total_step and not p.resume):
+                raise UserError(f"--total_step {p.total_step} is reached: {source} has {start.step} steps; give more")
+            self.load(start.step, start.parts, source)
+            print(f"goes on from {source}, step {start.step}", flush=True)
         with RunFolder(p) as run, runtime.stop_signals() as stop:
-            if newest := checkpoint.newest(run.weights):
-                start, source = checkpoint.load(newest), newest
-            if start:
-                self.load(start.step, start.parts, source)
             run.begin(self.step, image_set)
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
             done = self.step >= p.total_step
@@ -100,7 +98,10 @@ class Trainer:
                 if self.step % p.sample_step == 0 or self.step >= p.total_step:
                     run.write_samples(self.step, self.sample_grid())
                 if self.step % p.model_save_step == 0 or done:
+                    _read(self.step, metrics)  # weights after a loss that is not finite are not worth keeping
                     run.save(self.step, self.state())
+            if not stop.signal:
+                run.write_animation()
             return run.path, stop.signal
 
     def train_step(self, data):
@@ -198,9 +199,12 @@ class Trainer:
             ("g_optimizer", self.g_optimizer, self.G),
             ("d_optimizer", self.d_optimizer, self.D),
         ):
+            if not parts.get(part):
+                continue
             weights = dict(network.named_parameters())
+            checkpoint.compare(_slot_shapes(weights), parts[part], source)
             slots = {}
-            for name, array in parts.get(part, {}).items():
+            for name, array in parts[part].items():
                 weight, _, slot = name.rpartition("/")
                 slots[f"{weights[weight].name}_{slot}"] = array
             optimizer.set_state_dict(slots)
@@ -287,6 +291,15 @@ def _slots(optimizer, network):
         for key in state
         if key.startswith(weight.name + "_")
     }
+
+
+def _slot_shapes(weights):
+    """What Adam keeps of each weight: two moments, and the powers of its betas."""
+    shapes = {}
+    for name, weight in weights.items():
+        shapes |= {f"{name}/{moment}_0": list(weight.shape) for moment in ("moment1", "moment2")}
+        shapes |= {f"{name}/{power}_pow_acc_0": [1] for power in ("beta1", "beta2")}
+    return shapes
 
 
 class _Means(dict):
