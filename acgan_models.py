@@ -70,12 +70,12 @@ STACKS = {
 
 def build_generator(parameters):
     """The ACGAN generator that `parameters` describe, with its initial weights."""
-    return initialize(make_generator(parameters), parameters.manual_seed, "G", _dcgan)
+    return initialize(make_generator(parameters), parameters.manual_seed, "G", _rule(parameters))
 
 
 def build_discriminator(parameters):
     """The ACGAN discriminator that `parameters` describe, with its initial weights."""
-    return initialize(make_discriminator(parameters), parameters.manual_seed, "D", _dcgan)
+    return initialize(make_discriminator(parameters), parameters.manual_seed, "D", _rule(parameters))
 
 
 def make_generator(parameters):
@@ -125,22 +125,32 @@ def final_size(image_size, stages):
     return size
 
 
+def _rule(parameters):
+    return _normal if parameters.model == "acgan-mnist" else _dcgan
+
+
 def _dcgan(layer, draw):
     """The replications' initialisation: DCGAN's for convolutions and batch norms, PyTorch's own for the rest.
 
     Convolutions N(0, 0.02), batch norm scales N(1, 0.02) (Radford et al., ICLR 2016), embeddings N(0, 1), weights and
     biases of linear layers uniform in ±1/sqrt(in).
     """
-    if isinstance(layer, (nn.Conv2D, nn.Conv2DTranspose)):
-        set_values(layer.weight, 0.02 * draw("weight").standard_normal(layer.weight.shape))
-    elif isinstance(layer, BatchNorm):
-        set_values(layer.weight, 1 + 0.02 * draw("weight").standard_normal(layer.weight.shape))
-    elif isinstance(layer, nn.Embedding):
+    if isinstance(layer, nn.Embedding):
         set_values(layer.weight, draw("weight").standard_normal(layer.weight.shape))
     elif isinstance(layer, nn.Linear):
         bound = 1 / math.sqrt(layer.weight.shape[0])
         set_values(layer.weight, draw("weight").uniform(-bound, bound, layer.weight.shape))
         set_values(layer.bias, draw("bias").uniform(-bound, bound, layer.bias.shape))
+    else:
+        _normal(layer, draw)
+
+
+def _normal(layer, draw):
+    """The step-by-step tutorial's initialisation: every weight N(0, 0.02), batch norm scales N(1, 0.02), biases 0."""
+    if isinstance(layer, BatchNorm):
+        set_values(layer.weight, 1 + 0.02 * draw("weight").standard_normal(layer.weight.shape))
+    elif isinstance(layer, (nn.Conv2D, nn.Conv2DTranspose, nn.Embedding, nn.Linear)):
+        set_values(layer.weight, 0.02 * draw("weight").standard_normal(layer.weight.shape))
 
 
 class Heads(nn.Layer):

@@ -96,3 +96,15 @@ def test_a_class_is_conditioned_on(make_parameters):
 def test_noise_without_room_beside_the_class_is_refused(make_parameters):
     with pytest.raises(UserError, match="--z_dim 10 has no room"):
         acgan_models.build_generator(make_parameters("acgan-cifar10", z_dim=10, num_classes=10))
+
+
+def test_the_tutorials_weights_start_small(make_parameters):
+    """An embedding of N(0, 1), which Adam hardly moves, would keep the classes from being told apart for long."""
+    for network in build(make_parameters("acgan-mnist", g_conv_dim=64, d_conv_dim=64)):
+        for name, weight in network.named_parameters():
+            values = weight.numpy()
+            if name.endswith("bias"):
+                assert (values == 0).all()
+            else:
+                np.testing.assert_allclose(values.std(), 0.02, rtol=0.25)
+                np.testing.assert_allclose(values.mean(), 1 if "norm" in name else 0, atol=0.01)
