@@ -149,7 +149,7 @@ def load_given(given, wanted=PARTS):
 
 
 def load_newest(parameters, start, source):
-    """(checkpoint, its path) that the resumed run of `parameters` goes on from: its newest, or else what it started from.
+    """(checkpoint, its path) that the resumed run of `parameters` goes on from: its newest, or what it started from.
 
     `start` and `source` are those of a run that is new after all; (None, None) where there is nothing to start from.
     """
