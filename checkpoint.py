@@ -36,6 +36,11 @@ class Checkpoint(NamedTuple):
     parts: dict
 
 
+def models_of(parameters):
+    """The module with the networks that `parameters` describe."""
+    return sagan_models if parameters.model == "sagan" else acgan_models
+
+
 def save(path, step, parameters, parts):
     """Write a checkpoint atomically: `parameters` a plain dictionary, `parts` NumPy arrays by part and name."""
     tensors = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
@@ -105,7 +110,7 @@ def _check_sizes(loaded, path):
         raise UserError(
             f"{path} cannot be read as a checkpoint: it has no weights, or does not say of how many classes"
         )
-    models = sagan_models if p.model == "sagan" else acgan_models
+    models = models_of(p)
     with paddle.LazyGuard():
         shapes = {"G": _shapes(models.make_generator(p)), "D": _shapes(models.make_discriminator(p))}
     shapes["G_ema"] = shapes["G"]

@@ -51,6 +51,10 @@ class ImageSet:
     def __len__(self):
         return len(self.labels)
 
+    def stacked(self):
+        """All images, uint8 [N, C, H, W]."""
+        return np.stack([self[index][0] for index in range(len(self))])
+
 
 class ArraySet(ImageSet):
     """Images held in memory at the size they were published in, and resized as they are asked for.

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import acgan_models
 import checkpoint
-import sagan_models
 import sampler
 from dataset import load_dataset
 from metrics.classifier import train_classifier
@@ -33,7 +31,7 @@ class Tester:
         part = "G_ema" if "G_ema" in loaded.parts else "G"
         if part not in loaded.parts:
             raise UserError(f"{source} holds no generator")
-        self.G = (sagan_models if p.model == "sagan" else acgan_models).make_generator(p)
+        self.G = checkpoint.models_of(p).make_generator(p)
         checkpoint.load_network(self.G, loaded.parts[part], source)
         self.G.eval()
         self.folder = Path(p.test_path) if p.test_path else checkpoint.run_of(source) / f"test-{Path(source).stem}"
@@ -100,10 +98,10 @@ class ClassReader:
             self.kept_labels.append(labels)
 
     def report(self):
-        held_out = _stacked(self.held_out)
+        held_out = self.held_out.stacked()
         right = int((self.classifier.read(held_out) == self.held_out.labels).sum())
         generated = class_distance(np.concatenate(self.kept), np.concatenate(self.kept_labels), PER_CLASS)
-        real = class_distance(_stacked(self.real), self.real.labels, PER_CLASS)
+        real = class_distance(self.real.stacked(), self.real.labels, PER_CLASS)
         ratio = generated["class_distance"] / real["class_distance"]
         yield f"read as the class asked for: {self.right / self.count:.2%} of {self.count} generated images"
         yield f"read as their own class:     {right / len(held_out):.2%} of {len(held_out)} held-out real images"
@@ -153,7 +151,3 @@ def npz_writer(parameters):
             yield writer
         with archive.open("arr_1.npy", "w") as member:
             np.lib.format.write_array(member, np.concatenate(writer.labels))
-
-
-def _stacked(image_set):
-    return np.stack([image_set[index][0] for index in range(len(image_set))])

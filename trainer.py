@@ -8,11 +8,9 @@ from typing import NamedTuple
 
 import paddle
 
-import acgan_models
 import checkpoint
 import losses
 import runtime
-import sagan_models
 import sampler
 from dataset import batches, batches_per_epoch
 from layers import batch_statistics
@@ -61,7 +59,7 @@ class Trainer:
 
     def __init__(self, parameters, networks=None):
         p = self.parameters = parameters
-        models = sagan_models if p.model == "sagan" else acgan_models
+        models = checkpoint.models_of(p)
         self.G, self.D = networks or (models.build_generator(p), models.build_discriminator(p))
         self.G_ema = copy.deepcopy(self.G) if p.ema_decay else None
         self.g_optimizer = self._adam(p.g_lr, self.G)

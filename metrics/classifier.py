@@ -41,7 +41,7 @@ class Classifier(nn.Layer):
 
 def train_classifier(image_set, seed):
     """A `Classifier` trained on `image_set`, each image shifted by up to a sixteenth of its size at random."""
-    images = np.stack([image_set[index][0] for index in range(len(image_set))])
+    images = image_set.stacked()
     channels, size, _ = image_set.image_shape
     paddle.seed(int(runtime.generator(seed, "classifier").integers(2**31)))
     classifier = Classifier(channels, size, image_set.num_classes)

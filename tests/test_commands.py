@@ -143,7 +143,8 @@ def test_a_sample_does_not_depend_on_the_batch(trained):
         assert (np.concatenate(parts) == whole).all()
 
 
-def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_and_resume_goes_on(tmp_path, stop):
     command = [*SMALL, "--name", "mine", "--log_step", "1", "--model_save_step", "1000"]
     process = start(tmp_path, ROOT / "train.py", *command, "--total_step", "100000")
     run_folder = tmp_path / "sagan_models" / "mine"
@@ -151,9 +152,9 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
     while not ((run_folder / "log.txt").exists() and "step 3 " in (run_folder / "log.txt").read_text()):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + stop
     assert "Traceback" not in err
     step = int(re.search(r"stopped at step (\d+)", err)[1])
     assert step >= 3

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 import acgan_models
-import sagan_models
+from checkpoint import models_of
 from utils import UserError
 
 SIZES = [("sagan", size) for size in (32, 64, 128)] + [
@@ -20,7 +20,7 @@ SIZES = [("sagan", size) for size in (32, 64, 128)] + [
 
 
 def build(parameters):
-    models = sagan_models if parameters.model == "sagan" else acgan_models
+    models = models_of(parameters)
     return models.build_generator(parameters), models.build_discriminator(parameters)
 
 
