@@ -97,18 +97,18 @@ class RunFolder:
         for name, value in metrics.items():
             self._writer.add_scalar(TAGS[name], value, step)
 
-    def write_samples(self, step, grid):
-        """Write a grid of generated images, uint8 [H, W, C], as PNG and to VisualDL."""
+    def write_samples(self, step, draw):
+        """Write the picture that `draw()` gives, uint8 [H, W, C], as PNG and to VisualDL."""
         if self.writes:
+            grid = draw()
             save_image(self.images / f"step-{step:08d}.png", grid)
             self._writer.add_image("samples/generated", _rgb(grid), step)
 
-    def save(self, step, parts):
-        """Write a checkpoint of `parts`, NumPy arrays by part and name."""
+    def save(self, step, state):
+        """Write a checkpoint of what `state()` gives, NumPy arrays by part and name."""
         if self.writes:
-            checkpoint.save(
-                self.weights / f"step-{step:08d}.safetensors", step, dataclasses.asdict(self.parameters), parts
-            )
+            path = self.weights / f"step-{step:08d}.safetensors"
+            checkpoint.save(path, step, dataclasses.asdict(self.parameters), state())
 
     def _write_line(self, line):
         with open(self.path / "log.txt", "a") as file:

@@ -94,10 +94,10 @@ class Trainer:
                 if self.step % p.log_step == 0:
                     run.log(self.step, _read(self.step, metrics))
                 if self.step % p.sample_step == 0 or self.step >= p.total_step:
-                    run.write_samples(self.step, self.sample_grid())
+                    run.write_samples(self.step, self.sample_grid)
                 if self.step % p.model_save_step == 0 or done:
                     _read(self.step, metrics)  # weights after a loss that is not finite are not worth keeping
-                    run.save(self.step, self.state())
+                    run.save(self.step, self.state)
             if not stop.signal:
                 run.write_animation()
             return run.path, stop.signal
