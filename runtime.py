@@ -27,6 +27,7 @@ def _set_environment():
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
     os.environ.setdefault("GLOG_minloglevel", "2")  # paddle's C++ warnings; errors still show
     warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", message="You are using GPU version Paddle")  # where there is none: the CPU serves
 
 
 def _physical_cores(cpuinfo):

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,9 +67,12 @@ def test_training_writes_its_folder(trained):
     assert Image.open(path / "samples" / "step-00000006.png").size == (182, 182)  # 10 x 10 digits of 16, 2 between
 
 
-def test_visualdl_serves_the_run(trained):
-    """`visualdl --logdir sagan_models`, asked as its page asks it."""
-    path, _ = trained
+def test_visualdl_serves_the_run_across_sessions(trained, tmp_path):
+    """`visualdl --logdir sagan_models`, asked as its page asks it, of a run that was resumed."""
+    path = tmp_path / "sagan_models" / "acgan-digits-1"
+    shutil.copytree(trained[0], path)
+    code, _, err = run(tmp_path, ROOT / "train.py", "--resume", path, "--total_step", 8)
+    assert code == 0, err
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = ["-m", "visualdl.server.app", "--logdir", path.parent, "--port", port, "--host", "127.0.0.1"]
@@ -184,6 +189,53 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, command, says):
     assert says in err
     assert len(err.strip().splitlines()) == 1 and "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--test_path", "file", "file"),
+        ("--samples_dir", "file", "file"),
+        ("--samples_dir", "full", "--samples_dir full is not empty"),
+        ("--samples_npz", "file", "--samples_npz file exists already"),
+        ("--samples_npz", "nowhere/samples.npz", "nowhere"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_sentence(trained, tmp_path, option, value, says):
+    path, _ = trained
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    code, _, err = run(tmp_path, ROOT / "test.py", "--pretrained_model", path, "--num_samples", 2, option, value)
+    assert code == 2 and len(err.strip().splitlines()) == 1 and says in err
+    assert (tmp_path / "file").read_text() == (tmp_path / "full" / "file").read_text() == "mine"
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(trained, tmp_path):
+    """A limit on a file's size, which ends a write as a full disk does, while the checkpoint of step 8 is written."""
+    path, _ = trained
+    shutil.copytree(path, tmp_path / "run")
+    train = shlex.join([sys.executable, str(ROOT / "train.py"), "--resume", "run", "--total_step", "8"])
+    done = subprocess.run(
+        ["bash", "-c", f"trap '' XFSZ; ulimit -f 100; {train}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert checkpoint.load(checkpoint.find(tmp_path / "run")).step == 6
+    assert not [file for file in (tmp_path / "run").rglob("*") if file.name.startswith(".")]
+
+
+def test_ctrl_c_while_samples_are_written_leaves_no_file(trained, tmp_path):
+    path, _ = trained
+    command = ["--pretrained_model", path, "--num_samples", 10**6, "--batch_size_test", 100, "--test_path", "t"]
+    process = start(tmp_path, ROOT / "test.py", *command, "--samples_npz", "samples.npz")
+    deadline = time.monotonic() + 120
+    while not any(file.stat().st_size > 10**5 for file in tmp_path.glob(".samples*")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert [file.name for file in tmp_path.iterdir()] == ["t"]
 
 
 def test_a_run_is_not_written_over(trained):

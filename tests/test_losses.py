@@ -61,9 +61,15 @@ def test_penalty_of_a_linear_critic_is_known():
     np.testing.assert_allclose(float(penalty), (np.linalg.norm(w) - 1) ** 2, rtol=1e-12)
 
 
-def test_penalty_gradient_through_attention(make_parameters):
-    """The penalty's derivative by D's weights, attention included, against central differences in float64."""
+@pytest.fixture
+def double():
     paddle.set_default_dtype("float64")
+    yield
+    paddle.set_default_dtype("float32")
+
+
+def test_penalty_gradient_through_attention(make_parameters, double):
+    """The penalty's derivative by D's weights, attention included, against central differences in float64."""
     p = make_parameters("sagan", imsize=32, attention_size=16, adv_loss="wgan_gp", d_conv_dim=8)
     D = sagan_models.build_discriminator(p)
     D.eval()  # the power iteration stands still, so that the penalty is a function of the weights alone
@@ -86,4 +92,3 @@ def test_penalty_gradient_through_attention(make_parameters):
         weight.set_value(value)
         slope = (ends[0] - ends[1]) / 2e-5
         np.testing.assert_allclose(slope, (weight.grad.numpy() * direction).sum(), rtol=1e-5)
-    paddle.set_default_dtype("float32")

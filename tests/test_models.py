@@ -55,7 +55,8 @@ def test_gradients_reach_every_parameter(make_parameters, model, size):
     loss = logits.square().sum() if class_logits is None else logits.square().sum() + class_logits.square().sum()
     loss.backward()
     for network in (G, D):
-        still = [n for n, w in network.named_parameters() if w.grad is None or not np.abs(w.grad.numpy()).max() > 0]
+        assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
+        still = [name for name, weight in network.named_parameters() if not np.abs(weight.grad.numpy()).max() > 0]
         # A bias before a batch norm shifts what the norm takes away; its gradient is 0 but for rounding.
         assert [name for name in still if not name.endswith("bias")] == []
 
