@@ -62,6 +62,20 @@ class FeatureStatistics:
         self.mean += shift * (count / total)
         self.count = total
 
+    def state(self):
+        """The state as a dict of arrays, to be saved or sent; `from_state` is the way back."""
+        return {"count": np.array(self.count), "mean": self.mean, "scatter": self.scatter}
+
+    @classmethod
+    def from_state(cls, state):
+        """Statistics that go on from what `state()` returned. Raises UserError where the arrays do not fit."""
+        count, mean, scatter = (np.array(state[name]) for name in ("count", "mean", "scatter"))
+        if count.shape != () or mean.ndim != 1 or scatter.shape != 2 * mean.shape:
+            raise UserError(f"saved statistics do not fit: mean {list(mean.shape)} and scatter {list(scatter.shape)}")
+        statistics = cls(0)
+        statistics.count, statistics.mean, statistics.scatter = int(count), mean, scatter
+        return statistics
+
     def gaussian(self):
         """The Gaussian of the features seen so far, with numpy.cov's ddof=1. Raises UserError for fewer than two."""
         if self.count < 2:

@@ -1,9 +1,89 @@
 """Inception Score (Salimans et al., *Improved Techniques for Training GANs*, NeurIPS 2016, section 4)."""
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, xlogy
 
 from utils import UserError
+
+
+class ScoreSums:
+    """What the Inception Score needs of samples that arrive in any order, in memory that does not grow with them.
+
+    Of each part: `counts` (int64 [splits]), `probabilities` (float64 [splits, classes], the sum of p(y|x)) and
+    `negentropies` (float64 [splits], the sum of p(y|x) log p(y|x) over samples and classes). They are the whole state
+    and plain sums, so any split of the same samples over batches and processes gives the same score to rounding.
+    """
+
+    def __init__(self, classes, splits=10):
+        self.counts = np.zeros(splits, dtype=np.int64)
+        self.probabilities = np.zeros((splits, classes))
+        self.negentropies = np.zeros(splits)
+
+    def update(self, logits, parts):
+        """Add samples of logits float [N, classes], each in the part that int [N] `parts` gives, as `part_of` does.
+
+        Raises UserError for another number of classes or a NaN.
+        """
+        logits = np.asarray(logits, dtype=np.float64)
+        if logits.ndim != 2 or logits.shape[1] != self.probabilities.shape[1]:
+            raise UserError(
+                f"the Inception Score needs logits [N, {self.probabilities.shape[1]}], not {list(logits.shape)}"
+            )
+        if not np.isfinite(logits).all():
+            raise UserError("the logits hold a NaN or an infinity, so they have no Inception Score")
+        log_conditional = log_softmax(logits, axis=1)
+        conditional = np.exp(log_conditional)
+        np.add.at(self.counts, parts, 1)
+        np.add.at(self.probabilities, parts, conditional)
+        np.add.at(self.negentropies, parts, np.sum(conditional * log_conditional, axis=1))
+
+    def merge(self, other):
+        """Add what another ScoreSums of the same classes and splits has seen, in another process say."""
+        if other.probabilities.shape != self.probabilities.shape:
+            raise UserError(
+                f"Inception Scores over {list(other.probabilities.shape)} and {list(self.probabilities.shape)} parts "
+                "and classes cannot be merged"
+            )
+        self.counts += other.counts
+        self.probabilities += other.probabilities
+        self.negentropies += other.negentropies
+
+    def state(self):
+        """The state as a dict of arrays, to be saved or sent; `from_state` is the way back."""
+        return {"counts": self.counts, "probabilities": self.probabilities, "negentropies": self.negentropies}
+
+    @classmethod
+    def from_state(cls, state):
+        """A ScoreSums that goes on from what `state()` returned. Raises UserError where the arrays do not fit."""
+        sums = cls(*np.shape(state["probabilities"])[::-1])
+        for name, own in sums.state().items():
+            if np.shape(state[name]) != own.shape:
+                raise UserError(
+                    f"saved sums of the Inception Score do not fit: {name} is {list(np.shape(state[name]))}"
+                )
+            own[:] = state[name]
+        return sums
+
+    def result(self):
+        """The score as `inception_score` returns it. Raises UserError where a part has no sample."""
+        if not self.counts.all():
+            raise UserError(
+                f"the Inception Score over {len(self.counts)} parts needs at least one sample a part, "
+                f"not {self.counts.sum()} in all"
+            )
+        marginal = self.probabilities / self.counts[:, None]
+        # The mean divergence is the marginal's entropy less the mean of the conditionals'.
+        divergences = self.negentropies / self.counts - xlogy(marginal, marginal).sum(axis=1)
+        scores = np.exp(divergences)
+        return {"inception_score": float(scores.mean()), "inception_score_std": float(scores.std())}
+
+
+def part_of(indices, count, splits):
+    """Which of `splits` contiguous parts of `count` samples each sample index int [N] lies in: int64 [N].
+
+    Part k begins at sample k·count // splits, so the parts differ in size by one at most.
+    """
+    return ((np.asarray(indices, dtype=np.int64) + 1) * splits - 1) // count
 
 
 def inception_score(logits, splits=10):
@@ -14,7 +94,7 @@ def inception_score(logits, splits=10):
 
     Args:
         logits: float [N, classes], of the classifier before its softmax; computed in float64.
-        splits: int, number of parts.
+        splits: int, at least 1, number of parts.
 
     Returns:
         {"inception_score": float, "inception_score_std": float}.
@@ -25,16 +105,6 @@ def inception_score(logits, splits=10):
     logits = np.asarray(logits)
     if logits.ndim != 2:
         raise UserError(f"the Inception Score needs logits [N, classes], not {list(logits.shape)}")
-    count = len(logits)
-    if not 1 <= splits <= count:
-        raise UserError(f"the Inception Score over {splits} parts needs at least one sample a part, not {count} in all")
-    if not np.isfinite(logits).all():
-        raise UserError("the logits hold a NaN or an infinity, so they have no Inception Score")
-    scores = []
-    for part in range(splits):
-        chunk = logits[part * count // splits : (part + 1) * count // splits]
-        log_conditional = log_softmax(chunk.astype(np.float64), axis=1)
-        log_marginal = logsumexp(log_conditional, axis=0) - np.log(len(chunk))
-        divergence = np.sum(np.exp(log_conditional) * (log_conditional - log_marginal), axis=1)
-        scores.append(np.exp(divergence.mean()))
-    return {"inception_score": float(np.mean(scores)), "inception_score_std": float(np.std(scores))}
+    sums = ScoreSums(logits.shape[1], splits)
+    sums.update(logits, part_of(np.arange(len(logits)), len(logits), splits))
+    return sums.result()

@@ -125,6 +125,19 @@ def test_merged_statistics_give_the_same_fid(processes):
     assert fid(reference, merged.gaussian())["fid"] == pytest.approx(once, rel=1e-9)
 
 
+def test_saved_statistics_go_on(tmp_path):
+    features = correlated(300, 20, 11)
+    first = statistics_of(features[:100])
+    np.savez(tmp_path / "state.npz", **first.state())
+    with np.load(tmp_path / "state.npz") as state:
+        resumed = FeatureStatistics.from_state(state)
+    resumed.update(features[100:])
+    np.testing.assert_allclose(resumed.gaussian().covariance, np.cov(features, rowvar=False), rtol=0, atol=1e-14)
+    assert (first.count, resumed.count) == (100, 300)
+    with pytest.raises(UserError, match=r"mean \[20\] and scatter \[20, 19\]"):
+        FeatureStatistics.from_state({**first.state(), "scatter": first.scatter[:, 1:]})
+
+
 def test_merging_an_empty_accumulator_changes_nothing():
     statistics = statistics_of(correlated(20, 5, 8))
     before = statistics.gaussian()
