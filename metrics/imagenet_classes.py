@@ -1,0 +1,31 @@
+"""Which of Inception's 1008 logits stands for which class of ImageNet.
+
+The graph of 2015 numbers the classes as the challenge's development kit does (ILSVRC2012_ID, 1 to 1000; TensorFlow's
+imagenet_2012_challenge_label_map_proto.pbtxt), not in the order of their WordNet ids. Logits 0 and 1001 to 1007 stand
+for nothing.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from utils import UserError
+
+# The WordNet ids in the order of those numbers, from 1.
+WORDNET_IDS = tuple(Path(__file__).with_suffix(".txt").read_text().split())
+
+
+def inception_classes(class_names):
+    """The index of the logit of each class: int64 [num_classes].
+
+    `class_names` are WordNet ids ("n01440764"), as ImageNet's folders are called. Raises UserError, which names the
+    first that is none of ImageNet's.
+    """
+    logits = {name: logit for logit, name in enumerate(WORDNET_IDS, start=1)}
+    for name in class_names:
+        if name not in logits:
+            raise UserError(
+                f"Inception does not know the class {name!r}, only ImageNet's 1000, whose folders are named by WordNet "
+                "id (n01440764 for one)"
+            )
+    return np.array([logits[name] for name in class_names], dtype=np.int64)
