@@ -16,12 +16,14 @@ CHUNK = 4
 
 
 def ms_ssim(a, b, data_range=255.0):
-    """MS-SSIM of each pair (a[i], b[i]), computed in float64 per channel, then averaged over channels.
+    """MS-SSIM of each pair (a[i], b[i]), computed in float64.
 
     Contrast and, at the coarsest scale, similarity below 0 count as 0. From 176 pixels on it is the usual one (the
-    package pytorch-msssim 1.0.0). Below, where a scale is smaller than the 11×11 window, the window shrinks to the
-    image and its sigma in proportion, and an odd side is halved with its last row repeated, as in TensorFlow's
-    msssim.py that the ACGAN paper's diversity at 128 pixels was measured with (Odena et al., ICML 2017, section 4.2).
+    package pytorch-msssim 1.0.0): of each channel, then averaged over channels. Below, where a scale is smaller than
+    the 11×11 window, it is that of TensorFlow's msssim.py, which the ACGAN paper's diversity at 128 pixels was measured
+    with (Odena et al., ICML 2017, section 4.2): contrast and similarity are averaged over channels before the scales
+    are multiplied, the window shrinks to the image and its sigma in proportion, and an odd side is halved with its
+    last row repeated.
 
     Args:
         a, b: [N, C, H, W], uint8 or float; at least 16 pixels a side.
@@ -50,9 +52,11 @@ def ms_ssim(a, b, data_range=255.0):
 def _chunk_ms_ssim(a, b, data_range):
     a, b = a.astype(np.float64), b.astype(np.float64)
     as_usual = min(a.shape[2:]) >= USUAL_SIDE
-    product = np.ones(a.shape[:2])
+    product = 1.0
     for scale, weight in enumerate(WEIGHTS):
         similarity, contrast = _ssim(a, b, data_range)
+        if not as_usual:
+            similarity, contrast = (part.mean(axis=1, keepdims=True) for part in (similarity, contrast))
         is_last = scale == len(WEIGHTS) - 1
         product *= np.maximum(similarity if is_last else contrast, 0) ** weight
         if not is_last:
