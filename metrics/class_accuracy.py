@@ -1,0 +1,51 @@
+"""How well a classifier reads the class asked for, at falling resolution: the discriminability of Odena et al.,
+*Conditional Image Synthesis with Auxiliary Classifier GANs* (ICML 2017, section 4.1)."""
+
+import numpy as np
+from PIL import Image
+
+from utils import UserError
+
+# The paper's, of images of 128 pixels.
+RESOLUTIONS = (8, 16, 32, 64)
+
+
+def at_resolution(images, resolution):
+    """Images uint8 [N, C, S, S] with no more detail than `resolution` × `resolution` pixels hold, still of size S.
+
+    The paper says only that resolution is "artificially decreased by bilinear interpolation". Here a pixel of the small
+    image is the mean of its surroundings under a triangle as wide as the factor (Pillow's bilinear resize), and the
+    small image is then interpolated bilinearly. TensorFlow 1's resize_bilinear, which the authors probably used, takes
+    every k-th pixel where the factor is k: that adds aliasing to what it takes away, and would credit the generator's
+    resolution with accuracy that only the aliasing cost. So accuracies below full size are, if anything, higher here.
+
+    Raises UserError for a resolution above S or below 1.
+    """
+    size = images.shape[-1]
+    if not 1 <= resolution <= size:
+        raise UserError(f"images of {size} pixels a side have no resolution of {resolution}: give 1 to {size}")
+    planes = (Image.fromarray(plane) for plane in images.reshape(-1, *images.shape[2:]))
+    bilinear, small = Image.Resampling.BILINEAR, (resolution, resolution)
+    resized = [np.asarray(plane.resize(small, bilinear).resize((size, size), bilinear)) for plane in planes]
+    return np.stack(resized).reshape(images.shape)
+
+
+def class_is_read(logits, labels, indices):
+    """Whether the largest logit is the class asked for: bool [N].
+
+    Args:
+        logits: float [N, K] of a classifier.
+        labels: int [N], the classes asked for, 0 to num_classes - 1.
+        indices: int [num_classes], the logit that stands for each class: `inception_classes` for Inception. All K
+            logits take part, so a wrong class outside the data set's counts as wrong.
+
+    Raises UserError for a NaN.
+    """
+    if not np.isfinite(logits).all():
+        raise UserError("the logits hold a NaN or an infinity, so they name no class")
+    return np.argmax(logits, axis=1) == np.asarray(indices)[labels]
+
+
+def class_accuracy(logits, labels, indices):
+    """The share of samples that `class_is_read` finds right: {"class_accuracy": float}."""
+    return {"class_accuracy": float(class_is_read(logits, labels, indices).mean())}
