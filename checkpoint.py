@@ -1,11 +1,14 @@
 """Save, load, resume. A checkpoint is one safetensors file: tensors and plain values, nothing that can run.
 
-Tensors are named PART/NAME, where PART is one of PARTS; the header's metadata hold the format, the step and the
-parameters.
+Tensors are named PART/NAME, where PART is one of PARTS; the header's metadata hold the format, the step, the
+parameters, notes and a checksum of each part.
 """
 
 import json
+import math
 import sys
+import zlib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,11 +32,12 @@ PARTS = ("G", "D", "G_ema", "g_optimizer", "d_optimizer")
 
 
 class Checkpoint(NamedTuple):
-    """What a file held: the steps done, the parameters as a plain dictionary, NumPy arrays by part and name."""
+    """What a file held: the steps done, the parameters as a plain dictionary, NumPy arrays by part and name, notes."""
 
     step: int
     parameters: dict
     parts: dict
+    notes: dict = {}  # noqa: RUF012, plain values that the run left for itself, never changed
 
 
 def models_of(parameters):
@@ -41,15 +45,33 @@ def models_of(parameters):
     return sagan_models if parameters.model == "sagan" else acgan_models
 
 
-def save(path, step, parameters, parts):
-    """Write a checkpoint atomically: `parameters` a plain dictionary, `parts` NumPy arrays by part and name."""
+def save(path, step, parameters, parts, notes=None):
+    """Write a checkpoint atomically: `parameters` a plain dictionary, `parts` NumPy arrays by part and name.
+
+    `notes`: plain values that `load` gives back.
+    """
     tensors = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-    metadata = {"format": FORMAT, "step": str(step), "parameters": json.dumps(parameters)}
+    metadata = {
+        "format": FORMAT,
+        "step": str(step),
+        "parameters": json.dumps(parameters),
+        "notes": json.dumps(notes or {}),
+    }
+    metadata["checksums"] = json.dumps({part: _checksum(metadata, arrays) for part, arrays in parts.items()})
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:
             raise UserError(f"{path} cannot be written: {short(str(error))}") from None
+
+
+def _checksum(metadata, arrays):
+    """CRC-32 of a part and of the metadata's values: safetensors itself does not look for flipped bits."""
+    total = zlib.crc32("".join(metadata.get(key, "") for key in ("step", "parameters", "notes")).encode())
+    for name, array in sorted(arrays.items()):
+        total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
+        total = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), total)
+    return total
 
 
 def load(path, wanted=PARTS):
@@ -82,6 +104,23 @@ def load(path, wanted=PARTS):
 
 
 def _load_ours(path, wanted):
+    with _open_ours(path) as (file, metadata):
+        parts = {}
+        for key in file.keys():  # noqa: SIM118, it is no dictionary
+            part, _, name = key.partition("/")
+            if part in wanted:
+                parts.setdefault(part, {})[name] = file.get_tensor(key)
+        checksums = json.loads(metadata.get("checksums", "{}"))  # earlier versions wrote none
+        for part, arrays in parts.items():
+            if part in checksums and checksums[part] != _checksum(metadata, arrays):
+                raise ValueError(f"{part} is not what was written: its checksum differs")
+        notes = json.loads(metadata.get("notes", "{}"))
+        return Checkpoint(int(metadata["step"]), json.loads(metadata["parameters"]), parts, notes)
+
+
+@contextmanager
+def _open_ours(path):
+    """Yield an open checkpoint of ours and the metadata in its header."""
     with open(path, "rb") as file:
         if int.from_bytes(file.read(8), "little") > HEADER_LIMIT:
             raise ValueError("its header is too long")
@@ -89,12 +128,16 @@ def _load_ours(path, wanted):
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
             raise UserError(f"{path} is a safetensors file but not one of this project's checkpoints")
-        parts = {}
-        for key in file.keys():  # noqa: SIM118, it is no dictionary
-            part, _, name = key.partition("/")
-            if part in wanted:
-                parts.setdefault(part, {})[name] = file.get_tensor(key)
-        return Checkpoint(int(metadata["step"]), json.loads(metadata["parameters"]), parts)
+        yield file, metadata
+
+
+def best_score(path):
+    """The score in the checkpoint `path`, of which only the header is read; -inf where there is none."""
+    try:
+        with _open_ours(path) as (_, metadata):
+            return float(json.loads(metadata["notes"])["score"])
+    except (SafetensorError, UserError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return -math.inf
 
 
 def _check_sizes(loaded, path):
@@ -102,7 +145,7 @@ def _check_sizes(loaded, path):
 
     A file may claim any size: no network is made before its weights are seen to have it.
     """
-    plain = isinstance(loaded.parameters, dict) and all(isinstance(part, dict) for part in loaded.parts.values())
+    plain = all(isinstance(part, dict) for part in (loaded.parameters, loaded.notes, *loaded.parts.values()))
     if type(loaded.step) is not int or loaded.step < 0 or not plain:
         raise UserError(f"{path} cannot be read as a checkpoint: its step, parameters or parts are not what they are")
     p = from_values(loaded.parameters, path)
@@ -167,13 +210,18 @@ def load_newest(parameters, start, source):
 
 def newest(folder):
     """The path of the newest whole checkpoint in `folder`, or None; one that cannot be read is passed over aloud."""
-    for path in sorted(Path(folder).glob("step-*.safetensors"), reverse=True):
+    for path in reversed(step_files(folder)):
         try:
-            with safe_open(path, framework="numpy"):
-                return path
-        except (SafetensorError, OSError):
-            print(f"{path} is not whole and is passed over", file=sys.stderr)
+            load(path)
+            return path
+        except UserError as error:
+            print(f"{path} is not whole and is passed over: {error}", file=sys.stderr)
     return None
+
+
+def step_files(folder):
+    """The checkpoints of steps in the folder `folder`, by step."""
+    return sorted(Path(folder).glob("step-*.safetensors"))
 
 
 def find(path):

@@ -25,7 +25,7 @@ def main():
 
     import checkpoint
 
-    step, parameters, parts = checkpoint.load(checkpoint.find(options.source), wanted=("G", "D", "G_ema"))
+    step, parameters, parts, _ = checkpoint.load(checkpoint.find(options.source), wanted=("G", "D", "G_ema"))
     if target.suffix == ".safetensors":
         checkpoint.save(target, step, parameters, parts)
     else:

@@ -146,6 +146,7 @@ class Parameters:
     sample_step: int = _output(100, "steps between pictures of samples", COUNT)
     model_save_step: int = _output(100, "steps between checkpoints", COUNT)
     save_freq: int | None = _output(None, "epochs between checkpoints, instead of --model_save_step", COUNT)
+    keep_checkpoints: int = _output(0, "newest checkpoints to keep, besides the best by score; 0: all", COUNT_OR_0)
     model_weights_dir: str = _output("weights", "folder of the checkpoints in the run's folder", PLAIN_NAME)
     sample_images_dir: str = _output("samples", "folder of the pictures in the run's folder", PLAIN_NAME)
     max_frames_per_gif: int = _output(5000, "pictures in one animation of them", COUNT)

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import errno
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,9 @@ TAGS = {
 }
 
 
+BEST = "best.safetensors"
+
+
 class RunFolder:
     """One run's folder and the records in it; on processes other than the first it writes nothing.
 
@@ -44,15 +49,21 @@ class RunFolder:
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
         self.writes = runtime.rank() == 0
-        self._writer = self._bar = None
+        self._writer = self._bar = self._writing = None
+        self._thread = ThreadPoolExecutor(1)
+        self._best_score = checkpoint.best_score(self.weights / BEST)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        if self._bar:
-            self._bar.close()
-            self._writer.close()
+        try:
+            self._wait()
+        finally:
+            self._thread.shutdown()
+            if self._bar:
+                self._bar.close()
+                self._writer.close()
 
     def begin(self, step, image_set):
         """Write the parameters and a grid of real images; open the records for steps after `step`."""
@@ -82,6 +93,8 @@ class RunFolder:
         """Move the progress bar to `step`."""
         if self.writes:
             self._bar.update(step - self._bar.n)
+            if self._writing and self._writing.done():
+                self._wait()
 
     def log(self, step, metrics):
         """Record `metrics`, floats by name, on the bar, in log.txt and in VisualDL."""
@@ -105,10 +118,49 @@ class RunFolder:
             self._writer.add_image("samples/generated", _rgb(grid), step)
 
     def save(self, step, state):
-        """Write a checkpoint of what `state()` gives, NumPy arrays by part and name."""
+        """Write a checkpoint of what `state()` gives, NumPy arrays by part and name, in a thread of its own.
+
+        It returns when they are copied. `weights/latest` then points to it, and those beyond `keep_checkpoints` go.
+        What fails, such as a full disk, is raised by the next call of `advance`, `save` or `save_best`, or at the end.
+        """
         if self.writes:
-            path = self.weights / f"step-{step:08d}.safetensors"
-            checkpoint.save(path, step, dataclasses.asdict(self.parameters), state())
+            self._wait()
+            self._writing = self._thread.submit(self._write_checkpoint, step, state())
+
+    def save_best(self, step, score, state):
+        """Write `weights/best.safetensors` of what `state()` gives, as `save` does, if no score so far was as high."""
+        if self.writes and score > self._best_score:
+            self._wait()
+            self._best_score = score
+            self._writing = self._thread.submit(self._write, self.weights / BEST, step, state(), {"score": score})
+
+    def _write(self, path, step, parts, notes):
+        checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes)
+
+    def _write_checkpoint(self, step, parts):
+        path = self.weights / f"step-{step:08d}.safetensors"
+        self._write(path, step, parts, {})
+        self._point_to(path)
+        if keep := self.parameters.keep_checkpoints:
+            files = checkpoint.step_files(self.weights)
+            for old in files[: files.index(path) + 1][:-keep]:
+                old.unlink()
+
+    def _point_to(self, path):
+        """Have the symbolic link `weights/latest` name the checkpoint `path`, which is on the disk."""
+        try:
+            with atomic_path(self.weights / "latest") as temporary:
+                temporary.unlink()
+                temporary.symlink_to(path.name)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):  # a file system without links
+                raise
+
+    def _wait(self):
+        """Wait until the checkpoint being written is on the disk; raises what went wrong with it."""
+        if self._writing:
+            writing, self._writing = self._writing, None
+            writing.result()
 
     def _write_line(self, line):
         with open(self.path / "log.txt", "a") as file:

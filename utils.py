@@ -1,8 +1,8 @@
 """Small helpers that two modules share."""
 
+import contextlib
 import os
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +13,41 @@ class UserError(Exception):
     """A user's mistake, told in one sentence: what was found and what would do. Entry points exit with code 2."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_path(path):
     """Yield a temporary path beside `path`; when the block ends well it is flushed to disk and renamed to `path`.
 
-    A killed process or a full disk leaves what stood at `path` before. The temporary name keeps the suffix, which
-    image and array writers choose their format by.
+    A killed process, a full disk or a power cut leaves what stood at `path` before. The temporary name keeps the
+    suffix, which image and array writers choose their format by.
     """
     path = Path(path)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=f".tmp{path.suffix}")
     os.close(descriptor)
     try:
         yield Path(name)
-        with open(name, "rb") as file:
-            os.fsync(file.fileno())
+        _flush(name)
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
+        with contextlib.suppress(OSError):  # not every file system flushes folders
+            _flush(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder):
+    """Remove what writers that were killed have left of `atomic_path` in `folder`, in which nobody writes now."""
+    for path in Path(folder).glob(".*-????????.tmp*"):
+        path.unlink()
+
+
+def _flush(path):
+    """Have a file's content, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask():

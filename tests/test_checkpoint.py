@@ -1,5 +1,6 @@
 """Our own checkpoints: what is written is read, what is not whole or not ours is refused in one sentence."""
 
+import contextlib
 import dataclasses
 import re
 import shutil
@@ -146,11 +147,31 @@ def test_every_truncation_is_refused(saved, tmp_path):
             checkpoint.load(cut)
 
 
+def test_a_flipped_bit_is_refused(saved, tmp_path):
+    """Wherever it is, what is read is what was written, or nothing is read."""
+    data, flipped, right = bytearray(saved.read_bytes()), tmp_path / "flipped.safetensors", checkpoint.load(saved)
+    header, read = int.from_bytes(data[:8], "little"), 0
+    for place in [*range(0, 2000, 7), *range(8 + header, len(data), 1009)]:
+        data[place] ^= 1
+        flipped.write_bytes(data)
+        data[place] ^= 1
+        with contextlib.suppress(UserError):
+            found = checkpoint.load(flipped)
+            assert found[:2] == right[:2] and found.parts.keys() == right.parts.keys()
+            for part, arrays in found.parts.items():
+                assert all((arrays[name] == array).all() for name, array in right.parts[part].items())
+            read += place < 8 + header  # such as the letters of the word "checksums"
+            assert read < 20 and place < 8 + header
+
+
 def test_the_newest_whole_checkpoint_is_found(saved, tmp_path, capsys):
     shutil.copy(saved, tmp_path / "step-00000009.safetensors")
-    (tmp_path / "step-00000010.safetensors").write_bytes(saved.read_bytes()[:-5])
+    cut, flipped = tmp_path / "step-00000010.safetensors", tmp_path / "step-00000011.safetensors"
+    cut.write_bytes(saved.read_bytes()[:-5])
+    flipped.write_bytes(saved.read_bytes()[:-5] + bytes(5))
     assert checkpoint.newest(tmp_path).name == "step-00000009.safetensors"
-    assert "step-00000010.safetensors is not whole" in capsys.readouterr().err
+    told = capsys.readouterr().err.splitlines()
+    assert [line.startswith(f"{path} is not whole") for line, path in zip(told, (flipped, cut), strict=True)] == [1, 1]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -55,9 +55,11 @@ def test_training_writes_its_folder(trained):
     path, out = trained
     assert out.splitlines()[0].startswith("recipe acgan-digits")
     assert f"python test.py --pretrained_model {path.relative_to(path.parents[1])}" in out
+    assert (path / "weights" / "latest").resolve().name == "step-00000006.safetensors"
     steps = re.findall(r"step (\d+) d_real", (path / "log.txt").read_text())
     assert steps == ["2", "4", "6"]
     assert [p.name for p in sorted((path / "weights").iterdir())] == [
+        "latest",
         "step-00000004.safetensors",
         "step-00000006.safetensors",
     ]
