@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 import acgan_models
 import published
+import runtime
 import sagan_models
 from layers import set_values
 from parameters import RUN_FILE, Parameters, count_classes, from_values, read_parameters, read_recipe
@@ -28,6 +29,7 @@ from utils import UserError, atomic_path
 
 FORMAT = "conditional GAN checkpoint 1"
 HEADER_LIMIT = 2**20  # bytes; that of the largest network here is a tenth of it
+BEST = "best.safetensors"
 PARTS = ("G", "D", "G_ema", "g_optimizer", "d_optimizer")
 
 
@@ -196,21 +198,23 @@ def load_given(given, wanted=PARTS):
     return load(path, wanted), path
 
 
-def load_newest(parameters, start, source):
-    """(checkpoint, its path) that the resumed run of `parameters` goes on from: its newest, or what it started from.
+def load_newest(folder, start, source, pretrained_model):
+    """(checkpoint, its path) that a resumed run goes on from: its newest in `folder`, or what it started from.
 
     `start` and `source` are those of a run that is new after all; (None, None) where there is nothing to start from.
     """
-    p = parameters
-    found = p.name and newest(Path(p.save_path) / p.name / p.model_weights_dir)
-    if not found and not start and p.pretrained_model:
-        found = find(p.pretrained_model)
+    found = runtime.from_first(newest, folder)
+    if not found and not start and pretrained_model:
+        found = find(pretrained_model)
     return (load(found), found) if found else (start, source)
 
 
 def newest(folder):
-    """The path of the newest whole checkpoint in `folder`, or None; one that cannot be read is passed over aloud."""
-    for path in reversed(step_files(folder)):
+    """The path of the newest whole checkpoint in `folder`, or None; one that cannot be read is passed over aloud.
+
+    The best by score is what is left when no other is whole.
+    """
+    for path in [*reversed(step_files(folder)), *Path(folder).glob(BEST)]:
         try:
             load(path)
             return path

@@ -110,6 +110,12 @@ class FolderSet(ImageSet):
                 return fit(read_image(path), self.parameters), self.labels[place]
             except UserError as error:
                 raise UserError(f"{path}: {error}") from None
+            except FileNotFoundError as error:
+                if not path.parent.exists():
+                    raise UserError(f"{path.parent} is gone: put it back, and --resume goes on") from None
+                self._leave_out(place, error)
+            except MemoryError:
+                raise UserError(f"{path} takes more memory than is left: lower --num_workers or --batch_size") from None
             except Exception as error:  # whatever Pillow trips over in a stranger's file
                 self._leave_out(place, "not an image" if isinstance(error, UnidentifiedImageError) else error)
 

@@ -38,6 +38,13 @@ OF_ONE_RUN = (
     "name", "save_path", "pretrained_model", "check_path", "test_data_path", "test_path", "samples_dir", "samples_npz",
     "device", "num_workers",
 )  # fmt: skip
+# What a run that goes on may change: neither what is trained, nor on which images in which order. The images of a step,
+# --batch_size in each process, are compared when the number of processes is known.
+CHANGEABLE = frozenset({
+    "total_step", "niter", "d_lr", "g_lr", "batch_size", "batch_size_in_gpu", "log_step", "sample_step",
+    "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path", "test_data_path",
+    "num_workers", "device", "parallel",
+})  # fmt: skip
 STEPS_OR_EPOCHS = (("total_step", "niter"), ("model_save_step", "save_freq"))
 
 
@@ -223,6 +230,7 @@ def get_parameters(argv=None, program="train", base=None):
         layer = base
     values = _merge(layer, given)
     if folder:
+        _check_changes(folder, base, values)
         values |= {"save_path": str(folder.parent), "name": folder.name}
     parameters = Parameters(**values)
     _check_fit(parameters)
@@ -321,6 +329,22 @@ def _folder_to_resume(given, values):
     newest = max(run_numbers(values["save_path"], values["recipe"]), default=0)
     folder = Path(values["save_path"], values["name"] or f"{values['recipe']}-{newest}")
     return folder if os.path.isfile(folder / RUN_FILE) else None
+
+
+def changes(before, after):
+    """{option: (old, new)} of two runs' values by field name, but for what says which folder is whose."""
+    before = asdict(Parameters()) | before
+    names = [name for name in OPTIONS if name not in ("save_path", "name", "resume")]
+    return {name: (before[name], after[name]) for name in names if before[name] != after[name]}
+
+
+def _check_changes(folder, before, after):
+    for name, (old, new) in changes(before, after).items():
+        if name not in CHANGEABLE and OPTIONS[name].metadata["group"] != "Testing":
+            raise UserError(
+                f"--{name} {new} is not what {folder} is trained with, {old}: leave it out, or start another run, "
+                f"which --pretrained_model {folder} lets begin with these weights"
+            )
 
 
 def _merge(layer, given):

@@ -3,6 +3,10 @@
 import contextlib
 import dataclasses
 import errno
+import fcntl
+import os
+import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +17,8 @@ from tqdm import tqdm
 
 import checkpoint
 import runtime
-from parameters import RUN_FILE, run_numbers
-from utils import UserError, atomic_path, image_grid, save_image
+from parameters import RUN_FILE, changes, run_numbers
+from utils import UserError, atomic_path, image_grid, remove_leftovers, save_image
 
 # VisualDL groups its charts by the tag's first part.
 TAGS = {
@@ -33,25 +37,32 @@ TAGS = {
 }
 
 
-BEST = "best.safetensors"
+LOCK_FILE, LOG, RECORDS = ".lock", "log.txt", "vdlrecords.run.log"
 
 
 class RunFolder:
     """One run's folder and the records in it; on processes other than the first it writes nothing.
 
     A new run takes `save_path/name`, or the first free `save_path/RECIPE-NUMBER`; one that exists is used only by a run
-    that resumes. Raises UserError for a folder that cannot be used.
+    that resumes, and by one at a time. Raises UserError for a folder that cannot be used.
     """
 
     def __init__(self, parameters):
         self.parameters = p = parameters
-        self.path = Path(runtime.agree(str(_open(p)) if runtime.rank() == 0 else None))
+        self.writes = runtime.rank() == 0
+        self._lock = self._writer = self._bar = self._writing = None
+        self.path = Path(runtime.from_first(self._claim))
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
-        self.writes = runtime.rank() == 0
-        self._writer = self._bar = self._writing = None
         self._thread = ThreadPoolExecutor(1)
-        self._best_score = checkpoint.best_score(self.weights / BEST)
+        self._best_score = checkpoint.best_score(self.weights / checkpoint.BEST)
+
+    def _claim(self):
+        path = _open(self.parameters)
+        self._lock = _lock(path)
+        for folder in (path, path / self.parameters.model_weights_dir, path / self.parameters.sample_images_dir):
+            remove_leftovers(folder)
+        return str(path)
 
     def __enter__(self):
         return self
@@ -64,9 +75,15 @@ class RunFolder:
             if self._bar:
                 self._bar.close()
                 self._writer.close()
+            if self._lock:
+                self._lock.close()
 
-    def begin(self, step, image_set):
-        """Write the parameters and a grid of real images; open the records for steps after `step`."""
+    def begin(self, step, image_set, start=None):
+        """Write the parameters and a grid of real images; open the records for steps after `step`.
+
+        `start`: the `checkpoint.Checkpoint` of this run that it goes on from. What the records hold beyond it is cut
+        off, since its steps are done again, and the parameters changed since then are logged.
+        """
         if not self.writes:
             return
         from visualdl import LogWriter  # slow to import
@@ -76,16 +93,25 @@ class RunFolder:
         self.images.mkdir(exist_ok=True)
         with atomic_path(self.path / RUN_FILE) as temporary:
             temporary.write_text(p.to_yaml(), encoding="utf-8")
+        for name in (LOG, RECORDS):
+            _cut(self.path / name, start.notes.get(name) if start else 0)
+        records = self.path / RECORDS
+        first = not records.exists() or not records.stat().st_size
         with contextlib.redirect_stdout(None):  # it reports a file that exists
             # One file for all sessions of a run: VisualDL shows the newest file of a folder alone.
-            self._writer = LogWriter(str(self.path), file_name="vdlrecords.run.log")
-        plain = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in dataclasses.asdict(p).items()}
-        self._writer.add_hparams({k: int(v) if isinstance(v, bool) else v for k, v in plain.items()}, ["loss/g_adv"])
+            self._writer = LogWriter(str(self.path), file_name=RECORDS)
         grid = _real_grid(image_set)
         save_image(self.images / "real.png", grid)
-        self._writer.add_image("samples/real", _rgb(grid), 0)
+        if first:
+            plain = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in dataclasses.asdict(p).items()}
+            plain = {k: int(v) if isinstance(v, bool) else v for k, v in plain.items()}
+            self._writer.add_hparams(plain, ["loss/g_adv"])
+            self._writer.add_image("samples/real", _rgb(grid), 0)
         begun = "resumed" if step else "started"
         self._write_line(f"{begun} at step {step} of {p.total_step}: {len(image_set)} images")
+        if start:
+            for name, (old, new) in changes(start.parameters, dataclasses.asdict(p)).items():
+                self._write_line(f"changed --{name} from {old} to {new}")
         self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
         self._logged = (step, time.monotonic())
 
@@ -121,29 +147,39 @@ class RunFolder:
         """Write a checkpoint of what `state()` gives, NumPy arrays by part and name, in a thread of its own.
 
         It returns when they are copied. `weights/latest` then points to it, and those beyond `keep_checkpoints` go.
-        What fails, such as a full disk, is raised by the next call of `advance`, `save` or `save_best`, or at the end.
+        What fails, such as a full disk, is raised by the next call of `advance`, `save` or `save_best`, or at the end:
+        OSError, or UserError for a value that is not finite.
         """
         if self.writes:
-            self._wait()
-            self._writing = self._thread.submit(self._write_checkpoint, step, state())
+            self._start_writing(self.weights / f"step-{step:08d}.safetensors", step, state, {})
 
     def save_best(self, step, score, state):
         """Write `weights/best.safetensors` of what `state()` gives, as `save` does, if no score so far was as high."""
         if self.writes and score > self._best_score:
-            self._wait()
+            self._start_writing(self.weights / checkpoint.BEST, step, state, {"score": score})
             self._best_score = score
-            self._writing = self._thread.submit(self._write, self.weights / BEST, step, state(), {"score": score})
+
+    def _start_writing(self, path, step, state, notes):
+        self._wait()
+        self._writer.flush()
+        notes |= {name: (self.path / name).stat().st_size for name in (LOG, RECORDS)}
+        notes["whole_batch"] = self.parameters.batch_size * runtime.world_size()
+        self._writing = self._thread.submit(self._write, path, step, state(), notes)
 
     def _write(self, path, step, parts, notes):
+        for part, arrays in parts.items():
+            for name, array in arrays.items():
+                if not np.isfinite(array).all():
+                    raise diverged(f"{part}/{name}", "not finite", step)
         checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes)
+        if path.name != checkpoint.BEST:
+            self._point_to(path)
+            self._remove_old(path)
 
-    def _write_checkpoint(self, step, parts):
-        path = self.weights / f"step-{step:08d}.safetensors"
-        self._write(path, step, parts, {})
-        self._point_to(path)
+    def _remove_old(self, newest):
         if keep := self.parameters.keep_checkpoints:
             files = checkpoint.step_files(self.weights)
-            for old in files[: files.index(path) + 1][:-keep]:
+            for old in files[: files.index(newest) + 1][:-keep]:
                 old.unlink()
 
     def _point_to(self, path):
@@ -163,7 +199,7 @@ class RunFolder:
             writing.result()
 
     def _write_line(self, line):
-        with open(self.path / "log.txt", "a") as file:
+        with open(self.path / LOG, "a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def write_animation(self):
@@ -199,6 +235,38 @@ def _open(parameters):
     except OSError as error:
         raise UserError(f"--save_path {p.save_path}: {path} cannot be made: {error.strerror}") from None
     return path
+
+
+def _lock(path):
+    """The open file that holds the lock of the run folder `path`; the kernel drops it when this process ends."""
+    file = open(path / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115, closed by who locks
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read(200).strip() or "another process"
+        file.close()
+        raise UserError(f"{path} is in use by {owner}: stop that first, or give another --name") from None
+    except OSError as error:
+        print(f"{path} cannot be locked ({error.strerror}): let no other process train in it", file=sys.stderr)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def _cut(path, size):
+    """Cut the file `path` back to `size` bytes, if it is there and longer; no number leaves it as it is."""
+    if type(size) is int and path.exists() and 0 <= size < path.stat().st_size:
+        os.truncate(path, size)
+
+
+def diverged(what, value, step):
+    """The UserError for a tensor that is not finite, `what`, after `step` steps."""
+    return UserError(
+        f"{what} is {value} at step {step}: training has diverged; --resume goes on from the last good checkpoint: "
+        f"lower --d_lr and --g_lr with it, or start again with another --manual_seed"
+    )
 
 
 def _real_grid(image_set, classes=10, columns=10):

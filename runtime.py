@@ -106,6 +106,20 @@ def agree(value):
     return values[0]
 
 
+def from_first(function, *arguments):
+    """What `function` returns on rank 0, on every process; a UserError that it raises is raised on every process."""
+    result = problem = None
+    if rank() == 0:
+        try:
+            result = function(*arguments)
+        except UserError as error:
+            problem = str(error)
+    result, problem = agree((result, problem))
+    if problem:
+        raise UserError(problem)
+    return result
+
+
 def average_gradients(network):
     """Replace each gradient of `network` by its mean over all processes; one all-reduce for all of them."""
     if world_size() == 1:

@@ -14,12 +14,9 @@ def main():
         start, source = load_given(given)
     parameters = get_parameters(base=start and start.parameters)
     runtime.start(parameters)
-    from checkpoint import load_newest
     from dataset import load_dataset
     from trainer import Trainer, resolve
 
-    if parameters.resume:
-        start, source = load_newest(parameters, start, source)
     image_set = load_dataset(parameters)
     print(f"{len(image_set)} images of {image_set.num_classes} classes: {_listed(image_set.class_names)}", flush=True)
     trainer = Trainer(resolve(parameters, image_set))

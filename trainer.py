@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import paddle
@@ -14,7 +15,7 @@ import runtime
 import sampler
 from dataset import batches, batches_per_epoch
 from layers import batch_statistics
-from run_folder import RunFolder
+from run_folder import RunFolder, diverged
 from utils import UserError
 
 
@@ -73,34 +74,57 @@ class Trainer:
     def train(self, image_set, start=None, source=None):
         """Train on `image_set` until `total_step`, or until a signal asks to stop, and write the run's folder.
 
-        It goes on from `start`, a `checkpoint.Checkpoint` read from `source`, or begins with the initial weights.
-        Returns the folder's path and the signal's number (None when the run is complete). Raises UserError when a loss
-        is not finite.
+        It goes on from `start`, a `checkpoint.Checkpoint` read from `source`, or begins with the initial weights; a run
+        that resumes goes on from its own newest. Returns the folder's path and the signal's number (None when the run
+        is complete). Raises UserError when a loss or a gradient is not finite.
         """
         p = self.parameters
-        if start:
-            if start.step > p.total_step or (start.step == p.total_step and not p.resume):
-                raise UserError(f"--total_step {p.total_step} is reached: {source} has {start.step} steps; give more")
-            self.load(start.step, start.parts, source)
-            print(f"goes on from {source}, step {start.step}", flush=True)
+        if start and not p.resume and start.step >= p.total_step:  # before a folder is made
+            raise _reached(p, start, source)
         with RunFolder(p) as run, runtime.stop_signals() as stop:
-            run.begin(self.step, image_set)
+            if p.resume:
+                start, source = checkpoint.load_newest(run.weights, start, source, p.pretrained_model)
+            own = start if start and Path(source).parent == run.weights else None
+            if own:
+                _check_whole_batch(p, own, source)
+            if start:
+                if start.step > p.total_step:
+                    raise _reached(p, start, source)
+                self.load(start.step, start.parts, source)
+                print(f"goes on from {source}, step {start.step}", flush=True)
+            run.begin(self.step, image_set, own)
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
             done = self.step >= p.total_step
             while not done:
                 metrics = self.train_step(data)
                 done = self.step >= p.total_step or stop.requested()
                 run.advance(self.step)
-                if self.step % p.log_step == 0:
-                    run.log(self.step, _read(self.step, metrics))
+                logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
+                if logs or saves:
+                    values = self._read(metrics)
+                if logs:
+                    run.log(self.step, values)
                 if self.step % p.sample_step == 0 or self.step >= p.total_step:
                     run.write_samples(self.step, self.sample_grid)
-                if self.step % p.model_save_step == 0 or done:
-                    _read(self.step, metrics)  # weights after a loss that is not finite are not worth keeping
+                if saves:
                     run.save(self.step, self.state)
             if not stop.signal:
                 run.write_animation()
             return run.path, stop.signal
+
+    def _read(self, metrics):
+        """Metrics as floats; this is where the host waits for the device. Raises UserError when one, or a gradient of
+        the last updates, is not finite: the weights after it are not worth keeping."""
+        values = {name: float(value) for name, value in metrics.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise diverged(name, value, self.step)
+        for part, network in (("D", self.D), ("G", self.G)):
+            gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+            finite = paddle.stack([paddle.isfinite(gradient).all() for gradient in gradients.values()]).numpy()
+            if not finite.all():
+                raise diverged(f"the gradient of {part}/{list(gradients)[finite.argmin()]}", "not finite", self.step)
+        return values
 
     def train_step(self, data):
         """One step on the next batches of `data`: D updates, then G updates. Returns their metrics, tensors by name."""
@@ -337,13 +361,16 @@ def _accuracy(class_logits, labels):
     return (class_logits.argmax(1) == labels).astype(class_logits.dtype).mean()
 
 
-def _read(step, metrics):
-    """Metrics as floats; this is where the host waits for the device."""
-    values = {name: float(value) for name, value in metrics.items()}
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise UserError(
-                f"{name} is {value} at step {step}: training has diverged; start again from an earlier checkpoint "
-                f"with lower --d_lr and --g_lr, or another --manual_seed"
-            )
-    return values
+def _reached(parameters, start, source):
+    return UserError(f"--total_step {parameters.total_step} is reached: {source} has {start.step} steps; give more")
+
+
+def _check_whole_batch(parameters, start, source):
+    """Refuse to go on with another number of images in a step, which would take the data in another order."""
+    processes = runtime.world_size()
+    whole, before = parameters.batch_size * processes, start.notes.get("whole_batch")
+    if before not in (None, whole):
+        raise UserError(
+            f"--batch_size {parameters.batch_size} in each of {processes} processes makes {whole} images a step, and "
+            f"{source} was trained with {before}: the two must make as many"
+        )

@@ -1,0 +1,156 @@
+"""A run that was killed and goes on ends as one that never was: weights, optimizers, log, records and pictures."""
+
+import re
+import shutil
+
+import pytest
+from commands import ROOT, SMALL, start, wait_for_step
+from visualdl.proto.record_pb2 import Record
+from visualdl.reader.record_reader import RecordReader
+
+import checkpoint
+from dataset import load_dataset
+from parameters import get_parameters
+from run_folder import RECORDS
+from trainer import Trainer, resolve
+from utils import UserError
+
+MODELS = {
+    "sagan": "--recipe sagan-imagenet --dataset fake --num_classes 5 --imsize 32 --batch_size 2 --ema_decay 0.9",
+    "acgan": "--recipe acgan-digits --batch_size 16",
+}
+STEPS = "--total_step 40 --model_save_step 17 --log_step 1 --sample_step 10 --g_conv_dim 8 --d_conv_dim 8 --device cpu"
+
+
+def train(*arguments):
+    """What train.py does with these arguments, in this process; returns the run's folder."""
+    p = get_parameters(list(arguments))
+    image_set = load_dataset(p)
+    path, signal = Trainer(resolve(p, image_set)).train(image_set)
+    assert signal is None
+    return path
+
+
+def logged(run_folder):
+    """The log's lines on steps, without what is the time's and the machine's."""
+    lines = re.findall(r"^\S+ \S+ (step .+) images_per_second \S+$", (run_folder / "log.txt").read_text(), re.MULTILINE)
+    assert len(lines) == len(set(lines)) > 0
+    return lines
+
+
+def recorded(run_folder):
+    """VisualDL's records as (tag, step, value), without what is the time's, the machine's and the session's."""
+    values = []
+    for data in RecordReader(str(run_folder / RECORDS)).get_all():
+        record = Record()
+        record.ParseFromString(data)
+        for value in record.values:
+            if value.tag not in ("meta_data_tag", "speed/images_per_second") and not value.HasField("hparam"):
+                values.append((value.tag, value.id, value.value, value.image.encoded_image_string))
+    return values
+
+
+def pictures(run_folder):
+    return {path.name: path.read_bytes() for path in (run_folder / "samples").iterdir()}
+
+
+def assert_same_run(found, expected):
+    assert logged(found) == logged(expected)
+    assert recorded(found) == recorded(expected)
+    assert pictures(found) == pictures(expected)
+    names = [sorted(path.name for path in (folder / "weights").iterdir()) for folder in (found, expected)]
+    assert names[0] == names[1]
+    for name in names[0]:
+        loaded, right = (checkpoint.load(folder / "weights" / name) for folder in (found, expected))
+        assert loaded.step == right.step and loaded.parts.keys() == right.parts.keys()
+        for part, arrays in right.parts.items():
+            for tensor, array in arrays.items():
+                assert (loaded.parts[part][tensor] == array).all(), f"{name}: {part}/{tensor}"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path, monkeypatch):
+    options = [*MODELS[model].split(), *STEPS.split()]
+    monkeypatch.chdir(tmp_path)
+    straight = train(*options, "--name", "straight")
+    killed = straight.parent / "killed"
+    process = start(tmp_path, ROOT / "train.py", *options, "--name", "killed")
+    wait_for_step(process, killed, 21)
+    process.kill()
+    process.communicate(timeout=60)
+    assert checkpoint.newest(killed / "weights").name == "step-00000017.safetensors"
+    assert "step 21 " in (killed / "log.txt").read_text()
+    train("--resume", str(killed))
+    assert_same_run(killed, tmp_path / straight)
+
+
+def test_changed_parameters_are_taken_and_logged(tmp_path, monkeypatch):
+    """Those that leave the networks and the order of the data alone, and they do what they say."""
+    monkeypatch.chdir(tmp_path)
+    steps = ["--total_step", "2", "--model_save_step", "2", "--log_step", "1"]
+    path = train(*SMALL, *steps, "--name", "mine")
+    before = checkpoint.load(checkpoint.find(path)).parts
+    # Adam moves a weight by at most about its learning rate, which is not the one that the optimizer was saved with.
+    train("--resume", str(path), "--total_step", "3", "--d_lr", "1e-12", "--keep_checkpoints", "1")
+    after = checkpoint.load(checkpoint.find(path)).parts
+    moved = {
+        part: max(abs(after[part][n] - array).max() for n, array in before[part].items() if n.endswith("weight"))
+        for part in "GD"
+    }
+    assert moved["G"] > 1e-5 and moved["D"] < 1e-9
+    text = (path / "log.txt").read_text()
+    lines = re.findall("changed .+", text)
+    assert lines == [
+        "changed --total_step from 2 to 3",
+        "changed --d_lr from 0.0005 to 1e-12",
+        "changed --keep_checkpoints from 0 to 1",
+    ]
+    assert text.index("resumed at step 2 of 3") < text.index(lines[0]) < text.index(" step 3 ")
+    assert [file.name for file in checkpoint.step_files(path / "weights")] == ["step-00000003.safetensors"]
+    train("--resume", str(path), "--total_step", "4")
+    assert checkpoint.load(checkpoint.find(path)).parameters["d_lr"] == 1e-12
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return train(*SMALL, "--total_step", "1", "--log_step", "1", "--save_path", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("model", "acgan-mlp"), ("imsize", 32), ("z_dim", 99), ("g_conv_dim", 16), ("dropout", 0.1), ("manual_seed", 1),
+        ("classes", "0,5"), ("dataset", "fake"), ("dont_shuffle", "true"), ("d_steps_per_iter", 2), ("ema_decay", 0.5),
+        ("adv_loss", "hinge"), ("model_weights_dir", "elsewhere"), ("beta1", 0.9),
+    ],
+)  # fmt: skip
+def test_parameters_that_change_what_is_trained_are_refused_by_name(trained, option, value):
+    with pytest.raises(UserError, match=f"--{option} "):
+        get_parameters(["--resume", str(trained), f"--{option}", str(value)])
+
+
+def test_another_whole_batch_is_refused(trained):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"--batch_size 32 .+ was trained with 64"):
+        train("--resume", str(trained), "--total_step", "2", "--batch_size", "32")
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_goes_on_from_the_best_when_no_other_is_whole(trained, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    (step,) = checkpoint.step_files(path / "weights")
+    shutil.copy(step, path / "weights" / "best.safetensors")
+    step.write_bytes(step.read_bytes()[:-1])
+    train("--resume", str(path), "--total_step", "2")
+    assert "resumed at step 1 of 2" in (path / "log.txt").read_text()
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(trained, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    shutil.rmtree(path / "weights")
+    train("--resume", str(path))
+    assert_same_run(path, trained)
+    assert (path / "log.txt").read_text().count("started at step 0") == 1
