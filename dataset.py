@@ -105,7 +105,7 @@ class FolderSet(ImageSet):
         for place in itertools.chain(range(first, len(self)), range(first)):
             if place in self._broken:
                 continue
-            path = self._path(place)
+            path = self.path(place)
             try:
                 return fit(read_image(path), self.parameters), self.labels[place]
             except UserError as error:
@@ -119,16 +119,17 @@ class FolderSet(ImageSet):
             except Exception as error:  # whatever Pillow trips over in a stranger's file
                 self._leave_out(place, "not an image" if isinstance(error, UnidentifiedImageError) else error)
 
-    def _path(self, place):
+    def path(self, place):
+        """The file of image `place`."""
         return Path(self.folder, self.class_names[self.labels[place]], self.files[place])
 
     def _leave_out(self, place, reason):
         with self._lock:
             if place not in self._broken:
                 self._broken.add(place)
-                print(f"{str(self._path(place))!r} is left out: {reason}", file=sys.stderr)
+                print(f"{str(self.path(place))!r} is left out: {reason}", file=sys.stderr)
             if len(self._broken) > BROKEN_SHARE * len(self):
-                paths = ", ".join(repr(str(self._path(place))) for place in sorted(self._broken)[:3])
+                paths = ", ".join(repr(str(self.path(place))) for place in sorted(self._broken)[:3])
                 raise UserError(
                     f"{len(self._broken)} of the {len(self)} files in {self.folder} cannot be read as images, such as "
                     f"{paths}: replace them or remove them"

@@ -53,6 +53,11 @@ def image_names(folder, option):
     return list(filter(_is_image, _listing(folder, option)[1]))
 
 
+def folder_names(path, option):
+    """Names of the folders in `path`, sorted; hidden ones are passed over."""
+    return _listing(path, option)[0]
+
+
 def _listing(path, option):
     """Sorted names of the folders, and of the files, in `path` that are not hidden."""
     folders, files = [], []

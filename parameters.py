@@ -35,8 +35,12 @@ SMALL_IMAGES = {  # data set: the recipe made for it
     "cifar10": "acgan-cifar10",
 }
 OF_ONE_RUN = (
-    "name", "save_path", "pretrained_model", "check_path", "test_data_path", "test_path", "samples_dir", "samples_npz",
-    "device", "num_workers",
+    "name", "save_path", "pretrained_model", "check_path", "test_data_path", "test_path", "samples", "samples_dir",
+    "samples_npz", "metrics", "reference", "inception_weights", "half_precision", "labels", "device", "num_workers",
+)  # fmt: skip
+CLASSIFIED = ("digits", "mnist", "fashion-mnist")  # which Inception has not seen: a classifier trained here reads them
+METRICS = (
+    "fid", "fid_64", "fid_192", "fid_768", "is", "kid", "prdc", "intra_fid", "floor", "accuracy", "ms_ssim", "distance",
 )  # fmt: skip
 # What a run that goes on may change: neither what is trained, nor on which images in which order. The images of a step,
 # --batch_size in each process, are compared when the number of processes is known.
@@ -59,12 +63,26 @@ def count_classes(text):
     return len(names) if all(names) and len(set(names)) == len(names) else None
 
 
+def unique(names):
+    return len(set(names)) == len(names)
+
+
 MODEL = one_of(*IMAGE_SIZES)
 DATASET = one_of(*SMALL_IMAGES, "folder", "imagenet", "fake")
 ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
 CLASSES = Rule(
     "a range such as 10,20 (10 to 19), a list of names or of 3 numbers or more, or random:HOW_MANY:SEED",
     lambda text: count_classes(text) is not None,
+)
+METRIC_LIST = Rule(
+    f"auto, none, or some of {','.join(METRICS)}, each once",
+    lambda text: text in ("auto", "none") or (set(names := text.split(",")) <= set(METRICS) and unique(names)),
+)
+LABELS = Rule(
+    "auto, uniform, or some numbers of classes such as 3,7, each once",
+    lambda text: (
+        text in ("auto", "uniform") or (re.fullmatch("[0-9]{1,5}(,[0-9]{1,5})*", text) and unique(text.split(",")))
+    ),
 )
 SIZE = Rule("a whole number from 1 to 4096", lambda n: 1 <= n <= 4096)
 MANY = Rule("a whole number from 1 to 65536", lambda n: 1 <= n <= 65536)
@@ -90,6 +108,7 @@ _training = partial(option, group="Training")
 _output = partial(option, group="Output of a run")
 _weights = partial(option, group="Weights to start from")
 _testing = partial(option, group="Testing")
+_measures = partial(option, group="Measures")
 _runtime = partial(option, group="Runtime")
 _published = partial(option, group="Accepted as published")
 HIDDEN = {"train": {"Testing"}, "test": {"Losses", "Training", "Output of a run"}}  # groups `--help` leaves out
@@ -161,9 +180,29 @@ class Parameters:
     pretrained_model: str | None = _weights(None, "checkpoint, ours or published, or run", metavar="PATH", also="netG")
     state_dict_or_model: str = _weights("state_dict", "what that file holds", STATE_DICT)
 
+    metrics: str = _measures("auto", "what to measure; auto: what fits the data", METRIC_LIST, "LIST")
+    reference: str | None = _measures(
+        None, "statistics of real images (.npz with mu, sigma), instead of --test_data_path", metavar="FILE"
+    )
+    inception_weights: str | None = _measures(
+        None, "Inception of 2015; left out: downloaded once, where it is needed", metavar="FILE"
+    )
+    half_precision: bool = _measures(False, "Inception in float16, on a GPU; the figures change a little")
+    eval_step: int = _measures(0, "train.py: steps between measurements; 0: none", COUNT_OR_0)
+    eval_samples: int = _measures(5000, "train.py: samples in such a measurement", COUNT)
+
     num_samples: int = _testing(50_000, "samples to draw", COUNT)
+    samples: str | None = _testing(
+        None, "measure these instead: .npz with arr_0, or a folder of images or of class folders", metavar="PATH"
+    )
     samples_dir: str | None = _testing(None, "write each sample there as a PNG", metavar="DIR")
     samples_npz: str | None = _testing(None, "write all there: arr_0 uint8 [N,H,W,C], arr_1 labels", metavar="FILE")
+    labels: str = _testing("auto", "classes to draw: uniform, a list; auto: as the test data have them", LABELS, "LIST")
+    use_ema: bool = _testing(True, "draw from the moving average of the weights where there is one")
+    standing_batches: int = _testing(
+        0, "batches over which to take G's batch statistics anew; 0: those of the training", COUNT_OR_0
+    )
+    truncation: float | None = _testing(None, "draw the noise anew where it is beyond this; left out: all", POSITIVE)
     batch_size_test: int = _testing(64, "samples drawn at once; they are the same at any number", MANY)
     check_path: str | None = _testing(None, "folder of G_EPOCH.pdparams (Paddle ACGAN replication)", metavar="DIR")
     which_epoch: int = _testing(499, "EPOCH in --check_path", COUNT_OR_0)
@@ -174,9 +213,19 @@ class Parameters:
     parallel: bool = _runtime(True, "no effect: python -m paddle.distributed.launch makes a run parallel")
 
     @property
+    def chosen_metrics(self):
+        """The names out of METRICS that `metrics` chooses."""
+        if self.metrics == "auto":
+            if self.dataset in CLASSIFIED:
+                return ("accuracy", "distance", "fid", "is", "floor")
+            has_real = self.test_data_path or self.reference or self.dataset == "cifar10"
+            return ("fid", "is") if has_real else ()
+        return () if self.metrics == "none" else tuple(self.metrics.split(","))
+
+    @property
     def channels(self):
         """Channels of the data set's images: 1 (gray) or 3 (RGB)."""
-        return 1 if self.dataset in ("digits", "mnist", "fashion-mnist") else 3
+        return 1 if self.dataset in CLASSIFIED else 3
 
     def to_yaml(self):
         """YAML text that `--recipe FILE` reads back; without `resume`, a command's, and `name`, one run's alone."""
@@ -287,6 +336,8 @@ def _infer_recipe(argv, given, program):
         return "sagan-imagenet" if model == "sagan" else model, f"--model {model}"
     if program == "test" and "check_path" in given:
         return "acgan-imagenet", "--check_path"
+    if program == "test" and "samples" in given and dataset not in SMALL_IMAGES:
+        return "sagan-imagenet", "--samples"
     if program == "test" and {"pretrained_model", "test_data_path"} & set(given):
         return "sagan-imagenet", "weights without parameters"
     if dataset == "imagenet" and "--dataroot" in spelled:
@@ -409,17 +460,51 @@ def _check_training(p):
     _must_exist("data_path", p.data_path)
     if not p.resume:
         _must_exist("pretrained_model", p.pretrained_model)
+    if p.eval_step:
+        _check_measures(p)
+        if not p.chosen_metrics:
+            raise UserError("--eval_step has nothing to measure: give --test_data_path, --reference or --metrics")
 
 
 def _check_testing(p):
-    if bool(p.pretrained_model) == bool(p.check_path):
+    if sum(map(bool, (p.pretrained_model, p.check_path, p.samples))) != 1:
         raise UserError(
-            "give the weights to test: either --pretrained_model PATH (a checkpoint or run) or --check_path DIR"
+            "give the weights to test, either --pretrained_model PATH (a checkpoint or run) or --check_path DIR, or "
+            "--samples PATH to measure images that are there"
         )
-    for name in ("pretrained_model", "check_path", "test_data_path"):
+    for name in ("pretrained_model", "check_path", "samples", "test_data_path"):
         _must_exist(name, getattr(p, name))
+    if p.samples and (p.samples_dir or p.samples_npz):
+        raise UserError("--samples draws none, so there are none for --samples_dir or --samples_npz")
+    _check_measures(p)
     if p.check_path and not os.path.isfile(Path(p.check_path, f"G_{p.which_epoch}.pdparams")):
         raise UserError(f"--check_path {p.check_path} has no G_{p.which_epoch}.pdparams; give another --which_epoch")
+
+
+def _check_measures(p):
+    for name in ("test_data_path", "reference", "inception_weights"):
+        _must_exist(name, getattr(p, name))
+    chosen = set(p.chosen_metrics)
+    if p.reference and p.test_data_path:
+        raise UserError("--reference and --test_data_path are both real images to measure against; give one of them")
+    if p.reference and (images := sorted(chosen & {"kid", "prdc", "intra_fid", "floor", "ms_ssim", "distance"})):
+        raise UserError(
+            f"--metrics {images[0]} needs real images, not statistics: give --test_data_path for --reference"
+        )
+    if p.dataset in CLASSIFIED:
+        if layers := sorted(chosen & {"fid_64", "fid_192", "fid_768"}):
+            raise UserError(
+                f"--metrics {layers[0]} is of Inception, which does not read --dataset {p.dataset}; give fid"
+            )
+        if p.reference:
+            raise UserError(f"--reference is of Inception, which does not read --dataset {p.dataset}; leave it out")
+    if p.dataset in ("folder", "imagenet"):
+        if chosen - {"is"} and not (p.test_data_path or p.reference):
+            raise UserError(
+                f"--metrics {p.metrics} needs real images: give --test_data_path DIR, or --reference FILE for FID"
+            )
+        if "floor" in chosen and not p.data_path:
+            raise UserError("--metrics floor compares --test_data_path with the training images: give --data_path DIR")
 
 
 def _must_exist(name, path):

@@ -120,6 +120,17 @@ def from_first(function, *arguments):
     return result
 
 
+def gather(value):
+    """The `value` (any picklable object) of every process, by rank, on every process."""
+    if world_size() == 1:
+        return [value]
+    import paddle.distributed
+
+    values = []
+    paddle.distributed.all_gather_object(values, value)
+    return values
+
+
 def average_gradients(network):
     """Replace each gradient of `network` by its mean over all processes; one all-reduce for all of them."""
     if world_size() == 1:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import paddle
+from scipy.special import ndtr, ndtri
 
 import runtime
+from layers import BatchNorm
 from utils import image_grid
 
 GRID_CLASSES, GRID_COLUMNS = 10, 10
@@ -24,10 +26,40 @@ def to_pixels(images, parameters):
 def generate(generator, parameters, indices, labels, purpose="sample"):
     """Images uint8 [N, C, H, W] of samples `indices` of classes `labels` (both int [N]), by G in the mode it is in."""
     p = parameters
-    z = np.stack([runtime.generator(p.manual_seed, purpose, i).standard_normal(p.z_dim) for i in indices])
+    z = np.stack([_noise(runtime.generator(p.manual_seed, purpose, i), p) for i in indices])
     with paddle.no_grad():
         images = generator(paddle.to_tensor(z.astype(paddle.get_default_dtype())), paddle.to_tensor(labels))
     return to_pixels(images, p)
+
+
+def _noise(rng, parameters):
+    """Noise [z_dim] from N(0, 1), whose values beyond ± `truncation` are drawn anew (Brock et al., 2019, section 3.1).
+
+    Drawing anew until it fits is the same as inverting the distribution between the bounds, which takes one draw.
+    """
+    p = parameters
+    if p.truncation is None:
+        return rng.standard_normal(p.z_dim)
+    low = ndtr(-p.truncation)
+    return ndtri(low + rng.random(p.z_dim) * (1 - 2 * low))
+
+
+def use_standing_statistics(generator, parameters):
+    """Replace the running statistics of G's batch norms by their means over `standing_batches` batches.
+
+    Each batch has `batch_size` samples of classes drawn uniformly (Brock et al., *Large Scale GAN Training for High
+    Fidelity Natural Image Synthesis*, ICLR 2019, appendix B).
+    """
+    p = parameters
+    norms = [layer for layer in generator.sublayers() if isinstance(layer, BatchNorm)]
+    for batch in range(p.standing_batches):
+        for norm in norms:
+            norm.training, norm.momentum = True, batch / (batch + 1)
+        indices = range(batch * p.batch_size, (batch + 1) * p.batch_size)
+        labels = runtime.generator(p.manual_seed, "standing labels", batch).integers(p.num_classes, size=p.batch_size)
+        generate(generator, p, indices, labels, "standing")
+    for norm in norms:
+        norm.eval()
 
 
 def class_grid(generator, parameters):

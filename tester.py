@@ -1,153 +1,163 @@
-"""Tester: load a generator, draw samples, write them, measure them."""
+"""Tester: load a generator or samples, draw, write them, measure them, write the report."""
 
-import contextlib
-import sys
-import zipfile
+import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 import checkpoint
+import report
+import runtime
 import sampler
 from dataset import load_dataset
-from metrics.classifier import train_classifier
-from metrics.diversity import class_distance
-from utils import UserError, atomic_path, save_image
+from evaluation import Evaluation
+from measurement import finish, goes_on
+from sample_files import NPZWriter, PNGWriter
+from sources import Drawn, open_samples
+from utils import UserError, save_image
 
-CLASSIFIED = ("digits", "mnist", "fashion-mnist")  # data sets small enough to train a classifier on
-PER_CLASS = 1000  # images of each class that the diversity compares
+OF_THE_MACHINE = ("device", "num_workers", "batch_size_test", "parallel")  # a test on another one goes on with this one
 
 
 class Tester:
-    """Draws from the generator of a `checkpoint.Checkpoint`, read from the file `source`, and measures what it drew.
+    """Measures what the generator of a `checkpoint.Checkpoint` draws, which was read from the file `source`.
 
-    Sample i is of the class that image i of the test data has, counted round, where `test_data_path` names some; else
-    the classes take turns.
+    Without them it measures the images that `parameters.samples` names. Sample i is of the class that image i of the
+    test data has, counted round, where `test_data_path` names some; else the classes take turns.
     """
 
-    def __init__(self, parameters, loaded, source):
-        p = self.parameters = parameters
-        part = "G_ema" if "G_ema" in loaded.parts else "G"
-        if part not in loaded.parts:
-            raise UserError(f"{source} holds no generator")
-        self.G = checkpoint.models_of(p).make_generator(p)
-        checkpoint.load_network(self.G, loaded.parts[part], source)
-        self.G.eval()
-        self.folder = Path(p.test_path) if p.test_path else checkpoint.run_of(source) / f"test-{Path(source).stem}"
-        self.labels = load_dataset(p, "test").labels if p.test_data_path else np.arange(p.num_classes)
-        if p.samples_dir and Path(p.samples_dir).is_dir() and any(Path(p.samples_dir).iterdir()):
-            raise UserError(f"--samples_dir {p.samples_dir} is not empty: give another folder")
-        if p.samples_npz and Path(p.samples_npz).exists():
-            raise UserError(f"--samples_npz {p.samples_npz} exists already: give another file")
-        steps = f" after {loaded.step} steps" if loaded.step else ""  # which a bare state dictionary does not tell
-        average = ", moving average of its weights" if part == "G_ema" else ""
-        print(f"{source}: {p.model}{steps}{average}")
+    def __init__(self, parameters, loaded=None, source=None):
+        p = parameters
+        if p.samples:
+            size = open_samples(p.samples).size
+            p = dataclasses.replace(p, imsize=size, centercrop_size=size)
+            self.what, self.weights, default = p.samples, {}, Path(p.save_path) / f"test-{Path(p.samples).stem}"
+        else:
+            part = "G_ema" if p.use_ema and "G_ema" in loaded.parts else "G"
+            if part not in loaded.parts:
+                raise UserError(f"{source} holds no generator")
+            self.G = checkpoint.models_of(p).make_generator(p)
+            checkpoint.load_network(self.G, loaded.parts[part], source)
+            self.G.eval()
+            steps = f" after {loaded.step} steps" if loaded.step else ""  # which a bare state dictionary does not tell
+            average = ", moving average of its weights" if part == "G_ema" else ""
+            self.what = f"{p.model}{steps}{average}"
+            self.weights = {
+                "weights": "moving average" if part == "G_ema" else "as trained",
+                "batch statistics": f"standing, over {p.standing_batches} batches" if p.standing_batches else "running",
+                "truncation": p.truncation,
+            }
+            default = checkpoint.run_of(source) / f"test-{Path(source).stem}"
+        self.parameters, self.file, self.default_folder = p, Path(p.samples or source), default
+        _say(f"{self.file}: {self.what}")
 
     def test(self):
-        """Draw `num_samples` samples, write what was asked for, print the figures and the class grid's path."""
+        """Measure `num_samples` samples, write what was asked for and the report, print the figures.
+
+        A test that is interrupted goes on when it is run again. Raises SystemExit when a signal asks to stop.
+        """
         p = self.parameters
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            readers = []
-            if p.samples_dir or p.check_path:  # where samples are all that its published command makes
-                readers.append(PNGWriter(p.samples_dir or self.folder / "samples", p.num_classes))
-            if p.samples_npz:
-                readers.append(stack.enter_context(npz_writer(p)))
-            if p.dataset in CLASSIFIED:
-                readers += self._class_reader()
-            if not readers:
-                print("nothing here measures these samples; --samples_dir or --samples_npz keeps them")
-            count = p.num_samples if readers else 0
-            for start in tqdm(range(0, count, p.batch_size_test), desc="samples", unit="batch", disable=not readers):
-                indices = np.arange(start, min(start + p.batch_size_test, count))
-                labels = self.labels[indices % len(self.labels)]
-                images = sampler.generate(self.G, p, indices, labels)
-                for reader in readers:
-                    reader.read(indices, labels, images)
-        for reader in readers:
-            for line in reader.report():
-                print(line)
-        grid = self.folder / "class_grid.png"
-        save_image(grid, sampler.class_grid(self.G, p))
-        print(f"class grid: {grid}")
+        evaluation = Evaluation(p)
+        source = self._source(evaluation)
+        evaluation.check(source)
+        settings = self._settings(evaluation, len(source))
+        key = _key(settings, p)
+        folder = Path(runtime.from_first(lambda: str(self._folder())))
+        if p.standing_batches and not p.samples:
+            sampler.use_standing_statistics(self.G, p)
+        writers = self._writers(folder, source.labels, goes_on(folder, key))
+        figures = {}
+        if evaluation.metrics or writers:
+            with runtime.stop_signals() as stop:
+                figures = evaluation.figures(source, stop, writers, folder, key)
+            if figures is None:
+                raise SystemExit(128 + stop.signal)
+        if runtime.rank():
+            return
+        if not evaluation.metrics:
+            print("nothing was measured: --test_data_path, --reference or --metrics choose what is")
+        for line in [*report.table(figures), *(writer.finish() for writer in writers)]:
+            print(line)
+        if not p.samples:
+            save_image(folder / "class_grid.png", sampler.class_grid(self.G, p))
+            print(f"class grid: {folder / 'class_grid.png'}")
+        report.write(folder, figures, settings, p, evaluation.seconds)
+        finish(folder)
+        print(f"report: {folder / 'report.md'}")
 
-    def _class_reader(self):
-        try:
-            return [ClassReader(self.parameters)]
-        except UserError as error:
-            print(f"no class accuracy: {error}", file=sys.stderr)
-            return []
+    def _source(self, evaluation):
+        p = self.parameters
+        if p.samples:
+            return open_samples(p.samples, evaluation.test_set and evaluation.test_set.class_names)
+        if p.labels not in ("auto", "uniform"):
+            classes = np.array([int(number) for number in p.labels.split(",")])
+            if classes.max() >= p.num_classes:
+                raise UserError(f"--labels {classes.max()} is no class: there are {p.num_classes}, from 0")
+        elif p.labels == "auto" and p.test_data_path:
+            classes = (evaluation.test_set or load_dataset(p, "test")).labels
+        else:
+            classes = np.arange(p.num_classes)
+        return Drawn(self.G, p, classes[np.arange(p.num_samples) % len(classes)])
 
+    def _folder(self):
+        """Where the report goes: a new folder, or one whose test was interrupted."""
+        p = self.parameters
+        folder, number = Path(p.test_path or self.default_folder), 1
+        if p.test_path and (folder / "report.json").exists():
+            raise UserError(f"--test_path {folder} has a report already: give another folder")
+        while (folder / "report.json").exists():
+            number += 1
+            folder = self.default_folder.with_name(f"{self.default_folder.name}-{number}")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
-class ClassReader:
-    """Counts the samples that an independent classifier reads as the class asked for, and keeps some for diversity."""
+    def _writers(self, folder, labels, again):
+        p, writers = self.parameters, []
+        if p.samples_dir:
+            writers.append(PNGWriter("--samples_dir", p.samples_dir, labels, p.num_classes, again))
+        elif p.check_path:  # where samples are all that its published command makes
+            writers.append(PNGWriter("--test_path", folder / "samples", labels, p.num_classes, again))
+        if p.samples_npz:
+            shape = (p.channels, p.imsize, p.imsize)
+            writers.append(NPZWriter(p.samples_npz, labels, shape, again))
+        return writers
 
-    def __init__(self, parameters):
-        self.real = load_dataset(parameters, "train")
-        self.held_out = load_dataset(parameters, "test")
-        self.classifier = train_classifier(self.real, parameters.manual_seed)
-        self.right = self.count = 0
-        self.kept, self.kept_labels = [], []
-
-    def read(self, indices, labels, images):
-        self.right += int((self.classifier.read(images) == labels).sum())
-        self.count += len(images)
-        if indices[0] < PER_CLASS * self.real.num_classes:
-            self.kept.append(images)
-            self.kept_labels.append(labels)
-
-    def report(self):
-        held_out = self.held_out.stacked()
-        right = int((self.classifier.read(held_out) == self.held_out.labels).sum())
-        generated = class_distance(np.concatenate(self.kept), np.concatenate(self.kept_labels), PER_CLASS)
-        real = class_distance(self.real.stacked(), self.real.labels, PER_CLASS)
-        ratio = generated["class_distance"] / real["class_distance"]
-        yield f"read as the class asked for: {self.right / self.count:.2%} of {self.count} generated images"
-        yield f"read as their own class:     {right / len(held_out):.2%} of {len(held_out)} held-out real images"
-        if np.isfinite(ratio):  # no class has two samples when few are drawn
-            yield f"diversity within a class:    {ratio:.3f} (mean distance of two generated images over two real)"
-
-
-class PNGWriter:
-    """Writes each sample as FOLDER/CLASS/INDEX.png, as image folders are laid out."""
-
-    def __init__(self, folder, num_classes):
-        self.folder = Path(folder)
-        for label in range(num_classes):
-            (self.folder / f"{label:04d}").mkdir(parents=True, exist_ok=True)
-
-    def read(self, indices, labels, images):
-        for index, label, image in zip(indices, labels, images, strict=True):
-            save_image(self.folder / f"{label:04d}" / f"{index:06d}.png", image.transpose(1, 2, 0))
-
-    def report(self):
-        yield f"samples: {self.folder}"
-
-
-class NPZWriter:
-    """Writes samples to one .npz as they come: arr_0 uint8 [N, H, W, C] and arr_1 int64 [N], as guided-diffusion."""
-
-    def __init__(self, member, path, shape):
-        self.member, self.path = member, path
-        np.lib.format.write_array_header_1_0(self.member, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        self.labels = []
-
-    def read(self, indices, labels, images):
-        self.member.write(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
-        self.labels.append(labels)
-
-    def report(self):
-        yield f"samples: {self.path}"
+    def _settings(self, evaluation, count):
+        """What the figures are of, plain values by name."""
+        p = self.parameters
+        data = p.test_data_path or p.data_path or ""
+        real = p.reference or (f"{p.dataset} {data}".strip() if evaluation.test_set else "none")
+        return {
+            "samples": self.what,
+            "file": str(self.file),
+            "sha256": _digest(self.file) if self.file.is_file() else "a folder",
+            "num_samples": count,
+            "num_classes": p.num_classes,
+            "imsize": p.imsize,
+            "labels": p.labels,
+            "manual_seed": p.manual_seed,
+            **self.weights,
+            "metrics": ",".join(evaluation.metrics) or "none",
+            "real images": real,
+            "extractor": evaluation.extractor.key if evaluation.extractor else "none",
+        }
 
 
-@contextlib.contextmanager
-def npz_writer(parameters):
-    """An NPZWriter of `parameters.samples_npz`; the file appears when the block has ended well."""
-    p = parameters
-    with atomic_path(p.samples_npz) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        with archive.open("arr_0.npy", "w", force_zip64=True) as member:
-            writer = NPZWriter(member, p.samples_npz, (p.num_samples, p.imsize, p.imsize, p.channels))
-            yield writer
-        with archive.open("arr_1.npy", "w") as member:
-            np.lib.format.write_array(member, np.concatenate(writer.labels))
+def _key(settings, parameters):
+    """What an interrupted test and the one that goes on with it have in common."""
+    values = {k: v for k, v in dataclasses.asdict(parameters).items() if k not in OF_THE_MACHINE}
+    return hashlib.sha256(repr((settings, values)).encode()).hexdigest()
+
+
+def _digest(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _say(line):
+    if runtime.rank() == 0:
+        print(line, flush=True)

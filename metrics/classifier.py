@@ -7,6 +7,7 @@ from paddle import nn
 from tqdm import tqdm
 
 import runtime
+from utils import UserError
 
 UPDATES = 1000
 BATCH = 64
@@ -32,19 +33,27 @@ class Classifier(nn.Layer):
         return self.classes(F.dropout(self.features(images), 0.3, training=self.training))
 
     def read(self, images):
-        """Classes int64 [N] of images uint8 [N, C, S, S]."""
+        """(features float32 [N, 128], class logits float32 [N, num_classes]) of images uint8 [N, C, S, S]."""
         self.eval()
         with paddle.no_grad():
-            logits = [self(_to_range(images[start : start + 500])) for start in range(0, len(images), 500)]
-        return paddle.concat(logits).argmax(1).numpy()
+            features = self.features(_to_range(images))
+            return features.numpy(), self.classes(features).numpy()
+
+
+def classifier_of(image_set):
+    """An untrained `Classifier` of the images and classes of `image_set`. Raises UserError for sizes it cannot read."""
+    channels, size, _ = image_set.image_shape
+    if size % 4:
+        raise UserError(f"the classifier that measures --dataset {image_set.name} needs --imsize a multiple of 4")
+    return Classifier(channels, size, image_set.num_classes)
 
 
 def train_classifier(image_set, seed):
     """A `Classifier` trained on `image_set`, each image shifted by up to a sixteenth of its size at random."""
     images = image_set.stacked()
-    channels, size, _ = image_set.image_shape
+    size = image_set.image_shape[-1]
     paddle.seed(int(runtime.generator(seed, "classifier").integers(2**31)))
-    classifier = Classifier(channels, size, image_set.num_classes)
+    classifier = classifier_of(image_set)
     schedule = paddle.optimizer.lr.CosineAnnealingDecay(2e-3, UPDATES)
     optimizer = paddle.optimizer.Adam(schedule, parameters=classifier.parameters())
     classifier.train()

@@ -45,7 +45,8 @@ def class_ms_ssim(images, seed, label):
     """Mean MS-SSIM over the random `pairs` of one class's images uint8 [N, C, H, W]: float, lower is more varied.
 
     The diversity of Odena et al., *Conditional Image Synthesis with Auxiliary Classifier GANs* (ICML 2017, section
-    4.2). Images of 16 pixels a side or more; the paper's have 128. Raises UserError as `pairs` and `ms_ssim` do.
+    4.2). Images of 16 pixels a side or more; the paper's have 128. `images` may be anything of their length that gives
+    those at an int array. Raises UserError as `pairs` and `ms_ssim` do.
     """
     first, second = pairs(len(images), seed, label).T
     return float(ms_ssim(images[first], images[second]).mean())

@@ -3,6 +3,7 @@
 import runtime  # noqa: F401, I001, before paddle: it sets the threads
 
 import dataclasses
+import os
 
 import pytest
 
@@ -17,6 +18,14 @@ MODELS = {  # each network at the size that its recipe has, as narrow as it goes
     "acgan-mlp": {"imsize": 16, "g_conv_dim": 8, "d_conv_dim": 8},
     "acgan-digits": {"imsize": 16, "g_conv_dim": 8, "d_conv_dim": 8},
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory):
+    """A home folder of the tests' own: what is cached there is not the user's."""
+    before, os.environ["HOME"] = os.environ.get("HOME", ""), str(tmp_path_factory.mktemp("home"))
+    yield
+    os.environ["HOME"] = before
 
 
 @pytest.fixture

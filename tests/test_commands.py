@@ -107,10 +107,15 @@ def test_testing_draws_and_measures(trained, tmp_path):
     command = [ROOT / "test.py", "--pretrained_model", path, "--num_samples", 25, "--batch_size_test", 10]
     code, out, err = run(tmp_path, *command, "--samples_npz", npz, "--samples_dir", folder, "--device", "cpu")
     assert code == 0, err
-    figures = dict(re.findall(r"^(.+?): +([\d.]+)", out, re.MULTILINE))
-    assert float(figures["read as their own class"]) >= 97
-    assert 0 <= float(figures["read as the class asked for"]) <= 100
-    assert "of 25 generated images" in out and "of 360 held-out real images" in out
+    shown = dict(re.findall(r"^(.+?): +([\d.]+)", out, re.MULTILINE))
+    report = json.loads((path / "test-step-00000006" / "report.json").read_text())
+    figures = report["figures"]
+    assert figures["classifier_accuracy_real"] >= 0.97
+    assert float(shown["read as the class asked for"]) == pytest.approx(100 * figures["classifier_accuracy"], abs=0.01)
+    assert float(shown["classifier FID"]) == pytest.approx(figures["classifier_fid"], abs=1e-4)
+    assert figures["classifier_fid"] > figures["classifier_fid_floor"] > 0  # of a network after six steps
+    assert {name for name in figures if "fid" in name and "classifier" not in name} == set()
+    assert report["settings"]["num_samples"] == 25 and len(report["settings"]["sha256"]) == 64
     grid = Path(re.search("^class grid: (.+)$", out, re.MULTILINE)[1])
     assert grid == path / "test-step-00000006" / "class_grid.png" and Image.open(grid).size == (182, 182)
     with np.load(npz, allow_pickle=False) as arrays:
@@ -181,6 +186,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, command, says):
     ("option", "value", "says"),
     [
         ("--test_path", "file", "file"),
+        ("--test_path", "tested", "--test_path tested has a report already"),
         ("--samples_dir", "file", "file"),
         ("--samples_dir", "full", "--samples_dir full is not empty"),
         ("--samples_npz", "file", "--samples_npz file exists already"),
@@ -192,7 +198,10 @@ def test_a_place_that_cannot_be_written_is_one_sentence(trained, tmp_path, optio
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
-    code, _, err = run(tmp_path, ROOT / "test.py", "--pretrained_model", path, "--num_samples", 2, option, value)
+    (tmp_path / "tested").mkdir()
+    (tmp_path / "tested" / "report.json").write_text("{}")
+    command = ["--pretrained_model", path, "--num_samples", 2, "--metrics", "none"]
+    code, _, err = run(tmp_path, ROOT / "test.py", *command, option, value)
     assert code == 2 and len(err.strip().splitlines()) == 1 and says in err
     assert (tmp_path / "file").read_text() == (tmp_path / "full" / "file").read_text() == "mine"
 
@@ -210,15 +219,25 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(trained, tmp_path):
     assert not [file for file in (tmp_path / "run").rglob("*") if ".tmp" in file.name]
 
 
-def test_ctrl_c_while_samples_are_written_leaves_no_file(trained, tmp_path):
+def test_an_interrupted_test_goes_on_where_it_was(trained, tmp_path):
+    """Ctrl-C while it draws leaves no file that looks whole, and the same command then gives what one run gives."""
     path, _ = trained
-    command = ["--pretrained_model", path, "--num_samples", 10**6, "--batch_size_test", 100, "--test_path", "t"]
-    process = start(tmp_path, ROOT / "test.py", *command, "--samples_npz", "samples.npz")
-    wait_for(process, lambda: any(file.stat().st_size > 10**5 for file in tmp_path.glob(".samples*")))
+    command = [ROOT / "test.py", "--pretrained_model", path, "--num_samples", 60_000, "--metrics", "none"]
+    process = start(tmp_path, *command, "--test_path", "t", "--samples_npz", "samples.npz")
+    wait_for(process, lambda: any(file.stat().st_size > 10**6 for file in tmp_path.glob(".samples*")))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err
-    assert [file.name for file in tmp_path.iterdir()] == ["t"]
+    assert not (tmp_path / "samples.npz").exists() and not (tmp_path / "t" / "report.json").exists()
+    code, out, err = run(tmp_path, *command, "--test_path", "t", "--samples_npz", "samples.npz")
+    assert code == 0 and re.search(r"^goes on where it was: [1-9]\d?% is done$", out, re.MULTILINE), err
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["samples.npz", "t"]
+    assert sorted(file.name for file in (tmp_path / "t").iterdir()) == ["class_grid.png", "report.json", "report.md"]
+    code, _, err = run(tmp_path, *command, "--test_path", "whole", "--samples_npz", "whole.npz")
+    assert code == 0, err
+    with zipfile.ZipFile(tmp_path / "samples.npz") as again, zipfile.ZipFile(tmp_path / "whole.npz") as whole:
+        assert again.namelist() == whole.namelist() == ["arr_0.npy", "arr_1.npy"]
+        assert all(again.getinfo(name).CRC == whole.getinfo(name).CRC for name in whole.namelist())
 
 
 def test_a_run_is_not_written_over(trained):

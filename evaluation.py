@@ -1,0 +1,207 @@
+"""The metrics of a set of images against real ones, by name: what `test.py` prints and `train.py --eval_step` logs."""
+
+import contextlib
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+import runtime
+from dataset import load_dataset
+from extractors import ClassifierExtractor, InceptionExtractor
+from measurement import SPLITS, Needs, measure
+from metrics.class_accuracy import RESOLUTIONS
+from metrics.diversity import class_distance, class_ms_ssim, varied_classes
+from metrics.fid import fid
+from metrics.intra_fid import intra_fid
+from metrics.kid import kid
+from metrics.prdc import prdc
+from parameters import CLASSIFIED
+from reference import given_summary, real_summary, summary
+from sources import Real
+from utils import UserError
+
+FEWEST = {"fid": 2, "is": SPLITS, "kid": 2, "prdc": 6, "intra_fid": 2}  # samples
+OF_FEATURES = {"kid", "prdc", "intra_fid"}
+OF_CLASSES = {"accuracy", "intra_fid", "ms_ssim", "distance"}
+KID_SUBSETS, KID_SUBSET_SIZE, NEAREST = 100, 1000, 5
+PER_CLASS = 1000  # images of each class that the distance compares
+
+
+class Evaluation:
+    """The metrics that `parameters.metrics` chooses, ready to be taken of any source of images of the right size.
+
+    `seconds` gathers how long each stage took. Raises UserError where weights, statistics or data do not fit.
+    """
+
+    def __init__(self, parameters):
+        p = self.parameters = parameters
+        self.seconds = {}
+        self.metrics = chosen = p.chosen_metrics
+        wants_test = not p.reference and set(chosen) - {"is"}
+        wants_train = chosen and (p.dataset in CLASSIFIED or "floor" in chosen)
+        self.test_set = load_dataset(p, "test") if wants_test else None
+        self.train_set = load_dataset(p, "train") if wants_train else None
+        self.needs = self._needs("features" if p.dataset in CLASSIFIED else "2048")
+        self.extractor = self._real = self._floor = None
+        with self._stage("extractor"):
+            if not any(self.needs) and "floor" not in chosen:
+                pass
+            elif p.dataset in CLASSIFIED:
+                self.extractor = ClassifierExtractor(p, self.train_set)
+            else:
+                names = self.test_set.class_names if self.test_set else ()
+                self.extractor = InceptionExtractor(p, self.needs, names)
+
+    def _needs(self, tap):
+        chosen, p = self.metrics, self.parameters
+        layers = {"fid": tap, "floor": tap, "fid_64": "64", "fid_192": "192", "fid_768": "768"}
+        taps = [layers[name] for name in chosen if name in layers]
+        resolutions = ()
+        if "accuracy" in chosen:
+            lower = () if p.dataset in CLASSIFIED else tuple(size for size in RESOLUTIONS if size < p.imsize)
+            resolutions = (*lower, p.imsize)
+        return Needs(tuple(dict.fromkeys(taps)), bool(OF_FEATURES & set(chosen)), "is" in chosen, resolutions)
+
+    @contextlib.contextmanager
+    def _stage(self, name):
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 3)
+
+    def check(self, source):
+        """Raise UserError unless the metrics can be taken of `source`."""
+        chosen = set(self.metrics)
+        for name, fewest in FEWEST.items():
+            if name in chosen and len(source) < fewest:
+                raise UserError(f"--metrics {name} needs {fewest} samples or more, not {len(source)}")
+        if not chosen & OF_CLASSES:
+            return
+        name = min(chosen & OF_CLASSES)
+        if source.labels is None:
+            raise UserError(f"--metrics {name} needs the samples' classes: arr_1 in the .npz, or class folders")
+        classes = self.test_set.num_classes
+        if len(wrong := source.labels[(source.labels < 0) | (source.labels >= classes)]):
+            raise UserError(f"the samples have the class {wrong[0]}, the real images 0 to {classes - 1}")
+
+    def figures(self, source, stop, writers=(), parts_folder=None, key=None):
+        """The metrics of `source`, a dictionary by name, on rank 0 (elsewhere {}); None when `stop` was asked.
+
+        The rest is as in `measurement.measure`.
+        """
+        p = self.parameters
+        with self._stage("real images"):
+            if not self._real_is_known(stop):
+                return None
+        with self._stage("samples"):
+            seen = measure(
+                source, self.extractor, self.needs, p.manual_seed, "samples", stop, writers, parts_folder, key
+            )
+            if seen is None:
+                return None
+        with self._stage("classes"):
+            by_class = self._by_class(source, stop)
+            if by_class is None:
+                return None
+        if runtime.rank():
+            return {}
+        with self._stage("figures"):
+            return self._compare(summary(seen, len(source)), source.labels, by_class)
+
+    def _real_is_known(self, stop):
+        """Summarise the real images, once; False when `stop` was asked."""
+        needs = self.needs._replace(score=False)
+        if self._real is None and self.parameters.reference:
+            self._real = given_summary(self.parameters.reference, needs.taps)
+        elif self._real is None and self.test_set and any(needs):
+            self._real = real_summary(self.test_set, self.extractor, needs, "real images", stop)
+            if self._real is None:
+                return False
+        if self._floor is None and "floor" in self.metrics:
+            self._floor = real_summary(
+                self.train_set, self.extractor, Needs((self.extractor.tap,)), "training images", stop
+            )
+            return self._floor is not None
+        return True
+
+    def _by_class(self, source, stop):
+        """What compares images within a class, of real and of generated ones: arrays [num_classes] by name."""
+        measures = {"ms_ssim": self._ms_ssim, "distance": self._distance}
+        result = {}
+        for name in measures.keys() & set(self.metrics):
+            for whose, images in (("real", Real(self.train_set or self.test_set)), ("generated", source)):
+                values = np.zeros(self.test_set.num_classes)
+                mine = range(len(values))[runtime.rank() :: runtime.world_size()]
+                for label in tqdm(mine, desc=f"{name}, {whose}", unit="class", disable=runtime.rank() > 0):
+                    if stop.signal:
+                        break
+                    values[label] = measures[name](images, label)
+                if any(runtime.gather(stop.signal)):
+                    return None
+                result[name, whose] = sum(runtime.gather(values))
+        return result
+
+    def _ms_ssim(self, images, label):
+        return class_ms_ssim(_OfClass(images, label), self.parameters.manual_seed, label)
+
+    def _distance(self, images, label):
+        chosen = _OfClass(images, label)
+        some = np.arange(min(len(chosen), PER_CLASS))
+        if len(some) < 2:
+            return np.nan
+        return class_distance(chosen[some], np.full(len(some), label))["class_distance"]
+
+    def _compare(self, found, labels, by_class):
+        real, chosen, prefix, figures = self._real, self.metrics, self.extractor and self.extractor.prefix, {}
+        for resolution, right in found.right.items():
+            name = f"{prefix}accuracy" + ("" if resolution == self.parameters.imsize else f"_{resolution}")
+            figures |= {name: right / found.count, f"{name}_real": real.right[resolution] / real.count}
+        for tap, gaussian in found.gaussians.items():
+            if tap == self.extractor.tap and "fid" not in chosen:
+                continue
+            name = "fid" if tap == self.extractor.tap else f"fid_{tap}"
+            figures[prefix + name] = fid(real.gaussians[tap], gaussian)["fid"]
+        if "floor" in chosen:
+            tap = self.extractor.tap
+            figures[f"{prefix}fid_floor"] = fid(self._floor.gaussians[tap], real.gaussians[tap])["fid"]
+        figures |= {name.replace("inception_", prefix or "inception_"): value for name, value in found.score.items()}
+        if "kid" in chosen:
+            size = min(KID_SUBSET_SIZE, found.count, real.count)
+            values = kid(real.features, found.features, KID_SUBSETS, size, self.parameters.manual_seed)
+            figures |= {prefix + name: value for name, value in values.items()}
+        if "prdc" in chosen:
+            with tqdm(desc="precision, recall", unit="block") as bar:
+                values = prdc(real.features, found.features, NEAREST, progress=_on(bar))
+            figures |= {prefix + name: value for name, value in values.items()}
+        if "intra_fid" in chosen:
+            classes = self.test_set.num_classes
+            with tqdm(desc="intra-FID", unit="class", total=classes) as bar:
+                values = intra_fid(real.features, self.test_set.labels, found.features, labels, classes, bar.update)
+            figures[f"{prefix}intra_fid"] = values["intra_fid"]
+        if "ms_ssim" in chosen:
+            figures |= varied_classes(by_class["ms_ssim", "real"], by_class["ms_ssim", "generated"])
+        if "distance" in chosen:
+            ratio = np.nanmean(by_class["distance", "generated"]) / np.nanmean(by_class["distance", "real"])
+            figures["class_distance_ratio"] = float(ratio)
+        return figures
+
+
+class _OfClass:
+    """The images of one class of a source, by their numbers among them."""
+
+    def __init__(self, source, label):
+        self.source, self.indices = source, np.flatnonzero(source.labels == label)
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, numbers):
+        return self.source.images(self.indices[numbers])
+
+
+def _on(bar):
+    def progress(done, total):
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return progress

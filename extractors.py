@@ -1,0 +1,77 @@
+"""What turns images into the features and classes that metrics compare: Inception, or a classifier trained here."""
+
+import hashlib
+
+import numpy as np
+
+import runtime
+from metrics.class_accuracy import at_resolution, class_is_read
+from metrics.classifier import classifier_of, train_classifier
+from metrics.imagenet_classes import inception_classes
+from metrics.inception import Inception
+from metrics.inception_weights import load_weights
+
+
+class InceptionExtractor:
+    """The Inception-v3 of 2015, whose figures have no other name than the metric's."""
+
+    prefix, tap = "", "2048"
+
+    def __init__(self, parameters, needs, class_names):
+        taps = {*needs.taps, *(["2048"] if needs.features else []), *(["logits_unbiased"] if needs.score else [])}
+        if needs.resolutions:
+            taps.add("logits")
+            self._logits_of_classes = inception_classes(class_names)
+        weights = load_weights(parameters.inception_weights)
+        self.key = "inception " + _digest(weights) + (" half" if parameters.half_precision else "")
+        self._inception = Inception(weights, tuple(sorted(taps)), half=parameters.half_precision)
+
+    def read(self, images, labels, needs):
+        """What `needs` says of images uint8 [n, 1 or 3, S, S] of classes int64 [n]: arrays by name, a row an image."""
+        images = np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
+        found = self._inception.features(images)
+        read = {tap: found[tap] for tap in needs.taps}
+        if needs.features:
+            read["features"] = found["2048"]
+        if needs.score:
+            read["score"] = found["logits_unbiased"]
+        for resolution in needs.resolutions:
+            logits = found["logits"]
+            if resolution < images.shape[-1]:
+                logits = self._inception.features(at_resolution(images, resolution))["logits"]
+            read["right", resolution] = class_is_read(logits, labels, self._logits_of_classes)
+        return read
+
+
+class ClassifierExtractor:
+    """A classifier trained on the data set's own training images, whose figures are named for it."""
+
+    prefix, tap = "classifier_", "features"
+
+    def __init__(self, parameters, train_set):
+        # Trained by one process: weights need not come out the same on another machine.
+        if runtime.rank() == 0:
+            self._classifier = train_classifier(train_set, parameters.manual_seed)
+            weights = {name: tensor.numpy() for name, tensor in self._classifier.state_dict().items()}
+            runtime.agree(weights)
+        else:
+            weights, self._classifier = runtime.agree(None), classifier_of(train_set)
+            self._classifier.set_state_dict(weights)
+        self.key = "classifier " + _digest(weights)
+
+    def read(self, images, labels, needs):
+        """As `InceptionExtractor.read`, of images in the data set's own size."""
+        features, logits = self._classifier.read(images)
+        read = {"features": features} if needs.taps or needs.features else {}
+        if needs.score:
+            read["score"] = logits
+        for resolution in needs.resolutions:
+            read["right", resolution] = class_is_read(logits, labels, np.arange(logits.shape[1]))
+        return read
+
+
+def _digest(weights):
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(weights):
+        digest.update(name.encode() + np.ascontiguousarray(weights[name]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,37 @@
+"""Intra-FID: the FID within each class, averaged (Miyato and Koyama, *cGANs with Projection Discriminator*, ICLR 2018,
+section 4.1; SAGAN section 4): a generator that ignores the class, or draws one image a class, cannot fake it."""
+
+import numpy as np
+
+from metrics.fid import FeatureStatistics, fid
+from utils import UserError
+
+
+def intra_fid(real, real_labels, fake, fake_labels, num_classes, progress=None):
+    """Mean over the classes of the FID between real and fake samples of the class.
+
+    Args:
+        real, fake: float [N_real, width] and [N_fake, width].
+        real_labels, fake_labels: int [N_real] and [N_fake], in 0 … num_classes - 1.
+        progress: called after each class, or None.
+
+    Returns:
+        {"intra_fid": float, "intra_fid_classes": float [num_classes]}.
+
+    Raises:
+        UserError: a class with fewer than two samples in either set, widths that differ, or a NaN.
+    """
+    distances = np.empty(num_classes)
+    for label in range(num_classes):
+        gaussians = []
+        for name, features, labels in (("real", real, real_labels), ("generated", fake, fake_labels)):
+            rows = features[np.flatnonzero(labels == label)]
+            if len(rows) < 2:
+                raise UserError(f"intra-FID needs two {name} images of each class; class {label} has {len(rows)}")
+            statistics = FeatureStatistics(rows.shape[1])
+            statistics.update(rows)
+            gaussians.append(statistics.gaussian())
+        distances[label] = fid(*gaussians)["fid"]
+        if progress:
+            progress()
+    return {"intra_fid": float(distances.mean()), "intra_fid_classes": distances}

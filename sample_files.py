@@ -1,0 +1,74 @@
+"""Samples as files: a PNG each in class folders, or all in one `.npz` that other evaluators read.
+
+Several processes may write the same place, and an interrupted writing goes on: a sample's place follows from its index.
+"""
+
+import io
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+import runtime
+from utils import UserError, atomic_path, save_image
+
+
+class PNGWriter:
+    """Writes each sample as FOLDER/CLASS/INDEX.png, as image folders are laid out.
+
+    `option` named the folder, which has to be empty unless the writing `goes_on`.
+    """
+
+    def __init__(self, option, folder, labels, num_classes, goes_on):
+        self.folder, self.labels = Path(folder), labels
+        if not goes_on and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise UserError(f"{option} {folder} is not empty: give another folder")
+        for label in range(num_classes):
+            (self.folder / f"{label:04d}").mkdir(parents=True, exist_ok=True)
+
+    def write(self, indices, images):
+        """Write samples `indices`, uint8 [n, C, H, W]."""
+        for index, image in zip(indices, images, strict=True):
+            save_image(self.folder / f"{self.labels[index]:04d}" / f"{index:06d}.png", image.transpose(1, 2, 0))
+
+    def finish(self):
+        """What to tell the user when all are written."""
+        return f"samples: {self.folder}"
+
+
+class NPZWriter:
+    """Writes samples to one .npz: arr_0 uint8 [N, H, W, C] and arr_1 int64 [N], as guided-diffusion.
+
+    They gather in a hidden file beside it; `path` appears, whole, at the end.
+    """
+
+    def __init__(self, path, labels, image_shape, goes_on):
+        self.path, self.labels = Path(path), labels
+        if self.path.exists():
+            raise UserError(f"--samples_npz {path} exists already: give another file")
+        self._part = self.path.with_name(f".{self.path.name}.part")
+        channels, height, width = image_shape
+        shape = (len(labels), height, width, channels)
+        self._size = math.prod(shape[1:])
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        self._start = header.tell()
+        if runtime.rank() == 0 and not (goes_on and self._part.exists()):
+            self._part.write_bytes(header.getvalue())
+        runtime.agree(None)  # nobody writes before it is there
+
+    def write(self, indices, images):
+        """Write samples `indices`, which follow each other, uint8 [n, C, H, W]."""
+        with open(self._part, "r+b") as file:
+            file.seek(self._start + int(indices[0]) * self._size)
+            file.write(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
+
+    def finish(self):
+        """Make the file of what was gathered; returns what to tell the user."""
+        with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            archive.write(self._part, "arr_0.npy")
+            with archive.open("arr_1.npy", "w") as member:
+                np.lib.format.write_array(member, self.labels)
+        self._part.unlink()
+        return f"samples: {self.path}"

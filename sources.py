@@ -1,0 +1,208 @@
+"""Images to measure, whatever they come from: drawn from a generator, real ones, or a stranger's samples.
+
+A source has `labels` (int64 [N], None where there are none), `size` (pixels a side), a length, and
+`images(indices)`: uint8 [n, C, size, size].
+"""
+
+import itertools
+import math
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import runtime
+import sampler
+from image_files import FORMATS, folder_names, image_names, read_image
+from utils import UserError
+
+WIDEST = 4096  # pixels a side
+
+
+class Drawn:
+    """Samples 0 … N - 1 of a generator; sample i depends on the seed, i and its class alone."""
+
+    def __init__(self, generator, parameters, labels):
+        self.generator, self.parameters, self.labels = generator, parameters, labels
+        self.size = parameters.imsize
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        size = self.parameters.batch_size_test
+        parts = [indices[start : start + size] for start in range(0, len(indices), size)]
+        return np.concatenate([sampler.generate(self.generator, self.parameters, i, self.labels[i]) for i in parts])
+
+
+class Real:
+    """The images of an `ImageSet`."""
+
+    def __init__(self, image_set):
+        self.image_set, self.labels = image_set, image_set.labels
+        self.size = image_set.image_shape[-1]
+        self._pool = ThreadPoolExecutor(max(1, image_set.parameters.num_workers))
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        return np.stack([image for image, _ in self._pool.map(self.image_set.__getitem__, indices)])
+
+
+class Folder:
+    """The images in a folder, or in class folders, all of one size.
+
+    The class of a folder is its number, as `--samples_dir` names them, or else its place in `class_names`, or, without
+    them, among the folders. Raises UserError for a folder without images, images of several sizes or not square, and
+    a name that is no class.
+    """
+
+    def __init__(self, path, class_names=None):
+        names = folder_names(path, "--samples")
+        self.files = [Path(path, name) for name in image_names(path, "--samples")]
+        self.labels = None
+        if not self.files:
+            inside = [[Path(path, name, file) for file in image_names(Path(path, name), "--samples")] for name in names]
+            self.files = list(itertools.chain.from_iterable(inside))
+            self.labels = np.repeat(_numbers(names, class_names), list(map(len, inside)))
+        if not self.files:
+            raise UserError(f"--samples {path} holds no images: give a folder of images, or of class folders")
+        self.size = _common_size(self.files)
+
+    def __len__(self):
+        return len(self.files)
+
+    def images(self, indices):
+        return np.stack([self._image(self.files[index]) for index in indices])
+
+    def _image(self, path):
+        try:
+            return np.asarray(read_image(path)).transpose(2, 0, 1)
+        except Exception as error:  # whatever Pillow trips over in a stranger's file
+            raise UserError(f"--samples: {str(path)!r} cannot be read as an image: {error}") from None
+
+
+def _numbers(names, class_names):
+    if all(re.fullmatch("[0-9]{1,5}", name) for name in names):
+        return [int(name) for name in names]
+    if class_names and (strangers := sorted(set(names) - set(class_names))):
+        raise UserError(f"--samples: the folder {strangers[0]!r} is neither a number nor a class of the real images")
+    return [class_names.index(name) if class_names else place for place, name in enumerate(names)]
+
+
+def _common_size(files):
+    sizes = {}
+    for path in tqdm(files, desc="sizes of the samples", leave=False, disable=runtime.rank() > 0):
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                sizes.setdefault(image.size, path)
+        except Exception as error:  # as above
+            raise UserError(f"--samples: {str(path)!r} cannot be read as an image: {error}") from None
+        if len(sizes) > 1:
+            (first, a), (second, b) = sizes.items()
+            raise UserError(
+                f"--samples mixes sizes: {str(a)!r} has {first[0]}x{first[1]} pixels, "
+                f"{str(b)!r} {second[0]}x{second[1]}"
+            )
+    ((width, height),) = sizes
+    _check_side(width, height)
+    return width
+
+
+class NPZ:
+    """The samples in a `.npz` as guided-diffusion writes them: `arr_0` uint8 [N, H, W, C], `arr_1` classes or none.
+
+    They stay on disk: memory does not grow with their number. Raises UserError for any other file.
+    """
+
+    def __init__(self, path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self._images = _map(path, archive, "arr_0.npy")
+                has_labels = "arr_1.npy" in archive.namelist()
+                self.labels = _labels(archive, len(self._images)) if has_labels else None
+        except UserError:
+            raise
+        except Exception as error:  # a stranger's file may trip anything above
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split()).strip("'\"")[:200]
+            raise UserError(
+                f"--samples {path} cannot be read as .npz with arr_0, uint8 [N, H, W, 1 or 3]: {reason}"
+            ) from None
+        _check_side(*self._images.shape[1:3])
+        self.size = self._images.shape[1]
+
+    def __len__(self):
+        return len(self._images)
+
+    def images(self, indices):
+        return np.ascontiguousarray(self._images[indices].transpose(0, 3, 1, 2))
+
+
+def _header(member):
+    """(shape, Fortran order, dtype) of an open .npy."""
+    version = np.lib.format.read_magic(member)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError("it is in no known .npy version")
+    return readers[version](member)
+
+
+def _map(path, archive, name):
+    """The member `name` as a read-only array on disk; a compressed one is unpacked into a temporary file first."""
+    info = archive.getinfo(name)
+    with archive.open(info) as member:
+        shape, fortran, dtype = _header(member)
+        start = member.tell()
+        if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] not in (1, 3) or min(shape) < 1:
+            raise ValueError(f"it is {dtype} {list(shape)}")
+        size = math.prod(shape)
+        if info.file_size != start + size:
+            raise ValueError("it is cut short")
+        if info.compress_type == zipfile.ZIP_STORED:
+            return np.memmap(path, np.uint8, "r", _offset(path, info) + start, shape)
+        if size > shutil.disk_usage(tempfile.gettempdir()).free * 0.9:
+            raise ValueError(f"unpacked it takes {size} bytes, more than {tempfile.gettempdir()} has")
+        unpacked = tempfile.TemporaryFile()  # noqa: SIM115, the map below keeps it
+        shutil.copyfileobj(member, unpacked)
+        unpacked.flush()
+        return np.memmap(unpacked, np.uint8, "r", 0, shape)
+
+
+def _offset(path, info):
+    """Where the content of a stored member begins: after its local header, a name and an extra field."""
+    with open(path, "rb") as file:
+        file.seek(info.header_offset)
+        header = file.read(30)
+    offset = info.header_offset + 30 + sum(int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
+    if offset + info.file_size > os.path.getsize(path):
+        raise ValueError("it is cut short")
+    return offset
+
+
+def _labels(archive, count):
+    with archive.open("arr_1.npy") as member:
+        shape, _, dtype = _header(member)
+        if dtype.kind not in "iu" or shape != (count,):
+            raise ValueError(f"arr_1 is {dtype} {list(shape)}, not one whole number for each of {count} images")
+        content = member.read(count * dtype.itemsize)
+        if len(content) < count * dtype.itemsize:
+            raise ValueError("arr_1 is cut short")
+        return np.frombuffer(content, dtype).astype(np.int64)
+
+
+def _check_side(height, width):
+    if height != width or height > WIDEST:
+        raise UserError(f"--samples has images of {width}x{height} pixels, not square ones of at most {WIDEST}")
+
+
+def open_samples(path, class_names=None):
+    """The source of `--samples`: a folder, or a `.npz` file."""
+    return Folder(path, class_names) if Path(path).is_dir() else NPZ(path)
