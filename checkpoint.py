@@ -4,6 +4,7 @@ Tensors are named PART/NAME, where PART is one of PARTS; the header's metadata h
 parameters, notes and a checksum of each part.
 """
 
+import hashlib
 import json
 import math
 import sys
@@ -40,6 +41,15 @@ class Checkpoint(NamedTuple):
     parameters: dict
     parts: dict
     notes: dict = {}  # noqa: RUF012, plain values that the run left for itself, never changed
+
+    def fingerprint(self):
+        """The steps, and a digest of all arrays: a text."""
+        digest = hashlib.blake2b(digest_size=8)
+        for part, arrays in sorted(self.parts.items()):
+            for name, array in sorted(arrays.items()):
+                digest.update(f"{part}/{name} {array.shape} {array.dtype}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return f"step {self.step} {digest.hexdigest()}"
 
 
 def models_of(parameters):

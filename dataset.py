@@ -1,5 +1,6 @@
 """Datasets, class subsets and the input pipeline. Images leave here as uint8, whatever they were read from."""
 
+import hashlib
 import itertools
 import math
 import re
@@ -28,6 +29,7 @@ CLASS_NAMES = {
 FAKE_IMAGES, FAKE_CLASSES = 10_000, 10
 BROKEN_SHARE = 0.01  # of a data set's files; when more cannot be read, the run stops
 BATCHES_AHEAD = 2
+SIZES_COMPARED = 1000  # files: asking a network's file system for the sizes of a million takes minutes
 
 
 class ImageSet:
@@ -51,6 +53,14 @@ class ImageSet:
     def __len__(self):
         return len(self.labels)
 
+    def fingerprint(self):
+        """What copies of the same data set have in common: numbers and digests by kind."""
+        return {
+            "number of images": len(self),
+            "classes": _digest("/".join(self.class_names).encode()),
+            "labels": _digest(self.labels.astype("<i8").tobytes()),
+        }
+
     def stacked(self):
         """All images, uint8 [N, C, H, W]."""
         return np.stack([self[index][0] for index in range(len(self))])
@@ -72,6 +82,9 @@ class ArraySet(ImageSet):
         super().__init__(parameters, [names[c] for c in chosen], labels[labels >= 0])
         self.images = images[labels >= 0]
         self.resample = resample
+
+    def fingerprint(self):
+        return super().fingerprint() | {"images": _digest(self.images.tobytes())}
 
     def __getitem__(self, index):
         image = Image.fromarray(self.images[index])
@@ -99,6 +112,15 @@ class FolderSet(ImageSet):
         self.files = list(itertools.chain.from_iterable(files))
         self._broken = set()
         self._lock = threading.Lock()
+
+    def fingerprint(self):
+        """As of every set, with the names of all files, and the sizes of SIZES_COMPARED of them."""
+        places = np.linspace(0, len(self) - 1, min(SIZES_COMPARED, len(self))).astype(int)
+        sizes = [self._path(place).stat().st_size for place in places]
+        return super().fingerprint() | {
+            "file names": _digest("/".join(self.files).encode(errors="surrogateescape")),
+            "file sizes": _digest(str(sizes).encode()),
+        }
 
     def __getitem__(self, index):
         first = range(len(self))[index]  # IndexError beyond the end
@@ -190,6 +212,10 @@ def load_dataset(parameters, split="train"):
         )
     image_set[0]  # so that options that do not fit the images are refused before anything is built
     return image_set
+
+
+def _digest(data):
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def _read_digits(split):

@@ -49,6 +49,8 @@ CHANGEABLE = frozenset({
     "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path", "test_data_path",
     "num_workers", "device", "parallel",
 })  # fmt: skip
+# Hosts may differ in these: devices, and where the same files are; of --save_path rank 0's counts.
+OF_ONE_HOST = ("device", "num_workers", "data_path", "test_data_path", "pretrained_model", "save_path")
 STEPS_OR_EPOCHS = (("total_step", "niter"), ("model_save_step", "save_freq"))
 
 
@@ -226,6 +228,12 @@ class Parameters:
     def channels(self):
         """Channels of the data set's images: 1 (gray) or 3 (RGB)."""
         return 1 if self.dataset in CLASSIFIED else 3
+
+    def shared(self):
+        """What all processes of a run must agree on: values by option, without those of OF_ONE_HOST."""
+        values = asdict(self)
+        first = ("resume", "name")  # other runs would differ in much that their commands do not say
+        return {f"--{name}": values[name] for name in (*first, *values) if name not in OF_ONE_HOST}
 
     def to_yaml(self):
         """YAML text that `--recipe FILE` reads back; without `resume`, a command's, and `name`, one run's alone."""

@@ -5,12 +5,14 @@ import hashlib
 import os
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 
 from utils import UserError
+from watch import GRACE_SECONDS, Watch
 
 
 def _set_environment():
@@ -43,21 +45,52 @@ def _physical_cores(cpuinfo):
 _set_environment()
 
 
+_watch = None  # over the other processes, where there are any
+
+
 def run(main):
-    """Run an entry point as a command: a UserError is one line on stderr and exit code 2."""
+    """Run an entry point as a command: a UserError is one line on stderr and exit code 2.
+
+    Of several processes each learns why another ends before its time, and ends too.
+    """
+    global _watch
+    code, reason = 1, None
     try:
-        sys.exit(main())
+        if world_size() > 1:
+            _watch = Watch(rank(), world_size(), *_meeting_point())
+        code = main()
     except UserError as error:
-        sys.exit(_fail(error))
-    except OSError as error:  # a full disk, a folder that cannot be written
-        sys.exit(_fail(f"{error.filename or 'a file'}: {error.strerror or error}"))
+        code, reason = 2, str(error)
+        _say(reason)
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        code, reason = 128 + signal.SIGINT, "interrupted"
+    except Exception as error:
+        if _watch:  # another's death shows as an error in a collective: give the watch time to end this process
+            time.sleep(2 * GRACE_SECONDS)
+        if not isinstance(error, OSError):
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"
+            raise
+        # a full disk, a folder that cannot be written
+        code, reason = 2, f"{error.filename or 'a file'}: {error.strerror or error}"
+        _say(reason)
+    finally:
+        if _watch:
+            _watch.leave(reason, code)
+    sys.exit(code)
 
 
-def _fail(error):
-    print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-    return 2
+def _say(reason):
+    print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr)
+
+
+def _meeting_point():
+    """Rank 0's address for the watch, among those that the launcher has chosen, and what tells this run from others."""
+    endpoints, store = os.environ["PADDLE_TRAINER_ENDPOINTS"], os.environ.get("PADDLE_MASTER")
+    first = endpoints.split(",")[0]
+    host, port = first.rsplit(":", 1)
+    # With --ips Paddle's own store listens on the first one; the numbers after it are the other processes'.
+    port = int(port) + (world_size() if store == first else 0)
+    return (host, port), hashlib.blake2b(f"{endpoints} {store}".encode(), digest_size=16).hexdigest()
 
 
 def start(parameters):
@@ -82,6 +115,7 @@ def start(parameters):
     if world_size() > 1:
         import paddle.distributed
 
+        meet()  # before Paddle's own rendezvous, which would wait 15 minutes for a process that has failed
         paddle.distributed.init_parallel_env()
 
 
@@ -95,12 +129,26 @@ def world_size():
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
+def meet():
+    """Wait for the other processes, however long they take; over gloo a collective gives up after 30 seconds."""
+    if _watch:
+        _watch.meet()
+
+
+def together(items):
+    """`items`, each as soon as every process has its own."""
+    for item in items:
+        meet()
+        yield item
+
+
 def agree(value):
     """Rank 0's `value` (any picklable object) on every process."""
     if world_size() == 1:
         return value
     import paddle.distributed
 
+    meet()
     values = [value]
     paddle.distributed.broadcast_object_list(values, src=0)
     return values[0]
@@ -126,9 +174,22 @@ def gather(value):
         return [value]
     import paddle.distributed
 
+    meet()
     values = []
     paddle.distributed.all_gather_object(values, value)
     return values
+
+
+def require_same(values, advice):
+    """Raise UserError on every process where `values`, texts or numbers by name, are not the same on all of them.
+
+    `advice` ends the message. All processes must ask about the same names.
+    """
+    found = gather(values)
+    for number, other in enumerate(found):
+        for name, value in found[0].items():
+            if other[name] != value:
+                raise UserError(f"rank {number} has {name} {other[name]}, rank 0 has {value}: {advice}")
 
 
 def average_gradients(network):

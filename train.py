@@ -14,11 +14,15 @@ def main():
         start, source = load_given(given)
     parameters = get_parameters(base=start and start.parameters)
     runtime.start(parameters)
+    runtime.require_same(parameters.shared(), "give every process the same command and, with --resume, the same run")
     from dataset import load_dataset
     from trainer import Trainer, resolve
 
     image_set = load_dataset(parameters)
     print(f"{len(image_set)} images of {image_set.num_classes} classes: {_listed(image_set.class_names)}", flush=True)
+    if runtime.world_size() > 1:
+        found = image_set.fingerprint() | {"as checkpoint": start and start.fingerprint()}
+        runtime.require_same(found, "give every process the same images and the same checkpoint")
     trainer = Trainer(resolve(parameters, image_set))
     path, signal = trainer.train(image_set, start, source)
     if signal:

@@ -94,6 +94,7 @@ class Trainer:
                 print(f"goes on from {source}, step {start.step}", flush=True)
             run.begin(self.step, image_set, own)
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
+            data = runtime.together(data)
             done = self.step >= p.total_step
             while not done:
                 metrics = self.train_step(data)

@@ -1,0 +1,177 @@
+"""The processes of a run watch each other: when one fails or dies, the others say which and why, and end too.
+
+Without this they would wait in a collective for the one that is gone: for minutes over gloo, for ever over NCCL.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from utils import UserError
+
+DIED = 75  # exit code when another process has died: EX_TEMPFAIL of sysexits.h, "try again"
+JOIN_SECONDS = 120  # for all processes to come
+LEAVE_SECONDS = 10  # for the others to come and hear why one fails at its start
+BEAT_SECONDS = 5
+SILENT_BEATS = 8  # that may be missed, 40 seconds; counted, so that a run that was suspended as a whole goes on
+GRACE_SECONDS = 2  # for a process that has something of its own to say, or is at its end
+LONGEST_LINE = 10_000
+
+
+class Watch:
+    """This process's connections: rank 0 has one to each of the others, each of the others has one to rank 0.
+
+    Over them go lines of JSON: who this is, then beats, arrivals at a meeting, how it ended; rank 0 passes on what
+    concerns all. A connection that closes without a word is a process that has died; one that misses SILENT_BEATS is a
+    process or host that hangs. `address`: (host, port) on which rank 0 listens. `run`: a text that only processes of
+    this run have. Raises UserError when rank 0 cannot listen there.
+    """
+
+    def __init__(self, rank, world_size, address, run):
+        self.rank, self.world_size, self.address = rank, world_size, address
+        self.hello = {"run": run, "rank": rank, "name": f"rank {rank} ({socket.gethostname()}, pid {os.getpid()})"}
+        self.links = {}  # rank: socket
+        self.joined = threading.Event()  # all links are there
+        self.met = threading.Event()  # all are at the meeting that this process waits at
+        self.present, self.lock = set(), threading.Lock()  # at rank 0: who is at it
+        self.started = self.left = False
+        server = None
+        if rank == 0:
+            try:
+                server = socket.create_server(address, backlog=world_size)
+            except OSError as error:
+                raise UserError(f"rank 0 cannot listen on {address[0]}:{address[1]}: {error.strerror}") from None
+        for work, *arguments in ((self._accept, server) if server else (self._connect,), (self._beat,)):
+            threading.Thread(target=work, args=arguments, daemon=True).start()
+
+    def meet(self):
+        """Return when every process has come here, however long it takes.
+
+        Raises UserError when one has not even started, at the first meeting.
+        """
+        if not self.joined.wait(JOIN_SECONDS):
+            missing = ", ".join(str(rank) for rank in sorted(self._others() - set(self.links)))
+            raise UserError(f"rank {missing} did not come within {JOIN_SECONDS} seconds: its log says why")
+        self.met.clear()
+        if self.rank == 0:
+            self._arrived(0)
+        else:
+            self._tell({"here": True})
+        self.met.wait()
+        self.started = True
+
+    def leave(self, reason=None, code=0):
+        """Say that this process ends, well or for a `reason` that ends all of them with exit code `code`."""
+        if reason is not None:
+            self.joined.wait(LEAVE_SECONDS)
+        self.left = True
+        self._tell({"end": reason and f"{self.hello['name']} stopped: {reason}", "code": code})
+
+    def _others(self):
+        return set(range(1, self.world_size)) if self.rank == 0 else {0}
+
+    def _accept(self, server):
+        server.settimeout(1)
+        with server:
+            while not self.joined.is_set():
+                try:
+                    link, _ = server.accept()
+                except TimeoutError:
+                    continue
+                threading.Thread(target=self._read, args=(link,), daemon=True).start()
+
+    def _connect(self):
+        while True:
+            try:
+                link = socket.create_connection(self.address, timeout=BEAT_SECONDS)
+                break
+            except OSError:  # rank 0 has not started yet
+                time.sleep(0.2)
+        self._read(link)
+
+    def _beat(self):
+        while True:
+            time.sleep(BEAT_SECONDS)
+            self._tell({})
+
+    def _tell(self, message):
+        for link in list(self.links.values()):
+            self._send(link, message)
+
+    def _send(self, link, message):
+        with contextlib.suppress(OSError):  # which its reader sees too
+            link.sendall(json.dumps(message).encode() + b"\n")
+
+    def _read(self, link):
+        """Follow what another process says until it ends."""
+        link.settimeout(BEAT_SECONDS)
+        self._send(link, self.hello)
+        messages = self._messages(link)
+        hello = next(messages, None) or {}
+        if hello.get("run") != self.hello["run"]:  # a stranger
+            link.close()
+            return
+        self.links[hello["rank"]] = link
+        if len(self.links) == len(self._others()):
+            self.joined.set()
+        silent = 0
+        for message in messages:
+            if message is None:
+                silent += self.started  # before, an import may hold the interpreter for long
+                if silent == SILENT_BEATS:
+                    self._stop(f"{hello['name']} has not answered for {silent * BEAT_SECONDS} seconds", DIED)
+                continue
+            silent = 0
+            if "here" in message:
+                self._arrived(hello["rank"])
+            if "end" in message:
+                if message["end"]:
+                    self._stop(message["end"], message["code"])
+                return
+        self._stop(f"{hello['name']} has died", DIED)
+
+    @staticmethod
+    def _messages(link):
+        """The messages that come over `link` until it closes, and None for BEAT_SECONDS without one."""
+        rest = b""
+        while len(rest) < LONGEST_LINE:
+            try:
+                received = link.recv(4096)
+            except TimeoutError:
+                yield None
+                continue
+            except OSError:
+                return
+            if not received:
+                return
+            *lines, rest = (rest + received).split(b"\n")
+            for line in lines:
+                try:
+                    yield dict(json.loads(line))
+                except (ValueError, TypeError):
+                    return
+
+    def _arrived(self, rank):
+        """At rank 0: `rank` is at the meeting, and when all are, it is over. Elsewhere: rank 0 says that it is."""
+        with self.lock:
+            self.present.add(rank)
+            if self.rank == 0 and len(self.present) < self.world_size:
+                return
+            self.present.clear()
+        if self.rank == 0:
+            self._tell({"here": True})
+        self.met.set()
+
+    def _stop(self, reason, code):
+        if self.rank == 0:
+            self._tell({"end": reason, "code": code})
+        time.sleep(GRACE_SECONDS)
+        if not self.left:
+            goes_on = "; --resume auto goes on from the last checkpoint" if code == DIED else ""
+            print(f"\n{Path(sys.argv[0]).name}: {reason}: this process stops too{goes_on}", file=sys.stderr, flush=True)
+            os._exit(code)
