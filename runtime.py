@@ -85,7 +85,12 @@ def _say(reason):
 
 def _meeting_point():
     """Rank 0's address for the watch, among those that the launcher has chosen, and what tells this run from others."""
-    endpoints, store = os.environ["PADDLE_TRAINER_ENDPOINTS"], os.environ.get("PADDLE_MASTER")
+    endpoints, store = os.environ.get("PADDLE_TRAINER_ENDPOINTS"), os.environ.get("PADDLE_MASTER")
+    if not endpoints:
+        raise UserError(
+            f"PADDLE_TRAINERS_NUM is {world_size()}, but PADDLE_TRAINER_ENDPOINTS is not set: start the processes with "
+            "python -m paddle.distributed.launch"
+        )
     first = endpoints.split(",")[0]
     host, port = first.rsplit(":", 1)
     # With --ips Paddle's own store listens on the first one; the numbers after it are the other processes'.
