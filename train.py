@@ -21,8 +21,7 @@ def main():
     image_set = load_dataset(parameters)
     print(f"{len(image_set)} images of {image_set.num_classes} classes: {_listed(image_set.class_names)}", flush=True)
     if runtime.world_size() > 1:
-        found = image_set.fingerprint() | {"as checkpoint": start and start.fingerprint()}
-        runtime.require_same(found, "give every process the same images and the same checkpoint")
+        runtime.require_same(image_set.fingerprint(), "give every process the same images")
     trainer = Trainer(resolve(parameters, image_set))
     path, signal = trainer.train(image_set, start, source)
     if signal:

@@ -84,6 +84,9 @@ class Trainer:
         with RunFolder(p) as run, runtime.stop_signals() as stop:
             if p.resume:
                 start, source = checkpoint.load_newest(run.weights, start, source, p.pretrained_model)
+            if runtime.world_size() > 1:
+                found = {"as checkpoint": start and start.fingerprint()}
+                runtime.require_same(found, "give every process the same file")
             own = start if start and Path(source).parent == run.weights else None
             if own:
                 _check_whole_batch(p, own, source)
