@@ -116,7 +116,7 @@ class FolderSet(ImageSet):
     def fingerprint(self):
         """As of every set, with the names of all files, and the sizes of SIZES_COMPARED of them."""
         places = np.linspace(0, len(self) - 1, min(SIZES_COMPARED, len(self))).astype(int)
-        sizes = [self._path(place).stat().st_size for place in places]
+        sizes = [self.path(place).stat().st_size for place in places]
         return super().fingerprint() | {
             "file names": _digest("/".join(self.files).encode(errors="surrogateescape")),
             "file sizes": _digest(str(sizes).encode()),

@@ -94,7 +94,7 @@ def _meeting_point():
     first = endpoints.split(",")[0]
     host, port = first.rsplit(":", 1)
     # With --ips Paddle's own store listens on the first one; the numbers after it are the other processes'.
-    port = int(port) + (world_size() if store == first else 0)
+    port = int(port) + (world_size() if store in (None, first) else 0)
     return (host, port), hashlib.blake2b(f"{endpoints} {store}".encode(), digest_size=16).hexdigest()
 
 
@@ -224,6 +224,7 @@ class StopRequest:
             import paddle
             import paddle.distributed
 
+            meet()
             number = paddle.to_tensor([self.signal or 0])
             paddle.distributed.all_reduce(number, paddle.distributed.ReduceOp.MAX)
             self.signal = number.item() or None
