@@ -14,6 +14,8 @@ import numpy as np
 from utils import UserError
 from watch import GRACE_SECONDS, Watch
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def _set_environment():
     """Give the maths library every physical core and its fast path; leave alone what the user has set.
@@ -212,6 +214,23 @@ def average_gradients(network):
         paddle.assign(part.reshape(weight.shape), weight.grad)
 
 
+def quit_on_signals():
+    """Have SIGINT and SIGTERM, which may have been held so far, end the process with one line and code 128 + signal.
+
+    For the time before `stop_signals`, in which there is nothing to save.
+    """
+    import paddle  # noqa: F401, it takes SIGTERM for itself when it loads
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, _quit)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _quit(number, _frame):
+    os.write(2, f"{Path(sys.argv[0]).name}: stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(128 + number)
+
+
 class StopRequest:
     """Whether a signal has asked the run to stop, and which: its number, or None."""
 
@@ -242,7 +261,7 @@ def stop_signals():
         stop.signal = number
         print("\nstopping after this step; once more to quit at once", file=sys.stderr, flush=True)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         before[number] = signal.signal(number, ask)
     try:
         yield stop

@@ -1,9 +1,13 @@
 """Train a conditional GAN: `python train.py --help` lists the options, and no options train on handwritten digits."""
 
+import signal
 import sys
 
-import runtime
-from parameters import get_parameters, given_options
+# Held until `runtime.quit_on_signals`: an import that is interrupted ends in a traceback.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+import runtime  # noqa: E402
+from parameters import get_parameters, given_options  # noqa: E402
 
 
 def main():
@@ -13,6 +17,7 @@ def main():
 
         start, source = load_given(given)
     parameters = get_parameters(base=start and start.parameters)
+    runtime.quit_on_signals()
     runtime.start(parameters)
     runtime.require_same(parameters.shared(), "give every process the same command and, with --resume, the same run")
     from dataset import load_dataset

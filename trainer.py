@@ -81,7 +81,7 @@ class Trainer:
         p = self.parameters
         if start and not p.resume and start.step >= p.total_step:  # before a folder is made
             raise _reached(p, start, source)
-        with RunFolder(p) as run, runtime.stop_signals() as stop:
+        with runtime.stop_signals() as stop, RunFolder(p) as run:  # in this order: a signal waits for the last write
             if p.resume:
                 start, source = checkpoint.load_newest(run.weights, start, source, p.pretrained_model)
             if runtime.world_size() > 1:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 
 import pytest
 from commands import ROOT, SMALL, start, wait_for_step
@@ -76,6 +77,8 @@ def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path, monkeypatch):
     killed = straight.parent / "killed"
     process = start(tmp_path, ROOT / "train.py", *options, "--name", "killed")
     wait_for_step(process, killed, 21)
+    with pytest.raises(UserError, match=f"in use by process {process.pid} on {socket.gethostname()}"):
+        train("--resume", str(killed))
     process.kill()
     process.communicate(timeout=60)
     assert checkpoint.newest(killed / "weights").name == "step-00000017.safetensors"

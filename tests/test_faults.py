@@ -1,0 +1,184 @@
+"""What goes wrong while a run trains ends it with one sentence, and what it had saved is still there."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import ROOT, SMALL, run, start, wait_for_step
+from PIL import Image
+
+import checkpoint
+from dataset import batches, load_dataset
+from run_folder import RunFolder
+from trainer import Trainer
+from utils import UserError
+
+FOLDER = [*SMALL[2:], "--recipe", "acgan-mlp", "--dataset", "folder", "--imsize", "16", "--num_workers", "2"]
+
+
+@contextlib.contextmanager
+def mounted(path, size):
+    """A file system of its own at `path`, of `size` bytes."""
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a file system")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of two classes with 50 images each."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(50):
+            image = Image.fromarray(rng.integers(256, size=(20, 20, 3), dtype=np.uint8))
+            image.save(tmp_path / "data" / name / f"{number}.png")
+    return tmp_path / "data"
+
+
+def run_of(parameters):
+    (folder,) = Path(parameters.save_path).iterdir()
+    return folder
+
+
+def last_line(err):
+    assert "Traceback" not in err
+    return err.strip().splitlines()[-1]
+
+
+def whole_steps(run_folder):
+    """The steps of the checkpoints of a run; each must be whole and no half-written file be there."""
+    assert not [path for path in run_folder.rglob("*") if ".tmp" in path.name]
+    files = checkpoint.step_files(run_folder / "weights")
+    steps = [checkpoint.load(path).step for path in files]
+    if steps:
+        assert (run_folder / "weights" / "latest").resolve() == files[-1].resolve()
+    return steps
+
+
+def test_a_full_disk(tmp_path):
+    with mounted(tmp_path / "disk", 2**20) as disk:
+        command = [*SMALL, "--save_path", disk, "--name", "mine", "--model_save_step", "2", "--total_step", "1000"]
+        code, _, err = run(tmp_path, ROOT / "train.py", *command)
+        assert code == 2 and last_line(err).startswith("train.py: ") and "No space left" in last_line(err)
+        steps = whole_steps(disk / "mine")
+        assert steps == list(range(2, 2 * len(steps) + 1, 2)) and steps
+
+
+def test_a_read_only_folder(tmp_path, make_parameters):
+    p = make_parameters(name="mine", total_step=2, save_path=str(tmp_path / "disk"))
+    with mounted(tmp_path / "disk", 2**24) as disk:
+        Trainer(p).train(load_dataset(p))
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        command = ["--resume", disk / "mine", "--total_step", "4"]
+        code, _, err = run(tmp_path, ROOT / "train.py", *command)
+        assert (code, err) == (2, f"train.py: {disk}/mine/.lock: Read-only file system\n")
+        with pytest.raises(UserError, match="cannot be made: Read-only file system"):
+            RunFolder(make_parameters(name="other", save_path=str(disk)))
+        assert whole_steps(disk / "mine") == [2]
+
+
+def test_a_data_folder_removed_while_training(pictures, tmp_path):
+    command = [*FOLDER, "--data_path", pictures, "--name", "mine", "--log_step", "1", "--model_save_step", "2"]
+    process = start(tmp_path, ROOT / "train.py", *command, "--total_step", "1000000")
+    wait_for_step(process, tmp_path / "sagan_models" / "mine", 5)
+    shutil.rmtree(pictures)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and last_line(err).endswith(" is gone: put it back, and --resume goes on")
+    assert str(pictures) in last_line(err)
+    assert len(whole_steps(tmp_path / "sagan_models" / "mine")) >= 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_reader_of_images_raises_reaches_the_run(pictures, make_parameters, monkeypatch, workers):
+    p = make_parameters(dataset="folder", data_path=str(pictures), num_classes=2, num_workers=workers)
+    data = batches(load_dataset(p), p, first=0)
+    next(data)
+
+    def take_all_memory(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", take_all_memory)
+    with pytest.raises(UserError, match=r"\.png takes more memory than is left: lower --num_workers"):
+        for _ in range(20):
+            next(data)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"), [("G", "linear.weight", float("nan")), ("D", "heads.classes.weight", float("inf"))]
+)
+def test_a_gradient_that_is_not_finite(make_parameters, part, name, value):
+    """From step 5 on, in one weight; its loss is finite in that step."""
+    p = make_parameters(total_step=9, log_step=1, model_save_step=2)
+    trainer = Trainer(p)
+    weight = dict(getattr(trainer, part).named_parameters())[name]
+    weight.register_hook(lambda gradient: gradient + value if trainer.step == 4 else gradient)
+    with pytest.raises(UserError, match=f"the gradient of {part}/{name} is not finite at step 5: .*--d_lr"):
+        trainer.train(load_dataset(p))
+    assert whole_steps(run_of(p)) == [2, 4]
+
+
+@pytest.mark.parametrize("log_step", [1, 1000])
+def test_a_loss_that_is_not_finite(make_parameters, log_step):
+    p = make_parameters(total_step=50, log_step=log_step, model_save_step=1, d_lr=1e30)
+    with pytest.raises(UserError, match=r"(nan|inf|not finite) at step \d+: training has diverged; --resume"):
+        Trainer(p).train(load_dataset(p))
+    whole_steps(run_of(p))
+
+
+def test_weights_that_are_not_finite_are_not_saved(make_parameters):
+    """Though no gradient has shown it: such as a class's row, when the class is not in the batch."""
+    p = make_parameters()
+    trainer = Trainer(p)
+    with pytest.raises(UserError, match="G_ema/embedding is not finite at step 2"), RunFolder(p) as folder:
+        folder.begin(0, load_dataset(p))
+        folder.save(1, trainer.state)
+        parts = trainer.state()
+        parts["G_ema"] = {"embedding": np.array([1.0, np.nan])}
+        folder.save(2, lambda: parts)
+    assert whole_steps(folder.path) == [1]
+
+
+def test_what_is_saved_is_a_copy(make_parameters):
+    """It is written while the training changes the weights."""
+    p = make_parameters()
+    trainer, data = Trainer(p), batches(load_dataset(p), p, first=0)
+    trainer.train_step(data)
+    saved = trainer.state()
+    before = {f"{part}/{name}": array.copy() for part, arrays in saved.items() for name, array in arrays.items()}
+    trainer.train_step(data)
+    for part, arrays in saved.items():
+        for name, array in arrays.items():
+            assert (array == before[f"{part}/{name}"]).all()
+
+
+def test_leftovers_of_a_killed_writer_are_removed(make_parameters):
+    p = make_parameters(name="mine")
+    Trainer(p).train(load_dataset(p))
+    folder = run_of(p)
+    mine = folder / "weights" / ".my-document.txt"
+    half = (folder / ".parameters-abcd_123.tmp.yaml", folder / "weights" / ".step-00000006-abcdefgh.tmp.safetensors")
+    for path in (mine, *half):
+        path.write_text("half")
+    RunFolder(make_parameters(name="mine", resume="auto")).__exit__()
+    assert whole_steps(folder) == [2, 4] and mine.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_starts(tmp_path, number):
+    process = start(tmp_path, ROOT / "train.py", *SMALL)
+    assert process.stdout.readline().startswith("recipe")  # before Paddle is imported
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (128 + number, f"train.py: stopped by {number.name}\n")
+    assert list(tmp_path.iterdir()) == []
