@@ -120,10 +120,10 @@ class Trainer:
         """Metrics as floats; this is where the host waits for the device. Raises UserError when one, or a gradient of
         the last updates, is not finite: the weights after it are not worth keeping."""
         values = {name: float(value) for name, value in metrics.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise diverged(name, value, self.step)
-        for part, network in (("D", self.D), ("G", self.G)):
+        for part, network in (("D", self.D), ("G", self.G)):  # in the order of the step: the first one is the cause
+            for name, value in values.items():
+                if name.startswith("g_") == (part == "G") and not math.isfinite(value):
+                    raise diverged(name, value, self.step)
             gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
             finite = paddle.stack([paddle.isfinite(gradient).all() for gradient in gradients.values()]).numpy()
             if not finite.all():
