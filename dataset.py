@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from image_files import class_folders, fit, image_names, read_image
 from published_data import read_cifar10, read_mnist
-from runtime import generator
+from runtime import blocks, generator
 from utils import UserError
 
 CLASS_NAMES = {
@@ -275,11 +275,10 @@ def choose_classes(names, classes):
 def batches_per_epoch(image_set, parameters, world_size=1):
     """How many batches of `batch_size` x `world_size` images `batches` makes of an epoch.
 
-    An incomplete last one counts with `dont_drop_last`, if every process gets an image of it. Raises UserError when
-    there is none at all.
+    An incomplete last one counts with `dont_drop_last`. Raises UserError when there is none at all.
     """
     whole, rest = divmod(len(image_set), parameters.batch_size * world_size)
-    count = whole + (parameters.dont_drop_last and rest >= world_size)
+    count = whole + (parameters.dont_drop_last and rest > 0)
     if count == 0:
         raise UserError(
             f"--batch_size {parameters.batch_size} in each of {world_size} processes is more than the "
@@ -289,30 +288,32 @@ def batches_per_epoch(image_set, parameters, world_size=1):
 
 
 def batches(image_set, parameters, first, rank=0, world_size=1):
-    """Endless batches (uint8 [n, C, H, W], int64 [n]) for process `rank` of `world_size`, from global batch `first` on.
+    """Endless batches for process `rank` of `world_size`, from global batch `first` on.
 
-    Batch b is of epoch b // `batches_per_epoch`, and which images it holds depends on the seed and b alone. Processes
-    share a batch in rank order, `batch_size` images each, or as evenly as can be of an incomplete one.
+    Each is (uint8 [n, C, H, W], int64 [n], images in the whole batch of all processes). Batch b is of epoch
+    b // `batches_per_epoch`, and which images the whole of it holds depends on the seed, b and its size alone; a
+    process has those of its `runtime.blocks`.
     """
     rows = _rows(image_set, parameters, first, rank, world_size)
     if parameters.num_workers == 0 or not isinstance(image_set, FolderSet):
-        for batch in rows:
-            yield _stack(map(image_set.__getitem__, batch))
+        for batch, whole in rows:
+            yield *_stack(map(image_set.__getitem__, batch)), whole
         return
     # Threads, not processes: Pillow decodes and resizes outside the interpreter's lock, and no thread dies unnoticed.
     pool = ThreadPoolExecutor(parameters.num_workers)
     try:
         ahead = deque()
-        for batch in rows:
-            ahead.append([pool.submit(image_set.__getitem__, row) for row in batch])
+        for batch, whole in rows:
+            ahead.append(([pool.submit(image_set.__getitem__, row) for row in batch], whole))
             if len(ahead) > BATCHES_AHEAD:
-                yield _stack(image.result() for image in ahead.popleft())
+                images, whole = ahead.popleft()
+                yield *_stack(image.result() for image in images), whole
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _rows(image_set, parameters, first, rank, world_size):
-    """Endless arrays of the numbers of the images in this process's batches, from global batch `first` on."""
+    """Endless (the numbers of the images in this process's batch, the size of the whole), from batch `first` on."""
     per_epoch = batches_per_epoch(image_set, parameters, world_size)
     size = parameters.batch_size * world_size
     epoch, start = divmod(first, per_epoch)
@@ -321,7 +322,13 @@ def _rows(image_set, parameters, first, rank, world_size):
         if not parameters.dont_shuffle:
             order = generator(parameters.manual_seed, "order", epoch).permutation(order)
         for batch in range(start, per_epoch):
-            yield np.array_split(order[batch * size : (batch + 1) * size], world_size)[rank]
+            whole = order[batch * size : (batch + 1) * size]
+            yield (
+                np.concatenate(
+                    [whole[block.rows] for block in blocks(len(whole), parameters.rounds, rank, world_size)]
+                ),
+                len(whole),
+            )
         epoch, start = epoch + 1, 0
 
 

@@ -6,8 +6,10 @@ from functools import partial
 
 import numpy as np
 import paddle
+import paddle.distributed
 import paddle.nn.functional as F
 from paddle import nn
+from paddle.autograd import PyLayer
 
 import runtime
 
@@ -141,7 +143,11 @@ class BatchNorm(nn.Layer):
 
     `momentum` is the share of the running statistics that an update keeps. The running variance takes the unbiased
     batch variance, as PyTorch and cuDNN do. `affine` adds a learned scale and shift.
+
+    `block`, which `seeing` sets, makes training statistics those of all processes' rows of the round.
     """
+
+    block = None
 
     def __init__(self, features, momentum=0.9, epsilon=1e-5, affine=True):
         super().__init__()
@@ -164,17 +170,81 @@ class BatchNorm(nn.Layer):
         if not self.training:
             mean, variance = self._mean * self._scale, self._variance * self._scale**2
             return F.batch_norm(x, mean, variance, self.weight, self.bias, epsilon=self.epsilon)
+        if self.block:
+            return self._synchronized(x)
         # Momentum 0 makes the kernel write the batch's own statistics, which join the running ones in their precision.
         mean, variance = paddle.zeros_like(self._mean), paddle.zeros_like(self._variance)
         out = F.batch_norm(x, mean, variance, self.weight, self.bias, True, momentum=0.0, epsilon=self.epsilon)
-        with paddle.no_grad():
-            count = x.size // x.shape[1]
-            if x.place.is_cpu_place() and count > 1:
-                variance = variance * (count / (count - 1))  # Paddle's CPU kernel keeps the biased variance
-            mean, variance, keep = mean / self._scale, variance / self._scale**2, self.momentum
-            paddle.assign(keep * self._mean + (1 - keep) * mean, self._mean)
-            paddle.assign(keep * self._variance + (1 - keep) * variance, self._variance)
+        # Paddle's CPU kernel keeps the biased variance.
+        self._follow(mean, variance, x.size // x.shape[1] if x.place.is_cpu_place() else 1)
         return out
+
+    def _synchronized(self, x):
+        """The same over the rows of all processes, of operations that have second derivatives."""
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        count = self.block.in_round * (x.size // (x.shape[0] * x.shape[1]))
+        counts = 1.0 if self.block.share else 0.0
+        precise = x.astype(self._mean.dtype)
+        mean = AllReduce.apply(counts * precise.sum(axes, keepdim=True)) / count
+        centred = precise - mean
+        variance = AllReduce.apply(counts * (centred * centred).sum(axes, keepdim=True)) / count
+        self._follow(mean.flatten(), variance.flatten(), count)
+        weight, bias = (tensor.reshape(mean.shape) for tensor in (self.weight, self.bias))
+        out = centred / paddle.sqrt(variance + self.epsilon * self._scale**2) * weight + bias
+        return out.astype(x.dtype)
+
+    def _follow(self, mean, variance, count):
+        """Let the running statistics follow those of a batch with the biased variance of `count` values."""
+        with paddle.no_grad():
+            unbiased = variance * (count / (count - 1)) if count > 1 else variance
+            mean, unbiased, keep = mean / self._scale, unbiased / self._scale**2, self.momentum
+            paddle.assign(keep * self._mean + (1 - keep) * mean, self._mean)
+            paddle.assign(keep * self._variance + (1 - keep) * unbiased, self._variance)
+
+
+class AllReduce(PyLayer):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs, and so on for higher ones."""
+
+    @staticmethod
+    def forward(ctx, x):
+        total = x.clone()
+        paddle.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return AllReduce.apply(gradient)
+
+
+@contextlib.contextmanager
+def seeing(networks, block, sync_bn):
+    """Inside, forwards in training mode are of the `runtime.Block` `block` of a larger batch.
+
+    Dropout draws for the whole batch and takes its rows. With `sync_bn` batch norm has the statistics of the rows of
+    all processes in the round.
+    """
+    found = [layer for network in networks for layer in network.sublayers()]
+    found = [layer for layer in found if isinstance(layer, Dropout) or (sync_bn and isinstance(layer, BatchNorm))]
+    for layer in found:
+        layer.block = block
+    try:
+        yield
+    finally:
+        for layer in found:
+            layer.block = None
+
+
+def running_statistics(*networks):
+    """The buffers of the batch norms in `networks` that training forwards change."""
+    norms = [layer for network in networks for layer in network.sublayers() if isinstance(layer, BatchNorm)]
+    return [buffer for norm in norms for buffer in (norm._mean, norm._variance)]
+
+
+def singular_vectors(*networks):
+    """The buffers of the spectral norms in `networks`, which training forwards change."""
+    layers = [layer for network in networks for layer in network.sublayers()]
+    normalized = [layer for layer in layers if isinstance(layer, SpectrallyNormalized)]
+    return [buffer for layer in normalized for buffer in (layer.weight_u, layer.weight_v)]
 
 
 @contextlib.contextmanager
@@ -216,8 +286,11 @@ class ConditionalBatchNorm(nn.Layer):
 class Dropout(nn.Layer):
     """Dropout of single activations, or of whole channels ("spatial", [N, C, H, W]), scaled to keep the mean.
 
-    Paddle's own has no second derivative, which a gradient penalty takes.
+    Paddle's own has no second derivative, which a gradient penalty takes. `block`, which `seeing` sets, says which rows
+    of a batch these are: what is drawn for a row depends on the whole batch, not on how it is cut.
     """
+
+    block = None
 
     def __init__(self, share, spatial=False):
         super().__init__()
@@ -226,8 +299,13 @@ class Dropout(nn.Layer):
     def forward(self, x):
         if not self.training or self.share == 0:
             return x
-        shape = [*x.shape[:2], 1, 1] if self.spatial else x.shape
-        return x * ((paddle.rand(shape) >= self.share).astype(x.dtype) / (1 - self.share))
+        shape = [x.shape[1], 1, 1] if self.spatial else x.shape[1:]
+        if self.block:
+            rows = self.block.rows
+            draws = paddle.rand([self.block.whole, *shape])[rows.start : rows.stop]
+        else:
+            draws = paddle.rand([len(x), *shape])
+        return x * ((draws >= self.share).astype(x.dtype) / (1 - self.share))
 
 
 class SelfAttention(nn.Layer):

@@ -35,15 +35,16 @@ def class_loss(class_logits, labels):
     return F.cross_entropy(class_logits, labels)
 
 
-def gradient_penalty(discriminator, real, fake, labels, alpha):
+def gradient_penalty(discriminator, real, fake, labels, alpha, counts=True):
     """Mean of (‖∇D(x)‖₂ - 1)² at x = alpha·real + (1 - alpha)·fake (Gulrajani et al. 2017, equation 3), a scalar.
 
-    `real`, `fake`: [N, C, H, W]; `labels` int64 [N]; `alpha` in [0, 1], [N, 1, 1, 1].
+    `real`, `fake`: [N, C, H, W]; `labels` int64 [N]; `alpha` in [0, 1], [N, 1, 1, 1]. `counts`: False for rows that
+    stand in for none, which must not reach other processes' gradients through synchronised batch norm.
     """
     mixed = (alpha * real + (1 - alpha) * fake).detach()
     mixed.stop_gradient = False
     logits, _ = discriminator(mixed, labels)
-    (gradient,) = paddle.grad(logits.sum(), mixed, create_graph=True)
+    (gradient,) = paddle.grad(float(counts) * logits.sum(), mixed, create_graph=True)
     # The offset keeps the root's derivative finite where the gradient is exactly 0.
     norm = paddle.sqrt((gradient * gradient).sum([1, 2, 3]) + 1e-16)
     return ((norm - 1) ** 2).mean()

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from options import Rule, did_you_mean, one_of, option, parse, read_yaml, spellings, typed
+from runtime import world_size
 from utils import UserError
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -45,13 +46,13 @@ METRICS = (
 # What a run that goes on may change: neither what is trained, nor on which images in which order. The images of a step,
 # --batch_size in each process, are compared when the number of processes is known.
 CHANGEABLE = frozenset({
-    "total_step", "niter", "d_lr", "g_lr", "batch_size", "batch_size_in_gpu", "log_step", "sample_step",
-    "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path", "test_data_path",
-    "num_workers", "device", "parallel",
+    "total_step", "niter", "d_lr", "g_lr", "batch_size", "global_batch_size", "batch_size_in_gpu", "log_step",
+    "sample_step", "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path",
+    "test_data_path", "num_workers", "device", "parallel",
 })  # fmt: skip
 # Hosts may differ in these: devices, and where the same files are; of --save_path rank 0's counts.
 OF_ONE_HOST = ("device", "num_workers", "data_path", "test_data_path", "pretrained_model", "save_path")
-STEPS_OR_EPOCHS = (("total_step", "niter"), ("model_save_step", "save_freq"))
+EITHER_OR = (("total_step", "niter"), ("model_save_step", "save_freq"), ("batch_size", "global_batch_size"))
 
 
 def count_classes(text):
@@ -156,7 +157,11 @@ class Parameters:
     total_step: int = _training(3_000_000, "steps to train for", COUNT)
     niter: int | None = _training(None, "epochs to train for, instead of --total_step", COUNT)
     batch_size: int = _training(64, "images in a step, in each process", MANY, also="batchSize")
+    global_batch_size: int | None = _training(
+        None, "images in a step over all processes, which share them out, instead of --batch_size", MANY
+    )
     batch_size_in_gpu: int | None = _training(None, "images in memory at once; left out: --batch_size", MANY)
+    sync_bn: bool = _training(False, "batch norm's statistics are those of all processes' images, not of each one's")
     d_steps_per_iter: int = _training(1, "discriminator updates in a step", COUNT)
     g_steps_per_iter: int = _training(1, "generator updates in a step", COUNT)
     d_lr: float = _training(0.0004, "learning rate of the discriminator", POSITIVE)
@@ -235,6 +240,11 @@ class Parameters:
         first = ("resume", "name")  # other runs would differ in much that their commands do not say
         return {f"--{name}": values[name] for name in (*first, *values) if name not in OF_ONE_HOST}
 
+    @property
+    def rounds(self):
+        """Rounds in which a process gathers the gradients of its share of a batch."""
+        return self.batch_size // (self.batch_size_in_gpu or self.batch_size)
+
     def to_yaml(self):
         """YAML text that `--recipe FILE` reads back; without `resume`, a command's, and `name`, one run's alone."""
         values = {name: value for name, value in asdict(self).items() if name not in ("resume", "name")}
@@ -286,6 +296,8 @@ def get_parameters(argv=None, program="train", base=None):
             raise UserError(f"--recipe {named} is not what was trained, {base.get('recipe')}; leave --recipe out")
         layer = base
     values = _merge(layer, given)
+    if values["global_batch_size"] and program == "train":
+        values["batch_size"] = _share(values["global_batch_size"])
     if folder:
         _check_changes(folder, base, values)
         values |= {"save_path": str(folder.parent), "name": folder.name}
@@ -421,6 +433,17 @@ def _merge(layer, given):
     return values
 
 
+def _share(global_batch_size):
+    """A process's `batch_size`."""
+    share, rest = divmod(global_batch_size, world_size())
+    if rest:
+        raise UserError(
+            f"--global_batch_size {global_batch_size} cannot be shared out evenly among {world_size()} processes: "
+            f"give a multiple of {world_size()}"
+        )
+    return share
+
+
 def _overlay(below, layer):
     """`layer` over `below`; what belongs to a value that the layer replaces goes with it."""
     values = {**below, **layer}
@@ -428,9 +451,9 @@ def _overlay(below, layer):
         values |= {name: layer.get(name) for name in ("data_path", "test_data_path", "classes", "num_classes")}
     if "classes" in layer and "num_classes" not in layer:
         values["num_classes"] = layer["classes"] and count_classes(layer["classes"])
-    for steps, epochs in STEPS_OR_EPOCHS:
-        if steps in layer:
-            values[epochs] = layer.get(epochs)
+    for one, other in EITHER_OR:
+        if one in layer:
+            values[other] = layer.get(other)
     return values
 
 
@@ -452,7 +475,10 @@ def _check_fit(p):
     if p.centercrop and p.centercrop_size != p.imsize:
         raise UserError(f"--centercrop_size {p.centercrop_size} is not --imsize {p.imsize}, which the networks read")
     if p.batch_size_in_gpu and p.batch_size % p.batch_size_in_gpu:
-        raise UserError(f"--batch_size_in_gpu {p.batch_size_in_gpu} does not divide --batch_size {p.batch_size}")
+        origin = f", a process's share of --global_batch_size {p.global_batch_size}" if p.global_batch_size else ""
+        raise UserError(
+            f"--batch_size_in_gpu {p.batch_size_in_gpu} does not divide --batch_size {p.batch_size}{origin}"
+        )
     if p.classes and p.num_classes not in (None, count_classes(p.classes)):
         raise UserError(
             f"--num_classes {p.num_classes} disagrees with --classes {p.classes}, which is {count_classes(p.classes)} "
@@ -528,9 +554,9 @@ def _translate(options):
     netG, netD = given.get("pretrained_model"), options.get("netD")
     if netD and (not netG or Path(netD) != Path(netG).parent / Path(netG).name.replace("G", "D", 1)):
         raise UserError(f"--netD {netD} is not the file beside --netG that has D for its G, where it is looked for")
-    for steps, epochs in STEPS_OR_EPOCHS:
-        if steps in given and given.get(epochs):
-            raise UserError(f"--{steps} and --{epochs} say the same thing twice; give one of them")
+    for one, other in EITHER_OR:
+        if one in given and given.get(other):
+            raise UserError(f"--{one} and --{other} say the same thing twice; give one of them")
     return given | _device(options)
 
 

@@ -108,7 +108,11 @@ class RunFolder:
             self._writer.add_hparams(plain, ["loss/g_adv"])
             self._writer.add_image("samples/real", _rgb(grid), 0)
         begun = "resumed" if step else "started"
-        self._write_line(f"{begun} at step {step} of {p.total_step}: {len(image_set)} images")
+        processes = runtime.world_size()
+        whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
+        self._write_line(
+            f"{begun} at step {step} of {p.total_step}: {len(image_set)} images, {p.batch_size} a step{whole}"
+        )
         if start:
             for name, (old, new) in changes(start.parameters, dataclasses.asdict(p)).items():
                 self._write_line(f"changed --{name} from {old} to {new}")

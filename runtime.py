@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -199,19 +200,42 @@ def require_same(values, advice):
                 raise UserError(f"rank {number} has {name} {other[name]}, rank 0 has {value}: {advice}")
 
 
-def average_gradients(network):
-    """Replace each gradient of `network` by its mean over all processes; one all-reduce for all of them."""
+class Block(NamedTuple):
+    """What one process takes of a step's whole batch in one accumulation round."""
+
+    rows: range  # of the whole batch; never empty
+    share: float  # of the whole batch that these rows are; 0 where there are too few and one of another block stands in
+    in_round: int  # rows of the round over all processes, or 1 where none of them counts
+    whole: int  # rows of the whole batch
+
+
+def blocks(count, rounds, rank, world_size):
+    """The `Block` of each round that process `rank` takes of a batch of `count` rows.
+
+    The batch is cut into `rounds` and each of them among the processes, in order and as evenly as can be. So a round
+    holds the same rows with any number of processes, and the blocks are the same for any `rounds` and `world_size` of
+    one product.
+    """
+    cuts = [count * block // (rounds * world_size) for block in range(rounds * world_size + 1)]
+    taken = []
+    for first in range(0, rounds * world_size, world_size):
+        start, stop = cuts[first + rank : first + rank + 2]
+        in_round = max(cuts[first + world_size] - cuts[first], 1)
+        taken.append(Block(range(start, max(stop, start + 1)), (stop - start) / count, in_round, count))
+    return taken
+
+
+def add_up(tensors):
+    """Replace each of `tensors`, all of one dtype, by its sum over all processes; one all-reduce for all of them."""
     if world_size() == 1:
         return
     import paddle
     import paddle.distributed
 
-    weights = [weight for weight in network.parameters() if weight.grad is not None]
-    flat = paddle.concat([weight.grad.reshape([-1]) for weight in weights])
+    flat = paddle.concat([tensor.reshape([-1]) for tensor in tensors])
     paddle.distributed.all_reduce(flat)
-    parts = (flat / world_size()).split([weight.size for weight in weights])
-    for weight, part in zip(weights, parts, strict=True):
-        paddle.assign(part.reshape(weight.shape), weight.grad)
+    for tensor, part in zip(tensors, flat.split([tensor.size for tensor in tensors]), strict=True):
+        paddle.assign(part.reshape(tensor.shape), tensor)
 
 
 def quit_on_signals():

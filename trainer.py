@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import paddle
 
 import checkpoint
@@ -14,7 +15,7 @@ import losses
 import runtime
 import sampler
 from dataset import batches, batches_per_epoch
-from layers import batch_statistics
+from layers import batch_statistics, running_statistics, seeing, singular_vectors
 from run_folder import RunFolder, diverged
 from utils import UserError
 
@@ -29,6 +30,7 @@ class DBatch(NamedTuple):
     alpha: paddle.Tensor = None  # for the gradient penalty, [N, 1, 1, 1] in [0, 1]
     real_noise: paddle.Tensor = None  # instance noise
     fake_noise: paddle.Tensor = None
+    whole: int = None  # rows in the batch of all processes, of which these are this one's; None: these are all
 
 
 class GBatch(NamedTuple):
@@ -37,6 +39,7 @@ class GBatch(NamedTuple):
     z: paddle.Tensor  # [N, z_dim]
     labels: paddle.Tensor  # int64 [N]
     fake_noise: paddle.Tensor = None  # instance noise, [N, C, H, W]
+    whole: int = None  # rows in the batch of all processes
 
 
 def resolve(parameters, image_set):
@@ -117,9 +120,14 @@ class Trainer:
             return run.path, stop.signal
 
     def _read(self, metrics):
-        """Metrics as floats; this is where the host waits for the device. Raises UserError when one, or a gradient of
-        the last updates, is not finite: the weights after it are not worth keeping."""
-        values = {name: float(value) for name, value in metrics.items()}
+        """Metrics over all processes as floats; this is where the host waits for the device.
+
+        Raises UserError, on every process, when one, or a gradient of the last updates, is not finite: the weights
+        after it are not worth keeping.
+        """
+        values = paddle.stack(list(metrics.values()))
+        runtime.add_up([values])
+        values = dict(zip(metrics, values.tolist(), strict=True))
         for part, network in (("D", self.D), ("G", self.G)):  # in the order of the step: the first one is the cause
             for name, value in values.items():
                 if name.startswith("g_") == (part == "G") and not math.isfinite(value):
@@ -136,9 +144,10 @@ class Trainer:
         self.G.train()
         self.D.train()
         for update in range(p.d_steps_per_iter):
-            images, labels = (paddle.to_tensor(array) for array in next(data))
+            images, labels, whole = next(data)
             self._seed_dropout("d", update)
-            metrics |= self.update_discriminator(self.d_batch(update, images, labels))
+            batch = self.d_batch(update, paddle.to_tensor(images), paddle.to_tensor(labels), whole)
+            metrics |= self.update_discriminator(batch)
         for update in range(p.g_steps_per_iter):
             self._seed_dropout("g", update)
             metrics |= self.update_generator(self.g_batch(update))
@@ -159,48 +168,78 @@ class Trainer:
 
     def update_discriminator(self, batch):
         """One Adam step of D on a `DBatch`, whose gradients stay readable. Returns the metrics, tensors by name."""
-        p, metrics = self.parameters, _Means()
-        self.d_optimizer.clear_grad()
-        for part, share in _rounds(batch, p.batch_size_in_gpu):
-            real_logits, real_classes = self.D(_noisy(part.images, part.real_noise), part.labels)
-            with paddle.no_grad():
-                fake = self.G(part.z, part.fake_labels)
-            fake_logits, fake_classes = self.D(_noisy(fake, part.fake_noise), part.fake_labels)
-            d_real, d_fake = losses.discriminator_losses(p.adv_loss, real_logits, fake_logits)
-            terms = {"d_real": d_real, "d_fake": d_fake, "D_x": real_logits.mean(), "D_G_z": fake_logits.mean()}
-            loss = d_real + d_fake
-            if p.adv_loss == "wgan_gp":
-                terms["d_penalty"] = losses.gradient_penalty(self.D, part.images, fake, part.labels, part.alpha)
-                loss += p.lambda_gp * terms["d_penalty"]
-            if real_classes is not None:
-                terms["d_class_real"] = losses.class_loss(real_classes, part.labels)
-                terms["d_class_fake"] = losses.class_loss(fake_classes, part.fake_labels)
-                loss += p.class_loss_weight * (terms["d_class_real"] + terms["d_class_fake"])
-                terms["accuracy_real"] = _accuracy(real_classes, part.labels)
-                terms["accuracy_fake"] = _accuracy(fake_classes, part.fake_labels)
-            (share * loss).backward()
-            metrics.add(terms, share)
-        runtime.average_gradients(self.D)
-        self.d_optimizer.step()
-        return metrics
+        return self._update(self.D, self.d_optimizer, batch, self._d_losses)
 
     def update_generator(self, batch):
         """One Adam step of G on a `GBatch`, whose gradients stay readable. Returns the metrics, tensors by name."""
-        p, metrics = self.parameters, _Means()
-        self.g_optimizer.clear_grad()
-        for part, share in _rounds(batch, p.batch_size_in_gpu):
-            with _frozen(self.D):
-                fake = _noisy(self.G(part.z, part.labels), part.fake_noise)
-                logits, classes = self.D(fake, part.labels)
-                terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
-                loss = terms["g_adv"]
-                if classes is not None:
-                    terms["g_class"] = losses.class_loss(classes, part.labels)
-                    loss += p.class_loss_weight * terms["g_class"]
-                (share * loss).backward()
-            metrics.add(terms, share)
-        runtime.average_gradients(self.G)
-        self.g_optimizer.step()
+        with _frozen(self.D):
+            return self._update(self.G, self.g_optimizer, batch, self._g_losses)
+
+    def _d_losses(self, part, counts):
+        """D's loss on `part` of a batch, and its terms by name; scalar means over the part's rows."""
+        p = self.parameters
+        real_logits, real_classes = self.D(_noisy(part.images, part.real_noise), part.labels)
+        with paddle.no_grad():
+            fake = self.G(part.z, part.fake_labels)
+        fake_logits, fake_classes = self.D(_noisy(fake, part.fake_noise), part.fake_labels)
+        d_real, d_fake = losses.discriminator_losses(p.adv_loss, real_logits, fake_logits)
+        terms = {"d_real": d_real, "d_fake": d_fake, "D_x": real_logits.mean(), "D_G_z": fake_logits.mean()}
+        loss = d_real + d_fake
+        if p.adv_loss == "wgan_gp":
+            terms["d_penalty"] = losses.gradient_penalty(self.D, part.images, fake, part.labels, part.alpha, counts)
+            loss += p.lambda_gp * terms["d_penalty"]
+        if real_classes is not None:
+            terms["d_class_real"] = losses.class_loss(real_classes, part.labels)
+            terms["d_class_fake"] = losses.class_loss(fake_classes, part.fake_labels)
+            loss += p.class_loss_weight * (terms["d_class_real"] + terms["d_class_fake"])
+            terms["accuracy_real"] = _accuracy(real_classes, part.labels)
+            terms["accuracy_fake"] = _accuracy(fake_classes, part.fake_labels)
+        return loss, terms
+
+    def _g_losses(self, part, _counts):
+        """G's loss on `part` of a batch, and its terms by name; scalar means over the part's rows."""
+        p = self.parameters
+        fake = _noisy(self.G(part.z, part.labels), part.fake_noise)
+        logits, classes = self.D(fake, part.labels)
+        terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
+        loss = terms["g_adv"]
+        if classes is not None:
+            terms["g_class"] = losses.class_loss(classes, part.labels)
+            loss += p.class_loss_weight * terms["g_class"]
+        return loss, terms
+
+    def _update(self, network, optimizer, batch, losses_of):
+        """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of its terms.
+
+        The batch is cut into accumulation rounds, and each round among the processes. All rounds start from the same
+        buffers and dropout stream, as one round would, and what they make of the running statistics becomes one mean
+        over rounds and processes. So it makes no difference how a batch is cut; batch norm alone sees a block at a time
+        instead of the batch, or with `sync_bn` a round. One all-reduce serves the update.
+        """
+        p = self.parameters
+        synchronized = p.sync_bn and runtime.world_size() > 1
+        statistics = running_statistics(self.G, self.D)
+        buffers = [*statistics, *singular_vectors(self.G, self.D)]
+        begun, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
+        sums = [paddle.zeros_like(buffer) for buffer in statistics]
+        metrics, first = {}, 0
+        optimizer.clear_grad()
+        for block in self._blocks(batch.whole or len(batch.z)):
+            if first:
+                _assign(buffers, begun)
+                paddle.set_rng_state(dropout)
+            part = _part(batch, first, len(block.rows))
+            first += len(block.rows)
+            with seeing((self.G, self.D), block, synchronized):
+                loss, terms = losses_of(part, block.share > 0)
+                (block.share * loss).backward()
+            for name, value in terms.items():
+                metrics[name] = metrics.get(name, 0) + block.share * value.detach()
+            sums = [total + block.share * buffer for total, buffer in zip(sums, statistics, strict=True)]
+        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+        runtime.add_up(gradients + sums)
+        _assign(statistics, sums)
+        optimizer.step()
         return metrics
 
     def state(self):
@@ -248,60 +287,63 @@ class Trainer:
     # The random numbers of one update: each a pure function of the seed, its purpose, the step and the update's number,
     # drawn for the whole batch of all processes, of which this process takes its rows.
 
-    def d_batch(self, update, images, labels):
-        p, count = self.parameters, len(labels)
+    def d_batch(self, update, images, labels, whole=None):
+        """What a D update reads with this process's `images` and `labels` of a batch of `whole` (None: they are it)."""
+        p, whole = self.parameters, whole or len(labels)
         images = sampler.to_range(images, p)
         # The projection discriminator compares real and generated images of the same classes; a discriminator with a
         # class head meets classes drawn as G's are.
-        fake_labels = labels if p.model == "sagan" else self._labels("d", update)[:count]
+        fake_labels = labels if p.model == "sagan" else self._labels("d", update, whole)
         alpha = None
         if p.adv_loss == "wgan_gp":
-            alpha = self._rows("alpha", update, lambda rng, rows: rng.random((rows, 1, 1, 1)))[:count]
+            alpha = self._rows("alpha", update, whole, lambda rng, rows: rng.random((rows, 1, 1, 1)))
         return DBatch(
             images,
             labels,
-            self._noise("d", update)[:count],
+            self._noise("d", update, whole),
             fake_labels,
             alpha,
-            self._instance_noise("d/real", update, count),
-            self._instance_noise("d/fake", update, count),
+            self._instance_noise("d/real", update, whole),
+            self._instance_noise("d/fake", update, whole),
+            whole,
         )
 
     def g_batch(self, update):
-        count = self.parameters.batch_size
-        return GBatch(
-            self._noise("g", update), self._labels("g", update), self._instance_noise("g/fake", update, count)
-        )
+        """What a G update reads."""
+        whole = self.parameters.batch_size * runtime.world_size()
+        noise = self._instance_noise("g/fake", update, whole)
+        return GBatch(self._noise("g", update, whole), self._labels("g", update, whole), noise, whole)
 
-    def _noise(self, role, update):
+    def _noise(self, role, update, whole):
         width = self.parameters.z_dim
-        return self._rows(f"noise/{role}", update, lambda rng, rows: rng.standard_normal((rows, width)))
+        return self._rows(f"noise/{role}", update, whole, lambda rng, rows: rng.standard_normal((rows, width)))
 
-    def _labels(self, role, update):
+    def _labels(self, role, update, whole):
         classes = self.parameters.num_classes
-        return self._rows(f"labels/{role}", update, lambda rng, rows: rng.integers(classes, size=rows))
+        return self._rows(f"labels/{role}", update, whole, lambda rng, rows: rng.integers(classes, size=rows))
 
-    def _instance_noise(self, role, update, count):
+    def _instance_noise(self, role, update, whole):
         p = self.parameters
         if not p.inst_noise_sigma or self.step >= p.inst_noise_sigma_iters:
             return None
-        sigma = p.inst_noise_sigma * (1 - self.step / p.inst_noise_sigma_iters)
-        shape = (p.channels, p.imsize, p.imsize)
-        noise = self._rows(f"instance noise/{role}", update, lambda rng, rows: rng.standard_normal((rows, *shape)))
-        return sigma * noise[:count]
+        sigma, shape = p.inst_noise_sigma * (1 - self.step / p.inst_noise_sigma_iters), (p.channels, p.imsize, p.imsize)
+        draw = lambda rng, rows: rng.standard_normal((rows, *shape))  # noqa: E731
+        return sigma * self._rows(f"instance noise/{role}", update, whole, draw)
 
-    def _rows(self, purpose, update, draw):
-        size = self.parameters.batch_size
-        whole = draw(self._draw(purpose, update), size * runtime.world_size())
-        rows = paddle.to_tensor(whole[runtime.rank() * size :][:size])
+    def _rows(self, purpose, update, whole, draw):
+        drawn = draw(self._draw(purpose, update), whole)
+        rows = paddle.to_tensor(np.concatenate([drawn[block.rows] for block in self._blocks(whole)]))
         return rows.astype(paddle.get_default_dtype()) if rows.is_floating_point() else rows
+
+    def _blocks(self, whole):
+        return runtime.blocks(whole, self.parameters.rounds, runtime.rank(), runtime.world_size())
 
     def _draw(self, purpose, *index):
         return runtime.generator(self.parameters.manual_seed, purpose, self.step, *index)
 
     def _seed_dropout(self, role, update):
-        """The framework's own stream, from which dropout draws: seeded for each update of each process."""
-        paddle.seed(int(self._draw(f"dropout/{role}", update, runtime.rank()).integers(2**31)))
+        """The framework's own stream, from which dropout draws: seeded for each update, alike on every process."""
+        paddle.seed(int(self._draw(f"dropout/{role}", update).integers(2**31)))
 
 
 def _arrays(state):
@@ -328,21 +370,16 @@ def _slot_shapes(weights):
     return shapes
 
 
-class _Means(dict):
-    """Means over accumulation rounds, by name."""
-
-    def add(self, terms, share):
-        for name, value in terms.items():
-            self[name] = self.get(name, 0) + share * value.detach()
+def _part(batch, first, count):
+    """`count` rows of a `DBatch` or `GBatch` from row `first` on."""
+    cut = (value[first : first + count] if isinstance(value, paddle.Tensor) else value for value in batch)
+    return type(batch)(*cut)
 
 
-def _rounds(batch, size):
-    """Cut a batch into rounds of `size` samples (None: one round); yields each with its share of the batch."""
-    count = len(batch.z)
-    for start in range(0, count, size or count):
-        rows = [tensor if tensor is None else tensor[start : start + (size or count)] for tensor in batch]
-        part = type(batch)(*rows)
-        yield part, len(part.z) / count
+def _assign(tensors, values):
+    with paddle.no_grad():
+        for tensor, value in zip(tensors, values, strict=True):
+            paddle.assign(value, tensor)
 
 
 @contextlib.contextmanager

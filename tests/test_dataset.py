@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 from dataset import ImageSet, batches, batches_per_epoch, choose_classes, load_dataset
 from parameters import Parameters
+from runtime import blocks
 from utils import UserError
 
 ANIMALS = ("cat", "dog", "eel", "fox")
@@ -43,7 +44,7 @@ def animals(tmp_path):
 
 def seen(batch):
     """The (label, class by colour, number by colour) of each image in a batch."""
-    images, labels = batch
+    images, labels, _ = batch
     return [
         (int(label), int(image[0, 0, 0]) // 60, int(image[1, 0, 0]))
         for image, label in zip(images, labels, strict=True)
@@ -298,7 +299,7 @@ def test_an_epoch_holds_each_image_once_in_an_order_of_its_own():
     assert batches_per_epoch(image_set, image_set.parameters) == 14
     image_set = Numbered(1400)
     parameters = digits(batch_size=100)
-    taken = [labels.tolist() for _, labels in take(batches(image_set, parameters, 0), 28)]
+    taken = [labels.tolist() for _, labels, _ in take(batches(image_set, parameters, 0), 28)]
     first, second = np.concatenate(taken[:14]).tolist(), np.concatenate(taken[14:]).tolist()
     assert sorted(first) == sorted(second) == list(range(1400))
     assert first != second and first != sorted(first)
@@ -317,7 +318,7 @@ class Numbered(ImageSet):
 
 
 def test_the_order_is_the_same_with_every_numpy():
-    _, labels = take(batches(Numbered(1000), digits(batch_size=500), 4), 1)[0]
+    _, labels, _ = take(batches(Numbered(1000), digits(batch_size=500), 4), 1)[0]
     # Epoch 2 by NumPy 1.26: a run may be resumed with another version.
     assert labels[:8].tolist() == [142, 509, 61, 279, 602, 177, 311, 375]
 
@@ -326,7 +327,7 @@ def test_the_order_is_the_same_with_every_numpy():
 def test_batches_start_anywhere(first):
     image_set, parameters = load_dataset(digits(batch_size=100)), digits(batch_size=100)
     expected = take(batches(image_set, parameters, first - 1), 3)[1:]
-    for (images, labels), (images_from_here, labels_from_here) in zip(
+    for (images, labels, _), (images_from_here, labels_from_here, _) in zip(
         expected, take(batches(image_set, parameters, first), 2), strict=True
     ):
         assert images.shape == (100, 1, 16, 16) and images.dtype == np.uint8 and labels.dtype == np.int64
@@ -337,7 +338,7 @@ def test_batches_start_anywhere(first):
 def test_dont_shuffle_keeps_the_order_and_processes_share_it():
     def labels(world_size, rank, count):
         iterator = batches(Numbered(50), digits(batch_size=12 // world_size, dont_shuffle=True), 0, rank, world_size)
-        return [labels.tolist() for _, labels in take(iterator, count)]
+        return [labels.tolist() for _, labels, _ in take(iterator, count)]
 
     assert labels(1, 0, 5) == [list(range(start, start + 12)) for start in (0, 12, 24, 36, 0)]
     parts = [labels(3, rank, 5) for rank in range(3)]
@@ -348,7 +349,7 @@ def test_dont_shuffle_keeps_the_order_and_processes_share_it():
 def test_shuffled_batches_are_the_same_whole_however_they_are_shared():
     whole = take(batches(Numbered(100), digits(batch_size=12), 3), 9)
     parts = [take(batches(Numbered(100), digits(batch_size=4), 3, rank, 3), 9) for rank in range(3)]
-    for number, (_, labels) in enumerate(whole):
+    for number, (_, labels, _) in enumerate(whole):
         np.testing.assert_array_equal(labels, np.concatenate([part[number][1] for part in parts]))
 
 
@@ -356,15 +357,46 @@ def test_the_incomplete_batch_is_shared_out():
     def epoch(count, rank=0, world_size=1, **options):
         image_set, parameters = Numbered(count), digits(dont_shuffle=True, **options)
         steps = batches_per_epoch(image_set, parameters, world_size)
-        return [y.tolist() for _, y in take(batches(image_set, parameters, 0, rank, world_size), steps)]
+        return [y.tolist() for _, y, _ in take(batches(image_set, parameters, 0, rank, world_size), steps)]
 
     assert [len(batch) for batch in epoch(50, batch_size=16)] == [16, 16, 16]
     assert [len(batch) for batch in epoch(50, batch_size=16, dont_drop_last=True)] == [16, 16, 16, 2]
     assert epoch(10, batch_size=64, dont_drop_last=True) == [list(range(10))]
     last = [epoch(31, rank, 4, batch_size=6, dont_drop_last=True)[-1] for rank in range(4)]
-    assert last == [[24, 25], [26, 27], [28, 29], [30]]
-    # Three images are too few for four processes, none of which may go without.
-    assert all(len(epoch(27, rank, 4, batch_size=6, dont_drop_last=True)) == 1 for rank in range(4))
+    assert last == [[24], [25, 26], [27, 28], [29, 30]]
+
+
+@pytest.mark.parametrize("dont_shuffle", [True, False])
+@pytest.mark.parametrize("count", [48, 49, 50, 53, 71])  # of which 24 are a batch
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_an_epoch_holds_each_image_once_over_all_processes(world_size, rounds, count, dont_shuffle):
+    """In the order of one process, and each counts by its share of its batch, also where there is one for four."""
+    image_set = Numbered(count)
+    share = 24 // world_size
+    parameters = digits(
+        batch_size=share, batch_size_in_gpu=share // rounds or 1, dont_drop_last=True, dont_shuffle=dont_shuffle
+    )
+    one = digits(batch_size=24, dont_drop_last=True, dont_shuffle=dont_shuffle)
+    steps = batches_per_epoch(image_set, parameters, world_size)
+    assert steps == batches_per_epoch(image_set, one)
+    whole = take(batches(image_set, one, steps), steps)  # of the second epoch
+    parts = [take(batches(image_set, parameters, steps, rank, world_size), steps) for rank in range(world_size)]
+    for step, (_, expected, size) in enumerate(whole):
+        cut = [blocks(size, parameters.rounds, rank, world_size) for rank in range(world_size)]
+        weights = dict.fromkeys(expected.tolist(), 0)
+        in_order = []
+        for number in range(parameters.rounds):
+            for rank in range(world_size):
+                block = cut[rank][number]
+                first = sum(len(earlier.rows) for earlier in cut[rank][:number])
+                labels = parts[rank][step][1][first : first + len(block.rows)]
+                for label in labels:
+                    weights[label] += block.share / len(block.rows)
+                in_order += labels.tolist() if block.share else []
+        np.testing.assert_allclose(list(weights.values()), 1 / size, rtol=1e-12)
+        assert in_order == expected.tolist()
+        assert {part[step][2] for part in parts} == {size}
 
 
 def test_a_batch_larger_than_the_data_is_refused():
@@ -384,7 +416,7 @@ def test_workers_change_nothing_and_stop_when_the_iterator_closes(animals):
         iterator.close()
         assert threading.active_count() == threads
     for other in results[1:]:
-        for (images, labels), (expected, expected_labels) in zip(other, results[0], strict=True):
+        for (images, labels, _), (expected, expected_labels, _) in zip(other, results[0], strict=True):
             np.testing.assert_array_equal(images, expected)
             np.testing.assert_array_equal(labels, expected_labels)
     assert all(label == by_color for batch in results[0] for label, by_color, _ in seen(batch))
@@ -392,6 +424,6 @@ def test_workers_change_nothing_and_stop_when_the_iterator_closes(animals):
 
 def test_a_batch_is_the_callers_own(animals):
     image_set = load_dataset(folder(animals, dont_shuffle=True))
-    images, _ = take(batches(image_set, image_set.parameters, 0), 1)[0]
+    images, _, _ = take(batches(image_set, image_set.parameters, 0), 1)[0]
     images[:] = 0  # it is writable, and writing to it changes no other
     assert take(batches(image_set, image_set.parameters, 0), 1)[0][0].max() > 0

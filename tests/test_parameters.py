@@ -477,6 +477,8 @@ def test_unknown_keys_are_named_with_what_is_near(files):
         ("--data_path train --attention_size 4", ["--attention_size 4"]),
         ("--centercrop --centercrop_size 8", ["--centercrop_size 8", "--imsize 16"]),
         ("--batch_size 10 --batch_size_in_gpu 4", ["--batch_size_in_gpu 4", "--batch_size 10"]),
+        ("--batch_size 10 --global_batch_size 20", ["--batch_size and --global_batch_size", "one of them"]),
+        ("--global_batch_size 10 --batch_size_in_gpu 4", ["--batch_size_in_gpu 4", "--global_batch_size 10"]),
         ("--batch_size -1", ["--batch_size", "'-1'"]),
         ("--batch_size 1000000000", ["--batch_size"]),
         ("--total_step 0", ["--total_step"]),
@@ -598,3 +600,19 @@ def test_a_mistake_ends_with_one_line_and_code_2():
     assert process.stdout == ""
     assert process.stderr.count("\n") == 1
     assert "--imsise" in process.stderr
+
+
+def test_processes_share_the_global_batch(files, monkeypatch):
+    assert parse("--global_batch_size 60").batch_size == 60
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "4")
+    shared = parse("--global_batch_size 60")
+    assert (shared.batch_size, shared.global_batch_size) == (15, 60)
+    refused = refusal("--global_batch_size 62")
+    assert "--global_batch_size 62" in refused and "4 processes" in refused and "multiple of 4" in refused
+    (files / "run").mkdir()
+    (files / "run" / RUN_FILE).write_text(shared.to_yaml())
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    resumed = parse("--resume run")
+    assert (resumed.batch_size, resumed.global_batch_size) == (30, 60)
+    changed = parse("--resume run --batch_size 8")
+    assert (changed.batch_size, changed.global_batch_size) == (8, None)

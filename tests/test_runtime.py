@@ -1,4 +1,4 @@
-"""Threads and devices as the user set them, random numbers by address, gradients averaged over real processes."""
+"""Threads and devices as the user set them, random numbers by address, gradients added up over real processes."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_too_long_an_address_is_refused():
         runtime.generator(1, "x", 1, 2, 3, 4)
 
 
-def test_two_processes_average_their_gradients(tmp_path):
+def test_two_processes_add_up_their_gradients(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -92,7 +92,7 @@ def test_two_processes_average_their_gradients(tmp_path):
         "import paddle\n"
         "layer = paddle.nn.Linear(2, 3)\n"
         "(layer(paddle.full([1, 2], float(runtime.rank() + 1)))).sum().backward()\n"
-        "runtime.average_gradients(layer)\n"
+        "runtime.add_up([layer.weight.grad, layer.bias.grad])\n"
         "print(runtime.world_size(), layer.weight.grad.numpy().tolist(), layer.bias.grad.numpy().tolist())\n"
         "print(runtime.agree('from ' + str(runtime.rank())))\n"
     )
@@ -102,5 +102,5 @@ def test_two_processes_average_their_gradients(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     for rank in (0, 1):
         text = (logs / f"workerlog.{rank}").read_text()
-        assert "2 [[1.5, 1.5, 1.5], [1.5, 1.5, 1.5]] [1.0, 1.0, 1.0]" in text
+        assert "2 [[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]] [2.0, 2.0, 2.0]" in text
         assert "from 0" in text

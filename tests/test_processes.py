@@ -1,0 +1,109 @@
+"""N processes train as one: real processes of the launcher, over gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import processes
+import pytest
+
+import runtime
+
+ROOT = Path(runtime.__file__).parent
+SAGAN = {"model": "sagan", "adv_loss": "dcgan", "global_batch_size": 8, "steps": 3}
+ACGAN = {"model": "acgan-digits", "dropout": 0.5, "global_batch_size": 8, "steps": 3}
+SYNC = {"sync_bn": True}
+LAST = {"dont_drop_last": True}  # 1,437 digits: 5 are left of the last batch of 8, 1 of the last of 4
+SHORT = {
+    "sagan": SAGAN | SYNC,
+    "sagan-noise": SAGAN | SYNC | {"inst_noise_sigma": 0.3, "g_steps_per_iter": 2},
+    "acgan": ACGAN | SYNC,
+    "acgan-incomplete": ACGAN | SYNC | LAST | {"first": 178},
+    "acgan-one-image": ACGAN | SYNC | LAST | {"first": 358, "global_batch_size": 4, "adv_loss": "wgan_gp"},
+    "acgan-penalty": ACGAN | SYNC | {"adv_loss": "wgan_gp", "d_steps_per_iter": 2},
+}
+CUTS = {f"{name}-{rounds}": case | {"rounds": rounds} for name, case in SHORT.items() for rounds in (1, 2)}
+BLOCKS = {name: case | {"sync_bn": False} for name, case in CUTS.items()}
+
+
+def launched(folder, world_size, cases):
+    """Results of `cases`, by name, of each of `world_size` processes."""
+    folder.mkdir()
+    (folder / "cases.json").write_text(json.dumps(cases))
+    command = ["-m", "paddle.distributed.launch", "--nproc_per_node", world_size, "--log_dir", folder / "logs"]
+    done = subprocess.run(
+        [sys.executable, *map(str, [*command, processes.__file__, folder])],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {name: [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in range(world_size)] for name in cases}
+
+
+def difference(found, expected):
+    """The largest relative difference: of a metric at a step, and of a network's weights, its buffers included.
+
+    Weights are taken together, since some have no effect, such as a bias before batch norm: their gradients are nothing
+    but rounding, which Adam makes steps of.
+    """
+    assert found.keys() - {"calls"} == expected.keys()
+    apart = []
+    for name, values in expected.items():
+        if name.startswith("metric/"):
+            apart.append(np.max(np.abs(found[name] - values) / np.maximum(np.abs(values), 1e-3)))
+    for part in ("G/", "D/", "G_ema/"):
+        names = [name for name in expected if name.startswith(part)]
+        size = np.linalg.norm([np.linalg.norm(expected[name]) for name in names])
+        apart.append(np.linalg.norm([np.linalg.norm(found[name] - expected[name]) for name in names]) / size)
+    return max(apart)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What each of two processes made of the short cases."""
+    cases = CUTS | {f"blocks-{name}": case for name, case in BLOCKS.items()}
+    cases["poisoned"] = ACGAN | {"trainer": "Poisoned"}
+    return launched(tmp_path_factory.mktemp("two") / "run", 2, cases)
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+@pytest.mark.parametrize("name", SHORT)
+def test_synchronised_processes_equal_one(two, name, rounds):
+    """With as many rounds of accumulation as the one: metrics, weights, running statistics."""
+    expected = processes.run(CUTS[f"{name}-{rounds}"])
+    for found in two[f"{name}-{rounds}"]:
+        assert difference(found, expected) < 1e-9
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+@pytest.mark.parametrize("name", SHORT)
+def test_processes_equal_rounds_of_accumulation(two, name, rounds):
+    """Without synchronised batch norm: 2 processes are as 2 rounds of one, and 2 with 2 rounds each as 4 rounds."""
+    expected = processes.run(SHORT[name] | {"sync_bn": False, "rounds": 2 * rounds})
+    for found in two[f"blocks-{name}-{rounds}"]:
+        assert difference(found, expected) < 1e-9
+
+
+def test_processes_end_alike(two):
+    """To the bit, power iterations and running statistics included, with synchronised batch norm or without."""
+    for name, (first, second) in two.items():
+        assert first.keys() == second.keys()
+        for key, array in first.items():
+            assert (array == second[key]).all(), f"{name}: {key}"
+
+
+def test_an_update_is_one_all_reduce(two):
+    """Not one for each backward pass, of which D's loss and penalty have several, nor for each round."""
+    for name, case in BLOCKS.items():
+        updates = case.get("d_steps_per_iter", 1) + case.get("g_steps_per_iter", 1)
+        log_lines = 1
+        assert two[f"blocks-{name}"][0]["calls"] == case["steps"] * (updates + log_lines)
+
+
+def test_a_nan_on_one_process_stops_all(two):
+    assert ["g_adv is nan at step 1" in str(result["error"]) for result in two["poisoned"]] == [True, True]
