@@ -21,7 +21,7 @@ def atomic_path(path):
     suffix, which image and array writers choose their format by.
     """
     path = Path(path)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=f".tmp{path.suffix}")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.stem}-", suffix=path.suffix)
     os.close(descriptor)
     try:
         yield Path(name)
@@ -36,8 +36,8 @@ def atomic_path(path):
 
 
 def remove_leftovers(folder):
-    """Remove what writers that were killed have left of `atomic_path` in `folder`, in which nobody writes now."""
-    for path in Path(folder).glob(".*-????????.tmp*"):
+    """Remove what killed writers, `atomic_path` and safetensors, left in `folder`, in which nobody writes now."""
+    for path in Path(folder).glob(".tmp*"):
         path.unlink()
 
 

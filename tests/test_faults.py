@@ -167,7 +167,7 @@ def test_leftovers_of_a_killed_writer_are_removed(make_parameters):
     Trainer(p).train(load_dataset(p))
     folder = run_of(p)
     mine = folder / "weights" / ".my-document.txt"
-    half = (folder / ".parameters-abcd_123.tmp.yaml", folder / "weights" / ".step-00000006-abcdefgh.tmp.safetensors")
+    half = (folder / ".tmp-parameters-abcd_123.yaml", folder / "weights" / ".tmpAbCdEf")
     for path in (mine, *half):
         path.write_text("half")
     RunFolder(make_parameters(name="mine", resume="auto")).__exit__()
