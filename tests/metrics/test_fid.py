@@ -77,6 +77,33 @@ def test_nearly_equal_sets(count, difference):
     assert fid(a, b)["fid"] == pytest.approx(difference**2 * np.trace(a.covariance), rel=1e-6)
 
 
+@pytest.mark.parametrize("difference", [1e-2, 1e-3, 1e-5, 1e-7])
+@pytest.mark.parametrize(("count", "decay"), [(500, 0), (500, 1), (500, 2), (40, 0), (40, 1)])
+def test_nearly_equal_sets_that_do_not_commute(count, decay, difference):
+    """B = (I + T) A (I + T) with a small symmetric T: the optimal map is I + T, so the distance is tr(T A T)."""
+    a = gaussian_of(correlated(count, 64, 5, decay))
+    noise = np.random.RandomState(6).standard_normal((64, 64))
+    change = difference / 16 * (noise + noise.T)
+    moved = (np.eye(64) + change) @ a.covariance @ (np.eye(64) + change)
+    b = Gaussian(a.mean, (moved + moved.T) / 2)
+    expected = np.trace(change @ a.covariance @ change)
+    assert fid(a, b)["fid"] == pytest.approx(expected, rel=1e-6)
+    assert fid(b, a)["fid"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("weak", [1e-5, 1e-7, 1e-9])
+@pytest.mark.parametrize("others", [0.0, 1e-4])
+def test_nearly_equal_but_for_a_weak_direction(weak, others):
+    """One direction, `weak` times the strongest, is four times as varied in one of the sets; or there in one alone."""
+    rotation = np.linalg.qr(np.random.RandomState(7).standard_normal((24, 24)))[0]
+    for factor in (4, 0):
+        values_a, values_b = np.append(np.ones(23), weak), np.append(np.full(23, (1 + others) ** 2), weak * factor)
+        a, b = (Gaussian(np.zeros(24), (rotation * values) @ rotation.T) for values in (values_a, values_b))
+        expected = np.sum((np.sqrt(values_a) - np.sqrt(values_b)) ** 2)
+        assert fid(a, b)["fid"] == pytest.approx(expected, rel=1e-6)
+        assert fid(b, a)["fid"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_equal_sets_are_at_distance_zero():
     a = gaussian_of(correlated(30, 64, 6))
     assert 0 <= fid(a, a)["fid"] < 1e-25
