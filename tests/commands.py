@@ -1,5 +1,7 @@
 """The commands as processes of their own, for tests that start, stop and kill them."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +21,20 @@ def run(folder, *command):
     process = start(folder, *command)
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
+
+
+def launch(folder, processes, *command):
+    """`start` of a command in as many processes, which write to FOLDER/logs."""
+    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", processes, "--log_dir", folder / "logs"]
+    return start(folder, *launcher, *command)
+
+
+def kill_launched(launcher):
+    """SIGKILL for a launcher and the processes that it started."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    for pid in (launcher.pid, *map(int, children)):
+        os.kill(pid, signal.SIGKILL)
+    launcher.communicate(timeout=60)
 
 
 def wait_for(process, condition, seconds=120):

@@ -1,18 +1,21 @@
 """A run that was killed and goes on ends as one that never was: weights, optimizers, log, records and pictures."""
 
+import dataclasses
+import os
 import re
 import shutil
 import socket
 
+import numpy as np
 import pytest
-from commands import ROOT, SMALL, start, wait_for_step
+from commands import ROOT, SMALL, kill_launched, launch, start, wait_for_step
 from visualdl.proto.record_pb2 import Record
 from visualdl.reader.record_reader import RecordReader
 
 import checkpoint
 from dataset import load_dataset
 from parameters import get_parameters
-from run_folder import RECORDS
+from run_folder import RECORDS, RunFolder
 from trainer import Trainer, resolve
 from utils import UserError
 
@@ -85,6 +88,82 @@ def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path, monkeypatch):
     assert "step 21 " in (killed / "log.txt").read_text()
     train("--resume", str(killed))
     assert_same_run(killed, tmp_path / straight)
+
+
+@pytest.fixture(scope="module")
+def whole_batches(tmp_path_factory):
+    """By model: the run folders of 40 steps straight in one process and in two, and of one in two, killed after 17."""
+    folders = {}
+    for model, options in MODELS.items():
+        folder = tmp_path_factory.mktemp(model)
+        command = [*options.split(), *STEPS.split(), "--sync_bn", "--save_path", folder]
+        command[command.index("--batch_size")] = "--global_batch_size"
+        one = train(*map(str, command), "--name", "one")
+        two, killed = folder / "two", folder / "killed"
+        process = launch(folder, 2, ROOT / "train.py", *command, "--name", "two")
+        assert process.communicate(timeout=300) and process.returncode == 0
+        process = launch(folder, 2, ROOT / "train.py", *command, "--name", "killed")
+        wait_for_step(process, killed, 21)
+        kill_launched(process)
+        folders[model] = one, two, killed
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("model", MODELS)
+def test_two_killed_processes_go_on_bit_for_bit(model, whole_batches, tmp_path):
+    _, two, killed = whole_batches[model]
+    shutil.copytree(killed, tmp_path / "run")
+    process = launch(tmp_path, 2, ROOT / "train.py", "--resume", "run")
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert "step-00000017.safetensors, step 17" in (tmp_path / "logs" / "workerlog.0").read_text()
+    assert_same_run(tmp_path / "run", two)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize("model", MODELS)
+def test_another_number_of_processes_goes_on(model, before, after, whole_batches, tmp_path, capsys):
+    """The first 17 steps are those of `before` processes, the 23 others of `after`: as one process all along."""
+    one, two, _ = whole_batches[model]
+    path = tmp_path / "run"
+    shutil.copytree(one if before == 1 else two, path)
+    for file in checkpoint.step_files(path / "weights")[1:]:
+        file.unlink()
+    if after == 1:
+        train("--resume", str(path))
+    else:
+        process = launch(tmp_path, 2, ROOT / "train.py", "--resume", "run")
+        out, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, out
+    found, straight = (checkpoint.load(checkpoint.find(folder)).parts for folder in (path, one))
+    apart = {part: difference(found[part], straight[part]) for part in ("G", "D", "G_ema")}
+    losses = [[float(re.search(r"g_adv (\S+)", line)[1]) for line in logged(folder)] for folder in (path, one)]
+    with capsys.disabled():
+        print(f"\n{model}, {before} to {after}: {apart}, g_adv {np.abs(np.subtract(*losses)).max():.1g}")
+    assert max(apart.values()) < 1e-3
+
+
+def difference(found, expected):
+    """The relative difference of two networks' weights, taken together."""
+    apart = [np.linalg.norm(found[name] - array) for name, array in expected.items()]
+    return np.linalg.norm(apart) / np.linalg.norm([np.linalg.norm(array) for array in expected.values()])
+
+
+@pytest.mark.slow
+def test_a_run_in_use_is_refused_by_every_process(trained, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    with RunFolder(dataclasses.replace(get_parameters(["--resume", str(path)]), name="run")):
+        process = launch(tmp_path, 2, ROOT / "train.py", "--resume", "run")
+        process.communicate(timeout=100)
+    assert process.returncode != 0
+    for rank in (0, 1):
+        said = (tmp_path / "logs" / f"workerlog.{rank}").read_text().strip().splitlines()[-1]
+        assert f"is in use by process {os.getpid()} on {socket.gethostname()}" in said
 
 
 def test_changed_parameters_are_taken_and_logged(tmp_path, monkeypatch):
