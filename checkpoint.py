@@ -31,7 +31,7 @@ from utils import UserError, atomic_path
 FORMAT = "conditional GAN checkpoint 1"
 HEADER_LIMIT = 2**20  # bytes; that of the largest network here is a tenth of it
 BEST = "best.safetensors"
-PARTS = ("G", "D", "G_ema", "g_optimizer", "d_optimizer")
+PARTS = ("G", "D", "G_ema", "g_optimizer", "d_optimizer", "grad_scaler")
 
 
 class Checkpoint(NamedTuple):

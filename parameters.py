@@ -48,7 +48,7 @@ METRICS = (
 CHANGEABLE = frozenset({
     "total_step", "niter", "d_lr", "g_lr", "batch_size", "global_batch_size", "batch_size_in_gpu", "log_step",
     "sample_step", "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path",
-    "test_data_path", "num_workers", "device", "parallel",
+    "test_data_path", "num_workers", "device", "parallel", "amp",
 })  # fmt: skip
 # Hosts may differ in these: devices, and where the same files are; of --save_path rank 0's counts.
 OF_ONE_HOST = ("device", "num_workers", "data_path", "test_data_path", "pretrained_model", "save_path")
@@ -72,6 +72,7 @@ def unique(names):
 
 MODEL = one_of(*IMAGE_SIZES)
 DATASET = one_of(*SMALL_IMAGES, "folder", "imagenet", "fake")
+AMP = one_of("bf16", "fp16")
 ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
 CLASSES = Rule(
     "a range such as 10,20 (10 to 19), a list of names or of 3 numbers or more, or random:HOW_MANY:SEED",
@@ -162,6 +163,7 @@ class Parameters:
     )
     batch_size_in_gpu: int | None = _training(None, "images in memory at once; left out: --batch_size", MANY)
     sync_bn: bool = _training(False, "batch norm's statistics are those of all processes' images, not of each one's")
+    amp: str | None = _training(None, "mixed precision, bf16 or fp16, on a GPU; left out: float32", AMP)
     d_steps_per_iter: int = _training(1, "discriminator updates in a step", COUNT)
     g_steps_per_iter: int = _training(1, "generator updates in a step", COUNT)
     d_lr: float = _training(0.0004, "learning rate of the discriminator", POSITIVE)

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import math
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import runtime
 import sampler
 from dataset import batches, batches_per_epoch
 from layers import batch_statistics, running_statistics, seeing, singular_vectors
+from precision import SCALER_STATE, Precision
 from run_folder import RunFolder, diverged
 from utils import UserError
 
@@ -63,6 +65,7 @@ class Trainer:
 
     def __init__(self, parameters, networks=None):
         p = self.parameters = parameters
+        self.precision = Precision(p.amp)
         models = checkpoint.models_of(p)
         self.G, self.D = networks or (models.build_generator(p), models.build_discriminator(p))
         self.G_ema = copy.deepcopy(self.G) if p.ema_decay else None
@@ -132,6 +135,8 @@ class Trainer:
             for name, value in values.items():
                 if name.startswith("g_") == (part == "G") and not math.isfinite(value):
                     raise diverged(name, value, self.step)
+            if self.precision.scaler:  # whose business they are
+                continue
             gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
             finite = paddle.stack([paddle.isfinite(gradient).all() for gradient in gradients.values()]).numpy()
             if not finite.all():
@@ -178,10 +183,11 @@ class Trainer:
     def _d_losses(self, part, counts):
         """D's loss on `part` of a batch, and its terms by name; scalar means over the part's rows."""
         p = self.parameters
-        real_logits, real_classes = self.D(_noisy(part.images, part.real_noise), part.labels)
+        judge = partial(self.precision.judge, self.D)
+        real_logits, real_classes = judge(_noisy(part.images, part.real_noise), part.labels)
         with paddle.no_grad():
-            fake = self.G(part.z, part.fake_labels)
-        fake_logits, fake_classes = self.D(_noisy(fake, part.fake_noise), part.fake_labels)
+            fake = self.precision.generate(self.G, part.z, part.fake_labels)
+        fake_logits, fake_classes = judge(_noisy(fake, part.fake_noise), part.fake_labels)
         d_real, d_fake = losses.discriminator_losses(p.adv_loss, real_logits, fake_logits)
         terms = {"d_real": d_real, "d_fake": d_fake, "D_x": real_logits.mean(), "D_G_z": fake_logits.mean()}
         loss = d_real + d_fake
@@ -199,8 +205,8 @@ class Trainer:
     def _g_losses(self, part, _counts):
         """G's loss on `part` of a batch, and its terms by name; scalar means over the part's rows."""
         p = self.parameters
-        fake = _noisy(self.G(part.z, part.labels), part.fake_noise)
-        logits, classes = self.D(fake, part.labels)
+        fake = _noisy(self.precision.generate(self.G, part.z, part.labels), part.fake_noise)
+        logits, classes = self.precision.judge(self.D, fake, part.labels)
         terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
         loss = terms["g_adv"]
         if classes is not None:
@@ -232,21 +238,26 @@ class Trainer:
             first += len(block.rows)
             with seeing((self.G, self.D), block, synchronized):
                 loss, terms = losses_of(part, block.share > 0)
-                (block.share * loss).backward()
+                self.precision.backward(block.share * loss)
             for name, value in terms.items():
                 metrics[name] = metrics.get(name, 0) + block.share * value.detach()
             sums = [total + block.share * buffer for total, buffer in zip(sums, statistics, strict=True)]
         gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
         runtime.add_up(gradients + sums)
         _assign(statistics, sums)
-        optimizer.step()
+        self.precision.step(optimizer)
         return metrics
 
     def state(self):
-        """All that a resumed run needs, NumPy arrays by part and name; parts are G, D, G_ema and the two optimizers."""
+        """All that a resumed run needs, NumPy arrays by part and name.
+
+        Parts are G, D, G_ema, the two optimizers and, with float16, the scaler of its gradients.
+        """
         parts = {"G": _arrays(self.G.state_dict()), "D": _arrays(self.D.state_dict())}
         if self.G_ema:
             parts["G_ema"] = _arrays(self.G_ema.state_dict())
+        if scaler := self.precision.state():
+            parts["grad_scaler"] = scaler
         return parts | {
             "g_optimizer": _slots(self.g_optimizer, self.G),
             "d_optimizer": _slots(self.d_optimizer, self.D),
@@ -273,6 +284,9 @@ class Trainer:
                 weight, _, slot = name.rpartition("/")
                 slots[f"{weights[weight].name}_{slot}"] = array
             optimizer.set_state_dict(slots)
+        if scaler := parts.get("grad_scaler"):
+            checkpoint.compare({name: [1] for name in SCALER_STATE}, scaler, source)
+            self.precision.load(scaler)
         self.step = step
 
     def _update_ema(self):
