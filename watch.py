@@ -18,9 +18,10 @@ DIED = 75  # exit code when another process has died: EX_TEMPFAIL of sysexits.h,
 JOIN_SECONDS = 120  # for all processes to come
 LEAVE_SECONDS = 10  # for the others to come and hear why one fails at its start
 BEAT_SECONDS = 5
-SILENT_BEATS = 8  # that may be missed, 40 seconds; counted, so that a run that was suspended as a whole goes on
-GRACE_SECONDS = 2  # for a process that has something of its own to say, or is at its end
+SILENT_BEATS = 5  # that may be missed, 25 seconds; counted, so that a run that was suspended as a whole goes on
+GRACE_SECONDS = 1  # for a process that fails of the same cause to say so itself
 LONGEST_LINE = 10_000
+GOES_ON = ": the run stops; --resume auto goes on from its last checkpoint"
 
 
 class Watch:
@@ -70,7 +71,7 @@ class Watch:
         if reason is not None:
             self.joined.wait(LEAVE_SECONDS)
         self.left = True
-        self._tell({"end": reason and f"{self.hello['name']} stopped: {reason}", "code": code})
+        self._tell({"end": reason and f"{self.hello['name']} has stopped: {reason}", "code": code})
 
     def _others(self):
         return set(range(1, self.world_size)) if self.rank == 0 else {0}
@@ -124,7 +125,7 @@ class Watch:
             if message is None:
                 silent += self.started  # before, an import may hold the interpreter for long
                 if silent == SILENT_BEATS:
-                    self._stop(f"{hello['name']} has not answered for {silent * BEAT_SECONDS} seconds", DIED)
+                    self._stop(f"{hello['name']} has not answered for {silent * BEAT_SECONDS} seconds{GOES_ON}", DIED)
                 continue
             silent = 0
             if "here" in message:
@@ -133,7 +134,7 @@ class Watch:
                 if message["end"]:
                     self._stop(message["end"], message["code"])
                 return
-        self._stop(f"{hello['name']} has died", DIED)
+        self._stop(f"{hello['name']} has died{GOES_ON}", DIED)
 
     @staticmethod
     def _messages(link):
@@ -168,10 +169,11 @@ class Watch:
         self.met.set()
 
     def _stop(self, reason, code):
+        """End this process; rank 0 has all others end too."""
         if self.rank == 0:
             self._tell({"end": reason, "code": code})
-        time.sleep(GRACE_SECONDS)
+        if code != DIED:
+            time.sleep(GRACE_SECONDS)
         if not self.left:
-            goes_on = "; --resume auto goes on from the last checkpoint" if code == DIED else ""
-            print(f"\n{Path(sys.argv[0]).name}: {reason}: this process stops too{goes_on}", file=sys.stderr, flush=True)
+            print(f"\n{Path(sys.argv[0]).name}: {reason}", file=sys.stderr, flush=True)
             os._exit(code)

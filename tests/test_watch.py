@@ -123,7 +123,7 @@ def test_a_dead_process_ends_the_others_and_is_named(tmp_path, dead):
         codes = group.codes(10)
         assert codes == [-signal.SIGKILL if rank == dead else watch.DIED for rank in range(3)]
         for rank in {0, 1, 2} - {dead}:
-            assert f"meetings.py: {group.name(dead)} has died: this process stops too; --resume" in group.text(rank)
+            assert f"meetings.py: {group.name(dead)} has died: the run stops; --resume" in group.text(rank)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_the_others_learn_why_a_process_failed(tmp_path, failing, what, code, re
     with meetings(tmp_path, 3, what, str(failing)) as group:
         assert group.codes(15) == [code] * 3
         for rank in {0, 1, 2} - {failing}:
-            assert f"{group.name(failing)} stopped: {reason}: this process stops too\n" in group.text(rank)
+            assert f"{group.name(failing)} has stopped: {reason}\n" in group.text(rank)
         assert ("Traceback" in group.text(failing)) == (what == "bug")
 
 
@@ -191,7 +191,7 @@ def test_a_frozen_process_ends_the_others(tmp_path, frozen):
         group.processes[frozen].send_signal(signal.SIGSTOP)
         for rank in {0, 1, 2} - {frozen}:
             assert group.processes[rank].wait(60) == watch.DIED
-            assert f"{group.name(frozen)} has not answered for 40 seconds" in group.text(rank)
+            assert f"{group.name(frozen)} has not answered for 25 seconds" in group.text(rank)
 
 
 @pytest.mark.slow
@@ -231,7 +231,7 @@ def test_images_that_are_gone_on_one_host_are_told_by_all(tmp_path):
     command = [ROOT / "train.py", *TINY, "--dataset", "folder", "--data_path"]
     with Group(tmp_path, [[*command, "images"], [*command, "elsewhere"]]) as group:
         assert group.codes(30) == [2, 2]
-        assert f"{group.name(1)} stopped: --data_path elsewhere does not exist" in group.text(0)
+        assert f"{group.name(1)} has stopped: --data_path elsewhere does not exist" in group.text(0)
 
 
 def test_a_data_set_has_the_fingerprint_of_its_copy_and_of_no_other(tmp_path, make_parameters):
