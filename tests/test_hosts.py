@@ -19,7 +19,19 @@ pytestmark = [
 ]
 ROOT = Path(checkpoint.__file__).parent
 TRAIN = [ROOT / "train.py", "--recipe", "acgan-digits", "--g_conv_dim", "8", "--d_conv_dim", "8", "--device", "cpu"]
-SHORT = ["--batch_size", "8", "--total_step", "20", "--log_step", "5", "--sample_step", "10", "--model_save_step", "10"]
+SHORT = [
+    "--sync_bn",
+    "--batch_size",
+    "8",
+    "--total_step",
+    "20",
+    "--log_step",
+    "5",
+    "--sample_step",
+    "10",
+    "--model_save_step",
+    "10",
+]
 
 
 class Hosts:
