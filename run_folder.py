@@ -182,9 +182,9 @@ class RunFolder:
 
     def _remove_old(self, newest):
         if keep := self.parameters.keep_checkpoints:
-            files = checkpoint.step_files(self.weights)
-            for old in files[: files.index(newest) + 1][:-keep]:
-                old.unlink()
+            files = [file for file in checkpoint.step_files(self.weights) if file <= newest]
+            for old in files[:-keep]:
+                old.unlink(missing_ok=True)
 
     def _point_to(self, path):
         """Have the symbolic link `weights/latest` name the checkpoint `path`, which is on the disk."""

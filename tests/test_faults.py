@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT, SMALL, run, start, wait_for_step
+from commands import ROOT, SMALL, run, start, wait_for, wait_for_step
 from PIL import Image
 
 import checkpoint
@@ -182,3 +182,16 @@ def test_a_signal_while_it_starts(tmp_path, number):
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (128 + number, f"train.py: stopped by {number.name}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_signal_quits_at_once(tmp_path):
+    """In a step that takes minutes."""
+    process = start(tmp_path, ROOT / "train.py", *SMALL, "--d_steps_per_iter", "100000", "--name", "mine")
+    log = tmp_path / "sagan_models" / "mine" / "log.txt"
+    wait_for(process, lambda: log.exists() and "started" in log.read_text())
+    process.terminate()
+    assert "stopping after this step" in next(line for line in process.stderr if "stopping" in line)
+    process.terminate()
+    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    assert whole_steps(tmp_path / "sagan_models" / "mine") == []
+    process.communicate()
