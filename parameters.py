@@ -413,7 +413,7 @@ def changes(before, after):
 
 def _check_changes(folder, before, after):
     for name, (old, new) in changes(before, after).items():
-        if name not in CHANGEABLE and OPTIONS[name].metadata["group"] != "Testing":
+        if name not in CHANGEABLE and OPTIONS[name].metadata["group"] not in ("Testing", "Measures"):
             raise UserError(
                 f"--{name} {new} is not what {folder} is trained with, {old}: leave it out, or start another run, "
                 f"which --pretrained_model {folder} lets begin with these weights"
