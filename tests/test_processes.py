@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
+from commands import SMALL, launch, start
 
 import runtime
 
@@ -107,3 +109,23 @@ def test_an_update_is_one_all_reduce(two):
 
 def test_a_nan_on_one_process_stops_all(two):
     assert ["g_adv is nan at step 1" in str(result["error"]) for result in two["poisoned"]] == [True, True]
+
+
+def test_the_command_trains_alike_in_one_and_two_processes(tmp_path):
+    """Over the end of an epoch, whose last batch is 31 of 128 images: the same log."""
+    options = [*SMALL, "--classes", "0,2", "--global_batch_size", "128", "--sync_bn", "--dont_drop_last"]
+    options += ["--total_step", "5", "--log_step", "1", "--sample_step", "100", "--model_save_step", "100"]
+    runs = [
+        start(tmp_path, ROOT / "train.py", *options, "--name", "one"),
+        launch(tmp_path, 2, ROOT / "train.py", *options, "--name", "two"),
+    ]
+    for process in runs:
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+    logs = [(tmp_path / "sagan_models" / name / "log.txt").read_text() for name in ("one", "two")]
+    assert "128 a step" in logs[0] and "64 a step in each of 2 processes, 128 in all" in logs[1]
+    one, two = (re.findall(r" step \d (d_real .+) images_per_second", log) for log in logs)
+    assert len(one) == len(two) == 5
+    for line, other in zip(one, two, strict=True):
+        assert line.split()[::2] == other.split()[::2]
+        np.testing.assert_allclose(*(np.array(text.split()[1::2], float) for text in (other, line)), rtol=2e-3)
