@@ -220,16 +220,20 @@ def load_newest(folder, start, source, pretrained_model):
 
 
 def newest(folder):
-    """The path of the newest whole checkpoint in `folder`, or None; one that cannot be read is passed over aloud.
+    """The path of the newest whole checkpoint in `folder`; None where there is none at all.
 
-    The best by score is what is left when no other is whole.
+    One that cannot be read is passed over aloud; the best by score is what is left when no other is whole. Raises
+    UserError when none is: a run that started again would write over them.
     """
-    for path in [*reversed(step_files(folder)), *Path(folder).glob(BEST)]:
+    paths = [*reversed(step_files(folder)), *Path(folder).glob(BEST)]
+    for path in paths:
         try:
             load(path)
             return path
         except UserError as error:
             print(f"{path} is not whole and is passed over: {error}", file=sys.stderr)
+    if paths:
+        raise UserError(f"{folder} has no checkpoint that can be read: put one back, or remove them to start again")
     return None
 
 

@@ -35,8 +35,6 @@ TAGS = {
     "accuracy_fake": "class accuracy/fake",
     "images_per_second": "speed/images_per_second",
 }
-
-
 LOCK_FILE, LOG, RECORDS = ".lock", "log.txt", "vdlrecords.run.log"
 
 
@@ -78,16 +76,14 @@ class RunFolder:
             if self._lock:
                 self._lock.close()
 
-    def begin(self, step, image_set, start=None):
+    def begin(self, step, image_set, start=None, source=None):
         """Write the parameters and a grid of real images; open the records for steps after `step`.
 
-        `start`: the `checkpoint.Checkpoint` of this run that it goes on from. What the records hold beyond it is cut
-        off, since its steps are done again, and the parameters changed since then are logged.
+        `start`, `source`: the `checkpoint.Checkpoint` of this run that it goes on from, and its file. What the records
+        hold beyond it is cut off, since its steps are done again, and the parameters changed since then are logged.
         """
         if not self.writes:
             return
-        from visualdl import LogWriter  # slow to import
-
         p = self.parameters
         self.weights.mkdir(exist_ok=True)
         self.images.mkdir(exist_ok=True)
@@ -95,32 +91,39 @@ class RunFolder:
             temporary.write_text(p.to_yaml(), encoding="utf-8")
         for name in (LOG, RECORDS):
             _cut(self.path / name, start.notes.get(name) if start else 0)
-        records = self.path / RECORDS
-        first = not records.exists() or not records.stat().st_size
-        with contextlib.redirect_stdout(None):  # it reports a file that exists
-            # One file for all sessions of a run: VisualDL shows the newest file of a folder alone.
-            self._writer = LogWriter(str(self.path), file_name=RECORDS)
-        grid = _real_grid(image_set)
-        save_image(self.images / "real.png", grid)
-        if first:
-            plain = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in dataclasses.asdict(p).items()}
-            plain = {k: int(v) if isinstance(v, bool) else v for k, v in plain.items()}
-            self._writer.add_hparams(plain, ["loss/g_adv"])
-            self._writer.add_image("samples/real", _rgb(grid), 0)
-        begun = "resumed" if step else "started"
+        self._open_records(image_set)
         processes = runtime.world_size()
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
+        begun = "resumed" if step else "started"
         self._write_line(
             f"{begun} at step {step} of {p.total_step}: {len(image_set)} images, {p.batch_size} a step{whole}"
         )
         if start:
+            self._point_to(source)
             for name, (old, new) in changes(start.parameters, dataclasses.asdict(p)).items():
                 self._write_line(f"changed --{name} from {old} to {new}")
         self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
         self._logged = (step, time.monotonic())
 
+    def _open_records(self, image_set):
+        """Open VisualDL's records, which begin with the parameters and real images."""
+        from visualdl import LogWriter  # slow to import
+
+        records, grid = self.path / RECORDS, _real_grid(image_set)
+        save_image(self.images / "real.png", grid)
+        new = not records.exists() or records.stat().st_size == 0
+        with contextlib.redirect_stdout(None):  # it reports a file that exists
+            # One file for all sessions of a run: VisualDL shows the newest file of a folder alone.
+            self._writer = LogWriter(str(self.path), file_name=RECORDS)
+        if new:
+            values = dataclasses.asdict(self.parameters)
+            plain = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in values.items()}
+            plain = {k: int(v) if isinstance(v, bool) else v for k, v in plain.items()}
+            self._writer.add_hparams(plain, ["loss/g_adv"])
+            self._writer.add_image("samples/real", _rgb(grid), 0)
+
     def advance(self, step):
-        """Move the progress bar to `step`."""
+        """Move the progress bar to `step`; raises what went wrong with a checkpoint meanwhile."""
         if self.writes:
             self._bar.update(step - self._bar.n)
             if self._writing and self._writing.done():
@@ -166,7 +169,8 @@ class RunFolder:
     def _start_writing(self, path, step, state, notes):
         self._wait()
         self._writer.flush()
-        notes |= {name: (self.path / name).stat().st_size for name in (LOG, RECORDS)}
+        records = [self.path / name for name in (LOG, RECORDS)]
+        notes |= {path.name: path.stat().st_size for path in records if path.exists()}
         notes["whole_batch"] = self.parameters.batch_size * runtime.world_size()
         self._writing = self._thread.submit(self._write, path, step, state(), notes)
 
@@ -203,7 +207,7 @@ class RunFolder:
             writing.result()
 
     def _write_line(self, line):
-        with open(self.path / LOG, "a") as file:
+        with open(self.path / LOG, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def write_animation(self):
@@ -243,12 +247,12 @@ def _open(parameters):
 
 def _lock(path):
     """The open file that holds the lock of the run folder `path`; the kernel drops it when this process ends."""
-    file = open(path / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115, closed by who locks
+    file = open(path / LOCK_FILE, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115, closed by who locks
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
-        owner = file.read(200).strip() or "another process"
+        owner = " ".join(file.read(200).split()) or "another process"
         file.close()
         raise UserError(f"{path} is in use by {owner}: stop that first, or give another --name") from None
     except OSError as error:

@@ -101,7 +101,7 @@ class Trainer:
                     raise _reached(p, start, source)
                 self.load(start.step, start.parts, source)
                 print(f"goes on from {source}, step {start.step}", flush=True)
-            run.begin(self.step, image_set, own)
+            run.begin(self.step, image_set, own, source)
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
             data = runtime.together(data)
             done = self.step >= p.total_step
@@ -426,6 +426,6 @@ def _check_whole_batch(parameters, start, source):
     whole, before = parameters.batch_size * processes, start.notes.get("whole_batch")
     if before not in (None, whole):
         raise UserError(
-            f"--batch_size {parameters.batch_size} in each of {processes} processes makes {whole} images a step, and "
-            f"{source} was trained with {before}: the two must make as many"
+            f"--batch_size {parameters.batch_size} makes {whole} images a step over {processes} process(es), and "
+            f"{source} was trained with {before}: give --global_batch_size {before}"
         )

@@ -214,7 +214,7 @@ def test_parameters_that_change_what_is_trained_are_refused_by_name(trained, opt
 
 def test_another_whole_batch_is_refused(trained):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=r"--batch_size 32 .+ was trained with 64"):
+    with pytest.raises(UserError, match=r"--batch_size 32 .+ was trained with 64: give --global_batch_size 64"):
         train("--resume", str(trained), "--total_step", "2", "--batch_size", "32")
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
@@ -225,13 +225,37 @@ def test_a_run_goes_on_from_the_best_when_no_other_is_whole(trained, tmp_path):
     (step,) = checkpoint.step_files(path / "weights")
     shutil.copy(step, path / "weights" / "best.safetensors")
     step.write_bytes(step.read_bytes()[:-1])
-    train("--resume", str(path), "--total_step", "2")
+    train("--resume", str(path), "--total_step", "2", "--model_save_step", "100")
     assert "resumed at step 1 of 2" in (path / "log.txt").read_text()
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_started_again(trained, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    (step,) = checkpoint.step_files(path / "weights")
+    step.write_bytes(step.read_bytes()[:-1])
+    before = (path / "log.txt").read_text()
+    with pytest.raises(UserError, match="no checkpoint that can be read"):
+        train("--resume", str(path), "--total_step", "2")
+    assert (path / "log.txt").read_text() == before
+
+
+def test_latest_is_right_again_when_the_newest_is_damaged(trained, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(trained, path, symlinks=True)
+    train("--resume", str(path), "--total_step", "2")
+    newest = checkpoint.step_files(path / "weights")[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    p = get_parameters(["--resume", str(path)])
+    with RunFolder(p) as folder:
+        start, source = checkpoint.load_newest(folder.weights, None, None, None)
+        folder.begin(start.step, load_dataset(p), start, source)
+    assert (path / "weights" / "latest").resolve().name == "step-00000001.safetensors"
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(trained, tmp_path):
     path = tmp_path / "run"
-    shutil.copytree(trained, path)
+    shutil.copytree(trained, path, symlinks=True)
     shutil.rmtree(path / "weights")
     train("--resume", str(path))
     assert_same_run(path, trained)
