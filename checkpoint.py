@@ -148,7 +148,7 @@ def best_score(path):
     try:
         with _open_ours(path) as (_, metadata):
             return float(json.loads(metadata["notes"])["score"])
-    except (SafetensorError, UserError, OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (SafetensorError, UserError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return -math.inf
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import re
 import shutil
 import subprocess
@@ -131,7 +132,13 @@ def test_optimizer_states_that_do_not_fit_are_refused(make_parameters, part, cha
         Trainer(p).load(1, parts | {part: change(parts[part], name)}, "the file")
 
 
-@pytest.mark.parametrize("metadata", [{"step": "-1"}, {"step": "x"}, {"parameters": "[]"}, {"parameters": "[" * 10**5}])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"step": "-1"}, {"step": "x"}, {"parameters": "[]"}, {"parameters": "[" * 10**5}, {"notes": "[]"},
+        {"notes": "[" * 10**5}, {"checksums": "3"}, {"checksums": "{"}, {"checksums": '{"G": "x"}'},
+    ],
+)  # fmt: skip
 def test_a_header_of_nonsense_is_refused(trained, tmp_path, metadata):
     path, right = tmp_path / "hostile.safetensors", {"format": checkpoint.FORMAT, "step": "1", "parameters": "{}"}
     save_file({"G/x": np.zeros(1)}, path, right | metadata)
@@ -199,3 +206,10 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
         temporary.write_bytes(b"half")
         raise OSError("disk full")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("notes", ["[]", "{}", '{"score": "much"}', '{"score": 1%s}' % ("0" * 400), "[" * 10**5, "{"])
+def test_a_best_without_a_score_is_beaten_by_any(tmp_path, notes):
+    path = tmp_path / "best.safetensors"
+    save_file({"G/x": np.zeros(1)}, path, {"format": checkpoint.FORMAT, "notes": notes})
+    assert checkpoint.best_score(path) == checkpoint.best_score(tmp_path / "none") == -math.inf
