@@ -6,9 +6,7 @@ import dataclasses
 import math
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import paddle
 
 import checkpoint
@@ -19,29 +17,8 @@ from dataset import batches, batches_per_epoch
 from layers import batch_statistics, running_statistics, seeing, singular_vectors
 from precision import SCALER_STATE, Precision
 from run_folder import RunFolder, diverged
+from step_batches import blocks_of, d_batch, g_batch, part_of, seed_dropout
 from utils import UserError
-
-
-class DBatch(NamedTuple):
-    """What one D update reads: tensors with one row a sample. Images and noise on images are [N, C, H, W]."""
-
-    images: paddle.Tensor
-    labels: paddle.Tensor  # of the real images, int64 [N]
-    z: paddle.Tensor  # [N, z_dim]
-    fake_labels: paddle.Tensor  # int64 [N]
-    alpha: paddle.Tensor = None  # for the gradient penalty, [N, 1, 1, 1] in [0, 1]
-    real_noise: paddle.Tensor = None  # instance noise
-    fake_noise: paddle.Tensor = None
-    whole: int = None  # rows in the batch of all processes, of which these are this one's; None: these are all
-
-
-class GBatch(NamedTuple):
-    """What one G update reads: tensors with one row a sample."""
-
-    z: paddle.Tensor  # [N, z_dim]
-    labels: paddle.Tensor  # int64 [N]
-    fake_noise: paddle.Tensor = None  # instance noise, [N, C, H, W]
-    whole: int = None  # rows in the batch of all processes
 
 
 def resolve(parameters, image_set):
@@ -150,12 +127,12 @@ class Trainer:
         self.D.train()
         for update in range(p.d_steps_per_iter):
             images, labels, whole = next(data)
-            self._seed_dropout("d", update)
-            batch = self.d_batch(update, paddle.to_tensor(images), paddle.to_tensor(labels), whole)
+            seed_dropout(p, "d", self.step, update)
+            batch = d_batch(p, self.step, update, paddle.to_tensor(images), paddle.to_tensor(labels), whole)
             metrics |= self.update_discriminator(batch)
         for update in range(p.g_steps_per_iter):
-            self._seed_dropout("g", update)
-            metrics |= self.update_generator(self.g_batch(update))
+            seed_dropout(p, "g", self.step, update)
+            metrics |= self.update_generator(g_batch(p, self.step, update))
         if self.G_ema:
             self._update_ema()
         self.step += 1
@@ -230,11 +207,11 @@ class Trainer:
         sums = [paddle.zeros_like(buffer) for buffer in statistics]
         metrics, first = {}, 0
         optimizer.clear_grad()
-        for block in self._blocks(batch.whole or len(batch.z)):
+        for block in blocks_of(p, batch.whole or len(batch.z)):
             if first:
                 _assign(buffers, begun)
                 paddle.set_rng_state(dropout)
-            part = _part(batch, first, len(block.rows))
+            part = part_of(batch, first, len(block.rows))
             first += len(block.rows)
             with seeing((self.G, self.D), block, synchronized):
                 loss, terms = losses_of(part, block.share > 0)
@@ -298,67 +275,6 @@ class Trainer:
             for average, value in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
                 paddle.assign(value, average)
 
-    # The random numbers of one update: each a pure function of the seed, its purpose, the step and the update's number,
-    # drawn for the whole batch of all processes, of which this process takes its rows.
-
-    def d_batch(self, update, images, labels, whole=None):
-        """What a D update reads with this process's `images` and `labels` of a batch of `whole` (None: they are it)."""
-        p, whole = self.parameters, whole or len(labels)
-        images = sampler.to_range(images, p)
-        # The projection discriminator compares real and generated images of the same classes; a discriminator with a
-        # class head meets classes drawn as G's are.
-        fake_labels = labels if p.model == "sagan" else self._labels("d", update, whole)
-        alpha = None
-        if p.adv_loss == "wgan_gp":
-            alpha = self._rows("alpha", update, whole, lambda rng, rows: rng.random((rows, 1, 1, 1)))
-        return DBatch(
-            images,
-            labels,
-            self._noise("d", update, whole),
-            fake_labels,
-            alpha,
-            self._instance_noise("d/real", update, whole),
-            self._instance_noise("d/fake", update, whole),
-            whole,
-        )
-
-    def g_batch(self, update):
-        """What a G update reads."""
-        whole = self.parameters.batch_size * runtime.world_size()
-        noise = self._instance_noise("g/fake", update, whole)
-        return GBatch(self._noise("g", update, whole), self._labels("g", update, whole), noise, whole)
-
-    def _noise(self, role, update, whole):
-        width = self.parameters.z_dim
-        return self._rows(f"noise/{role}", update, whole, lambda rng, rows: rng.standard_normal((rows, width)))
-
-    def _labels(self, role, update, whole):
-        classes = self.parameters.num_classes
-        return self._rows(f"labels/{role}", update, whole, lambda rng, rows: rng.integers(classes, size=rows))
-
-    def _instance_noise(self, role, update, whole):
-        p = self.parameters
-        if not p.inst_noise_sigma or self.step >= p.inst_noise_sigma_iters:
-            return None
-        sigma, shape = p.inst_noise_sigma * (1 - self.step / p.inst_noise_sigma_iters), (p.channels, p.imsize, p.imsize)
-        draw = lambda rng, rows: rng.standard_normal((rows, *shape))  # noqa: E731
-        return sigma * self._rows(f"instance noise/{role}", update, whole, draw)
-
-    def _rows(self, purpose, update, whole, draw):
-        drawn = draw(self._draw(purpose, update), whole)
-        rows = paddle.to_tensor(np.concatenate([drawn[block.rows] for block in self._blocks(whole)]))
-        return rows.astype(paddle.get_default_dtype()) if rows.is_floating_point() else rows
-
-    def _blocks(self, whole):
-        return runtime.blocks(whole, self.parameters.rounds, runtime.rank(), runtime.world_size())
-
-    def _draw(self, purpose, *index):
-        return runtime.generator(self.parameters.manual_seed, purpose, self.step, *index)
-
-    def _seed_dropout(self, role, update):
-        """The framework's own stream, from which dropout draws: seeded for each update, alike on every process."""
-        paddle.seed(int(self._draw(f"dropout/{role}", update).integers(2**31)))
-
 
 def _arrays(state):
     return {name: tensor.numpy() for name, tensor in state.items()}
@@ -382,12 +298,6 @@ def _slot_shapes(weights):
         shapes |= {f"{name}/{moment}_0": list(weight.shape) for moment in ("moment1", "moment2")}
         shapes |= {f"{name}/{power}_pow_acc_0": [1] for power in ("beta1", "beta2")}
     return shapes
-
-
-def _part(batch, first, count):
-    """`count` rows of a `DBatch` or `GBatch` from row `first` on."""
-    cut = (value[first : first + count] if isinstance(value, paddle.Tensor) else value for value in batch)
-    return type(batch)(*cut)
 
 
 def _assign(tensors, values):

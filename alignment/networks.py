@@ -16,7 +16,8 @@ from alignment.compare import compare, compare_all
 from checkpoint import load_network
 from parameters import Parameters
 from published import SAGAN, STACK, arrange, is_turned, our_name, recognise
-from trainer import DBatch, GBatch, Trainer
+from step_batches import DBatch, GBatch
+from trainer import Trainer
 from utils import UserError
 
 FLOAT64, FLOAT32 = 1e-7, 1e-4  # what the figures may differ by, for the precision of the worse of the two sides

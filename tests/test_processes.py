@@ -1,5 +1,6 @@
 """N processes train as one: real processes of the launcher, over gloo."""
 
+import functools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from commands import SMALL, launch, start
 import runtime
 
 ROOT = Path(runtime.__file__).parent
+DRIFTS = 10
 SAGAN = {"model": "sagan", "adv_loss": "dcgan", "global_batch_size": 8, "steps": 3}
 ACGAN = {"model": "acgan-digits", "dropout": 0.5, "global_batch_size": 8, "steps": 3}
 SYNC = {"sync_bn": True}
@@ -41,7 +43,7 @@ def launched(folder, world_size, cases):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=3500,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return {name: [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in range(world_size)] for name in cases}
@@ -63,6 +65,44 @@ def difference(found, expected):
         size = np.linalg.norm([np.linalg.norm(expected[name]) for name in names])
         apart.append(np.linalg.norm([np.linalg.norm(found[name] - expected[name]) for name in names]) / size)
     return max(apart)
+
+
+LONG = {
+    f"{name}-{kind}": case | {"steps": 50} | options
+    for name, case in (("sagan", SAGAN), ("acgan", ACGAN))
+    for kind, options in (
+        ("synchronised", SYNC),
+        ("2-rounds", SYNC | {"rounds": 2}),
+        ("blocks", {}),  # with 4 processes x rounds
+        ("float32", SYNC | {"dtype": "float32", "dropout": 0.0}),
+    )
+}
+
+
+def long(name, world_size):
+    return LONG[name] | ({"rounds": 4 // world_size} if name.endswith("blocks") else {})
+
+
+@functools.cache
+def of_one_process(name):
+    return processes.run(long(name, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_fifty_steps_of_processes_equal_one(tmp_path, world_size):
+    """In float64 to 1e-9; in float32 to what another order of the rows does to one process, times DRIFTS."""
+    found = launched(tmp_path / "run", world_size, {name: long(name, world_size) for name in LONG})
+    for name in LONG:
+        expected, limit = of_one_process(name), 1e-9
+        if name.endswith("float32"):
+            drift = difference(processes.run(long(name, 1) | {"trainer": "Permuted"}), expected)
+            limit = DRIFTS * drift
+            print(f"{name}: rows in another order {drift:.1e}")
+        worst = max(difference(results, expected) for results in found[name])
+        print(f"{name}: {world_size} processes {worst:.1e}")
+        assert worst < limit
 
 
 @pytest.fixture(scope="module")
