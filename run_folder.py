@@ -200,6 +200,11 @@ class RunFolder:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):  # a file system without links
                 raise
 
+    def finish(self):
+        """Wait, on every process, until all is on the disk: when one process is gone, a launcher ends the others."""
+        self._wait()
+        runtime.meet()
+
     def _wait(self):
         """Wait until the checkpoint being written is on the disk; raises what went wrong with it."""
         if self._writing:

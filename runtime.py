@@ -16,6 +16,7 @@ from utils import UserError
 from watch import GRACE_SECONDS, Watch
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+BURST_SECONDS = 5
 
 
 def _set_environment():
@@ -276,14 +277,20 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_signals():
-    """Turn SIGINT and SIGTERM into a `StopRequest` that the loop reads between steps; a second one quits at once."""
-    stop, before = StopRequest(), {}
+    """Turn SIGINT and SIGTERM into a `StopRequest` that the loop reads between steps; a second one quits at once.
+
+    SIGTERMs within BURST_SECONDS are one: Paddle's launcher sends three to end a process.
+    """
+    stop, first, before = StopRequest(), None, {}
 
     def ask(number, _frame):
-        if stop.signal is not None:
+        nonlocal first
+        now = time.monotonic()
+        if first is None:  # though another process's may have stopped the run already
+            first, stop.signal = now, number
+            print("\nstopping after this step; once more to quit at once", file=sys.stderr, flush=True)
+        elif number == signal.SIGINT or now - first > BURST_SECONDS:
             os._exit(128 + number)
-        stop.signal = number
-        print("\nstopping after this step; once more to quit at once", file=sys.stderr, flush=True)
 
     for number in STOP_SIGNALS:
         before[number] = signal.signal(number, ask)

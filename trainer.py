@@ -97,6 +97,7 @@ class Trainer:
                     run.save(self.step, self.state)
             if not stop.signal:
                 run.write_animation()
+            run.finish()
             return run.path, stop.signal
 
     def _read(self, metrics):

@@ -29,10 +29,14 @@ def launch(folder, processes, *command):
     return start(folder, *launcher, *command)
 
 
+def launched(launcher):
+    """The process numbers of those that a launcher started, by rank."""
+    return [int(pid) for pid in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()]
+
+
 def kill_launched(launcher):
     """SIGKILL for a launcher and the processes that it started."""
-    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-    for pid in (launcher.pid, *map(int, children)):
+    for pid in (launcher.pid, *launched(launcher)):
         os.kill(pid, signal.SIGKILL)
     launcher.communicate(timeout=60)
 

@@ -5,11 +5,12 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT, SMALL, run, start, wait_for, wait_for_step
+from commands import ROOT, SMALL, launch, launched, run, start, wait_for, wait_for_step
 from PIL import Image
 
 import checkpoint
@@ -184,14 +185,49 @@ def test_a_signal_while_it_starts(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_signal_quits_at_once(tmp_path):
-    """In a step that takes minutes."""
+def slow_to_stop(tmp_path):
+    """A run in a step that takes minutes, which was sent SIGTERM and has answered."""
     process = start(tmp_path, ROOT / "train.py", *SMALL, "--d_steps_per_iter", "100000", "--name", "mine")
     log = tmp_path / "sagan_models" / "mine" / "log.txt"
     wait_for(process, lambda: log.exists() and "started" in log.read_text())
     process.terminate()
-    assert "stopping after this step" in next(line for line in process.stderr if "stopping" in line)
-    process.terminate()
-    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    assert any("stopping after this step" in line for line in process.stderr)
+    return process
+
+
+def test_a_second_signal_quits_at_once(tmp_path):
+    process = slow_to_stop(tmp_path)
+    process.terminate()  # which the launcher sends three times
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 128 + signal.SIGINT
     assert whole_steps(tmp_path / "sagan_models" / "mine") == []
     process.communicate()
+
+
+@pytest.mark.slow
+def test_a_late_second_sigterm_quits_at_once(tmp_path):
+    process = slow_to_stop(tmp_path)
+    time.sleep(6)
+    process.terminate()
+    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["the launcher", "each process", "one process"])
+def test_processes_that_are_told_to_stop_save(tmp_path, whom):
+    """A checkpoint of 120 MB, whose writing outlasts what the other process has to do."""
+    wide = ["--g_conv_dim", "192", "--d_conv_dim", "192", "--batch_size", "4", "--model_save_step", "1000"]
+    command = [ROOT / "train.py", *SMALL, *wide, "--log_step", "1", "--name", "mine", "--total_step", "100000"]
+    launcher = launch(tmp_path, 2, *command)
+    mine = tmp_path / "sagan_models" / "mine"
+    wait_for_step(launcher, mine, 2)
+    workers = launched(launcher)
+    for pid in {"the launcher": [launcher.pid], "each process": workers, "one process": workers[1:]}[whom]:
+        os.kill(pid, signal.SIGTERM)
+    launcher.communicate(timeout=120)
+    (step,) = whole_steps(mine)
+    assert f"step {step} " in (mine / "log.txt").read_text().splitlines()[-1]
+    assert f"stopped at step {step}" in (tmp_path / "logs" / "workerlog.0").read_text()
