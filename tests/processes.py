@@ -17,6 +17,7 @@ import paddle
 import paddle.distributed
 
 from dataset import batches, load_dataset
+from layers import BatchNorm, seeing
 from parameters import Parameters
 from trainer import Trainer, resolve
 from utils import UserError
@@ -84,6 +85,23 @@ def precision(dtype):
         paddle.set_default_dtype(before)
 
 
+def normalised(images, dtype):
+    """What a batch norm makes of this process's rows of so many images: output, gradients, running statistics."""
+    rng = np.random.default_rng(0)
+    x, direction = rng.normal(3, 0.5, (images, 4, 64, 64)), rng.standard_normal((images, 4, 64, 64))
+    (block,) = runtime.blocks(images, 1, runtime.rank(), runtime.world_size())
+    with precision(dtype):
+        norm = BatchNorm(4)
+        x, direction = (paddle.to_tensor(array[block.rows].astype(dtype)) for array in (x, direction))
+        x.stop_gradient = False
+        with seeing([paddle.nn.Sequential(norm)], block, sync_bn=runtime.world_size() > 1):
+            out = norm(x)
+        (out * direction).sum().backward()
+        runtime.add_up([norm.weight.grad, norm.bias.grad])
+    results = {"out": out, "x": x.grad, "weight": norm.weight.grad, "bias": norm.bias.grad}
+    return {name: tensor.numpy() for name, tensor in (results | norm.state_dict()).items()}
+
+
 def main(folder):
     runtime.start(types.SimpleNamespace(device="cpu"))
     calls, all_reduce = [], paddle.distributed.all_reduce
@@ -96,7 +114,7 @@ def main(folder):
     for name, case in json.loads((folder / "cases.json").read_text()).items():
         calls.clear()
         try:
-            results = run(case)
+            results = normalised(**case) if "images" in case else run(case)
         except UserError as error:
             results = {"error": str(error)}
         np.savez(folder / f"{name}-{runtime.rank()}.npz", calls=len(calls), **results)

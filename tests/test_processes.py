@@ -109,6 +109,7 @@ def test_fifty_steps_of_processes_equal_one(tmp_path, world_size):
 def two(tmp_path_factory):
     """What each of two processes made of the short cases."""
     cases = CUTS | {f"blocks-{name}": case for name, case in BLOCKS.items()}
+    cases |= {dtype: {"images": 31, "dtype": dtype} for dtype in ("float64", "float32")}
     cases["poisoned"] = ACGAN | {"trainer": "Poisoned"}
     return launched(tmp_path_factory.mktemp("two") / "run", 2, cases)
 
@@ -131,9 +132,20 @@ def test_processes_equal_rounds_of_accumulation(two, name, rounds):
         assert difference(found, expected) < 1e-9
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 3e-6)])
+def test_synchronised_batch_norm_equals_the_kernel_on_the_whole_batch(two, dtype, tolerance):
+    """Output, gradients and running statistics of 31 images, shared out unevenly, in float32 to its rounding."""
+    found, expected = two[dtype], processes.normalised(31, "float64")
+    for name, array in expected.items():
+        whole = np.concatenate([part[name] for part in found]) if name in ("out", "x") else found[0][name]
+        assert whole.dtype == dtype
+        np.testing.assert_allclose(whole, array, rtol=0, atol=tolerance * np.abs(array).max(), err_msg=name)
+
+
 def test_processes_end_alike(two):
     """To the bit, power iterations and running statistics included, with synchronised batch norm or without."""
-    for name, (first, second) in two.items():
+    for name in two.keys() - {"float64", "float32"}:
+        first, second = two[name]
         assert first.keys() == second.keys()
         for key, array in first.items():
             assert (array == second[key]).all(), f"{name}: {key}"
