@@ -133,8 +133,9 @@ class FolderSet(ImageSet):
             except UserError as error:
                 raise UserError(f"{path}: {error}") from None
             except FileNotFoundError as error:
-                if not path.parent.exists():
-                    raise UserError(f"{path.parent} is gone: put it back, and --resume goes on") from None
+                for folder in (self.folder, path.parent):
+                    if not Path(folder).exists():
+                        raise UserError(f"{folder} is gone: put it back, and --resume goes on") from None
                 self._leave_out(place, error)
             except MemoryError:
                 raise UserError(f"{path} takes more memory than is left: lower --num_workers or --batch_size") from None

@@ -154,8 +154,8 @@ class RunFolder:
         """Write a checkpoint of what `state()` gives, NumPy arrays by part and name, in a thread of its own.
 
         It returns when they are copied. `weights/latest` then points to it, and those beyond `keep_checkpoints` go.
-        What fails, such as a full disk, is raised by the next call of `advance`, `save` or `save_best`, or at the end:
-        OSError, or UserError for a value that is not finite.
+        What fails, such as a full disk or a value that is not finite, is raised as UserError by the next call of
+        `advance`, `save` or `save_best`, or at the end.
         """
         if self.writes:
             self._start_writing(self.weights / f"step-{step:08d}.safetensors", step, state, {})
@@ -179,7 +179,10 @@ class RunFolder:
             for name, array in arrays.items():
                 if not np.isfinite(array).all():
                     raise diverged(f"{part}/{name}", "not finite", step)
-        checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes)
+        try:
+            checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes)
+        except (UserError, OSError) as error:
+            raise UserError(f"{error}; make room there, and --resume goes on from the checkpoint before") from None
         if path.name != checkpoint.BEST:
             self._point_to(path)
             self._remove_old(path)

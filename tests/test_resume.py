@@ -240,6 +240,18 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_again(trained, tmp_path
     assert (path / "log.txt").read_text() == before
 
 
+def test_a_checkpoint_that_does_not_say_how_long_the_log_was(trained, tmp_path):
+    """One of an earlier version: the log stays as it is."""
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    (step,) = checkpoint.step_files(path / "weights")
+    checkpoint.save(step, *checkpoint.load(step)[:3])
+    before = (path / "log.txt").read_text() + "1970-01-01 00:00:00 mine\n"
+    (path / "log.txt").write_text(before)
+    train("--resume", str(path), "--total_step", "2")
+    assert (path / "log.txt").read_text().startswith(before)
+
+
 def test_latest_is_right_again_when_the_newest_is_damaged(trained, tmp_path):
     path = tmp_path / "run"
     shutil.copytree(trained, path, symlinks=True)
