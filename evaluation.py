@@ -83,6 +83,10 @@ class Evaluation:
         classes = self.test_set.num_classes
         if len(wrong := source.labels[(source.labels < 0) | (source.labels >= classes)]):
             raise UserError(f"the samples have the class {wrong[0]}, the real images 0 to {classes - 1}")
+        for whose, labels in (("samples", source.labels), ("real images", self.test_set.labels)):
+            few = np.flatnonzero(np.bincount(labels, minlength=classes) < 2)
+            if len(few) and (names := chosen & {"intra_fid", "ms_ssim"}):
+                raise UserError(f"--metrics {min(names)} needs two {whose} of each class; class {few[0]} has fewer")
 
     def figures(self, source, stop, writers=(), parts_folder=None, key=None):
         """The metrics of `source`, a dictionary by name, on rank 0 (elsewhere {}); None when `stop` was asked.

@@ -303,6 +303,8 @@ def get_parameters(argv=None, program="train", base=None):
     if folder:
         _check_changes(folder, base, values)
         values |= {"save_path": str(folder.parent), "name": folder.name}
+    if base is not None and program == "test" and "num_classes" not in given:
+        values["num_classes"] = base.get("num_classes")  # the weights', whatever data they are compared with
     parameters = Parameters(**values)
     _check_fit(parameters)
     if program == "train":

@@ -23,8 +23,9 @@ OF_THE_MACHINE = ("device", "num_workers", "batch_size_test", "parallel")  # a t
 class Tester:
     """Measures what the generator of a `checkpoint.Checkpoint` draws, which was read from the file `source`.
 
-    Without them it measures the images that `parameters.samples` names. Sample i is of the class that image i of the
-    test data has, counted round, where `test_data_path` names some; else the classes take turns.
+    Without them it measures the images that `parameters.samples` names. The samples' classes are those of the test
+    images, shuffled, and again from the first when they are through, where `test_data_path` names some; else the
+    classes take turns.
     """
 
     def __init__(self, parameters, loaded=None, source=None):
@@ -95,7 +96,9 @@ class Tester:
             if classes.max() >= p.num_classes:
                 raise UserError(f"--labels {classes.max()} is no class: there are {p.num_classes}, from 0")
         elif p.labels == "auto" and p.test_data_path:
+            # Shuffled: a part of them has all classes too.
             classes = (evaluation.test_set or load_dataset(p, "test")).labels
+            classes = runtime.generator(p.manual_seed, "test labels").permutation(classes)
         else:
             classes = np.arange(p.num_classes)
         return Drawn(self.G, p, classes[np.arange(p.num_samples) % len(classes)])
