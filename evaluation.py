@@ -18,9 +18,12 @@ from metrics.kid import kid
 from metrics.prdc import prdc
 from parameters import CLASSIFIED
 from reference import given_summary, real_summary, summary
-from sources import Real
+from sources import Drawn, Real
 from utils import UserError
 
+# Of a metric that is not one figure of its name: the figure that tells the best of several.
+MAIN = {"is": "inception_score", "prdc": "density", "distance": "class_distance_ratio", "floor": "fid_floor"}
+HIGHER_IS_BETTER = {"is", "prdc", "accuracy", "distance"}
 FEWEST = {"fid": 2, "is": SPLITS, "kid": 2, "prdc": 6, "intra_fid": 2}  # samples
 OF_FEATURES = {"kid", "prdc", "intra_fid"}
 OF_CLASSES = {"accuracy", "intra_fid", "ms_ssim", "distance"}
@@ -44,14 +47,8 @@ class Evaluation:
         self.train_set = load_dataset(p, "train") if wants_train else None
         self.needs = self._needs("features" if p.dataset in CLASSIFIED else "2048")
         self.extractor = self._real = self._floor = None
-        with self._stage("extractor"):
-            if not any(self.needs) and "floor" not in chosen:
-                pass
-            elif p.dataset in CLASSIFIED:
-                self.extractor = ClassifierExtractor(p, self.train_set)
-            else:
-                names = self.test_set.class_names if self.test_set else ()
-                self.extractor = InceptionExtractor(p, self.needs, names)
+        if p.reference:
+            self._real = given_summary(p.reference, self.needs.taps)
 
     def _needs(self, tap):
         chosen, p = self.metrics, self.parameters
@@ -68,6 +65,28 @@ class Evaluation:
         start = time.monotonic()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 3)
+
+    def drawn(self, generator, count):
+        """Samples of `generator` as a source, of the classes that `labels` chooses."""
+        p = self.parameters
+        if p.labels not in ("auto", "uniform"):
+            classes = np.array([int(number) for number in p.labels.split(",")])
+            if classes.max() >= p.num_classes:
+                raise UserError(f"--labels {classes.max()} is no class: there are {p.num_classes}, from 0")
+        elif p.labels == "auto" and p.test_data_path:
+            # Shuffled: a part of them has all classes too.
+            classes = (self.test_set or load_dataset(p, "test")).labels
+            classes = runtime.generator(p.manual_seed, "test labels").permutation(classes)
+        else:
+            classes = np.arange(p.num_classes)
+        return Drawn(generator, p, classes[np.arange(count) % len(classes)])
+
+    def score(self, figures):
+        """What tells the best of several `figures`, higher for better: the first of the metrics."""
+        metric = self.metrics[0]
+        name = MAIN.get(metric, metric)
+        value = figures[name] if name in figures else figures[_of_classifier(name)]
+        return value if metric in HIGHER_IS_BETTER else -value
 
     def check(self, source):
         """Raise UserError unless the metrics can be taken of `source`."""
@@ -88,12 +107,25 @@ class Evaluation:
             if len(few) and (names := chosen & {"intra_fid", "ms_ssim"}):
                 raise UserError(f"--metrics {min(names)} needs two {whose} of each class; class {few[0]} has fewer")
 
+    def prepare(self):
+        """Load Inception, or train the classifier, if the metrics need them and it is not done."""
+        p = self.parameters
+        if self.extractor or not any(self.needs):
+            return
+        with self._stage("extractor"):
+            if p.dataset in CLASSIFIED:
+                self.extractor = ClassifierExtractor(p, self.train_set)
+            else:
+                names = self.test_set.class_names if self.test_set else ()
+                self.extractor = InceptionExtractor(p, self.needs, names)
+
     def figures(self, source, stop, writers=(), parts_folder=None, key=None):
         """The metrics of `source`, a dictionary by name, on rank 0 (elsewhere {}); None when `stop` was asked.
 
         The rest is as in `measurement.measure`.
         """
         p = self.parameters
+        self.prepare()
         with self._stage("real images"):
             if not self._real_is_known(stop):
                 return None
@@ -115,9 +147,7 @@ class Evaluation:
     def _real_is_known(self, stop):
         """Summarise the real images, once; False when `stop` was asked."""
         needs = self.needs._replace(score=False)
-        if self._real is None and self.parameters.reference:
-            self._real = given_summary(self.parameters.reference, needs.taps)
-        elif self._real is None and self.test_set and any(needs):
+        if self._real is None and self.test_set and any(needs):
             self._real = real_summary(self.test_set, self.extractor, needs, "real images", stop)
             if self._real is None:
                 return False
@@ -168,7 +198,7 @@ class Evaluation:
         if "floor" in chosen:
             tap = self.extractor.tap
             figures[f"{prefix}fid_floor"] = fid(self._floor.gaussians[tap], real.gaussians[tap])["fid"]
-        figures |= {name.replace("inception_", prefix or "inception_"): value for name, value in found.score.items()}
+        figures |= {name if not prefix else _of_classifier(name): value for name, value in found.score.items()}
         if "kid" in chosen:
             size = min(KID_SUBSET_SIZE, found.count, real.count)
             values = kid(real.features, found.features, KID_SUBSETS, size, self.parameters.manual_seed)
@@ -188,6 +218,10 @@ class Evaluation:
             ratio = np.nanmean(by_class["distance", "generated"]) / np.nanmean(by_class["distance", "real"])
             figures["class_distance_ratio"] = float(ratio)
         return figures
+
+
+def _of_classifier(name):
+    return "classifier_" + name.removeprefix("inception_")
 
 
 class _OfClass:

@@ -1,15 +1,21 @@
 """What turns images into the features and classes that metrics compare: Inception, or a classifier trained here."""
 
 import hashlib
+import sys
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 import runtime
+from checkpoint import compare
 from metrics.class_accuracy import at_resolution, class_is_read
 from metrics.classifier import classifier_of, train_classifier
 from metrics.imagenet_classes import inception_classes
 from metrics.inception import Inception
 from metrics.inception_weights import load_weights
+from reference import cache_folder, content_digest
+from utils import UserError, atomic_path
 
 
 class InceptionExtractor:
@@ -49,14 +55,10 @@ class ClassifierExtractor:
     prefix, tap = "classifier_", "features"
 
     def __init__(self, parameters, train_set):
-        # Trained by one process: weights need not come out the same on another machine.
-        if runtime.rank() == 0:
-            self._classifier = train_classifier(train_set, parameters.manual_seed)
-            weights = {name: tensor.numpy() for name, tensor in self._classifier.state_dict().items()}
-            runtime.agree(weights)
-        else:
-            weights, self._classifier = runtime.agree(None), classifier_of(train_set)
-            self._classifier.set_state_dict(weights)
+        # Trained by one process, once: weights need not come out the same on another machine.
+        weights = runtime.from_first(_trained_weights, train_set, parameters.manual_seed)
+        self._classifier = classifier_of(train_set)
+        self._classifier.set_state_dict(weights)
         self.key = "classifier " + _digest(weights)
 
     def read(self, images, labels, needs):
@@ -68,6 +70,23 @@ class ClassifierExtractor:
         for resolution in needs.resolutions:
             read["right", resolution] = class_is_read(logits, labels, np.arange(logits.shape[1]))
         return read
+
+
+def _trained_weights(train_set, seed):
+    """The weights, by name, of a classifier trained on `train_set` with `seed`, now or at an earlier test."""
+    file = cache_folder("classifiers") / f"{content_digest(train_set)}-{seed}.safetensors"
+    expected = {name: list(tensor.shape) for name, tensor in classifier_of(train_set).state_dict().items()}
+    if file.exists():
+        try:
+            weights = load_file(file)
+            compare(expected, weights, file)
+            return weights
+        except (SafetensorError, OSError, UserError) as error:
+            print(f"{file} is passed over: {error}; a classifier is trained anew", file=sys.stderr)
+    weights = {name: tensor.numpy() for name, tensor in train_classifier(train_set, seed).state_dict().items()}
+    with atomic_path(file) as temporary:
+        save_file(weights, temporary)
+    return weights
 
 
 def _digest(weights):

@@ -107,9 +107,8 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
     order = runtime.generator(seed, "splits").permutation(count) if needs.score else None
     todo = np.flatnonzero(~done)[runtime.rank() :: runtime.world_size()]
     saved = time.monotonic()
-    bar = tqdm(total=count, initial=min(int(done.sum()) * CHUNK, count), desc=title, unit="img", dynamic_ncols=True)
-    bar.disable = bar.disable or runtime.rank() > 0
-    with bar:
+    before = min(int(done.sum()) * CHUNK, count)
+    with tqdm(total=count, initial=before, desc=title, unit="img", leave=False, disable=runtime.rank() > 0) as bar:
         for chunk in todo:
             if stop.signal:
                 break
@@ -119,7 +118,7 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
                 writer.write(indices, images)
             found = _read(extractor, images, source.labels, indices, needs) if extractor else {}
             seen.update(chunk, part_of(order[indices], count, SPLITS) if needs.score else None, found)
-            bar.update(len(images) * (runtime.world_size() if len(todo) > 1 else 1))
+            bar.update(min(len(images) * runtime.world_size(), count - bar.n))  # the others are as far
             if parts_folder and time.monotonic() - saved > SAVE_EVERY:
                 _save_part(seen, parts_folder, key)
                 saved = time.monotonic()

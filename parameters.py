@@ -226,7 +226,7 @@ class Parameters:
         """The names out of METRICS that `metrics` chooses."""
         if self.metrics == "auto":
             if self.dataset in CLASSIFIED:
-                return ("accuracy", "distance", "fid", "is", "floor")
+                return ("fid", "floor", "is", "accuracy", "distance")
             has_real = self.test_data_path or self.reference or self.dataset == "cifar10"
             return ("fid", "is") if has_real else ()
         return () if self.metrics == "none" else tuple(self.metrics.split(","))

@@ -17,7 +17,19 @@ from metrics.fid import Gaussian, load_statistics, save_statistics
 from sources import Real
 from utils import UserError, atomic_path
 
-CACHE = "~/.cache/paddle/gan-statistics"  # beside what Paddle itself downloads
+CACHE = "~/.cache/paddle/real-images"  # beside what Paddle itself downloads
+
+
+def cache_folder(name):
+    """The folder `name` in the cache, made if need be; a temporary one, aloud, where the cache cannot be written."""
+    folder = Path(CACHE).expanduser() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        print(f"what is computed of real images is not kept: {folder}: {error.strerror}", file=sys.stderr)
+        return Path(tempfile.mkdtemp())
 
 
 class Summary(NamedTuple):
@@ -76,19 +88,12 @@ def given_summary(path, taps):
 
 def _folder(image_set, extractor):
     """The cache's folder for these images as the networks see them, read by this extractor."""
-    digest = hashlib.blake2b(f"{extractor.key}\n{_content(image_set)}".encode(), digest_size=16).hexdigest()
-    folder = Path(CACHE).expanduser() / digest
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        print(f"statistics of real images are not kept: {folder}: {error.strerror}", file=sys.stderr)
-        return Path(tempfile.mkdtemp())
+    digest = hashlib.blake2b(f"{extractor.key}\n{content_digest(image_set)}".encode(), digest_size=16).hexdigest()
+    return cache_folder(digest)
 
 
-def _content(image_set):
-    """A digest of the images' content and of what is done to it."""
+def content_digest(image_set):
+    """What tells these images, as the networks see them, from any others: a text."""
     p, digest = image_set.parameters, hashlib.blake2b(digest_size=16)
     digest.update(repr((p.imsize, p.centercrop, p.centercrop_size, p.dont_resize, image_set.class_names)).encode())
     digest.update(image_set.labels.tobytes())

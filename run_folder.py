@@ -143,6 +143,16 @@ class RunFolder:
         for name, value in metrics.items():
             self._writer.add_scalar(TAGS[name], value, step)
 
+    def log_figures(self, step, figures, seconds):
+        """Record what a measurement of `seconds` found, floats by name, in log.txt and in VisualDL."""
+        if not self.writes:
+            return
+        self._logged = (self._logged[0], self._logged[1] + seconds)  # the training's speed leaves it out
+        shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
+        self._write_line(f"measured at step {step}: {shown}")
+        for name, value in figures.items():
+            self._writer.add_scalar(f"measured/{name}", value, step)
+
     def write_samples(self, step, draw):
         """Write the picture that `draw()` gives, uint8 [H, W, C], as PNG and to VisualDL."""
         if self.writes:

@@ -1,7 +1,12 @@
 """Draw samples from a trained generator and measure them: `python test.py --pretrained_model FILE_OR_RUN_FOLDER`."""
 
-import runtime
-from parameters import get_parameters, given_options
+import signal
+
+# Held until `runtime.quit_on_signals`: an import that is interrupted ends in a traceback.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+import runtime  # noqa: E402
+from parameters import get_parameters, given_options  # noqa: E402
 
 
 def main():
@@ -11,7 +16,9 @@ def main():
 
         start, source = load_given(given, wanted=("G", "G_ema"))
     parameters = get_parameters(program="test", base=start and start.parameters)
+    runtime.quit_on_signals()
     runtime.start(parameters)
+    runtime.require_same(parameters.shared(), "give every process the same command")
     from tester import Tester
 
     Tester(parameters, start, source).test()

@@ -4,17 +4,14 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-import numpy as np
-
 import checkpoint
 import report
 import runtime
 import sampler
-from dataset import load_dataset
 from evaluation import Evaluation
 from measurement import finish, goes_on
 from sample_files import NPZWriter, PNGWriter
-from sources import Drawn, open_samples
+from sources import open_samples
 from utils import UserError, save_image
 
 OF_THE_MACHINE = ("device", "num_workers", "batch_size_test", "parallel")  # a test on another one goes on with this one
@@ -62,6 +59,7 @@ class Tester:
         evaluation = Evaluation(p)
         source = self._source(evaluation)
         evaluation.check(source)
+        evaluation.prepare()
         settings = self._settings(evaluation, len(source))
         key = _key(settings, p)
         folder = Path(runtime.from_first(lambda: str(self._folder())))
@@ -91,17 +89,7 @@ class Tester:
         p = self.parameters
         if p.samples:
             return open_samples(p.samples, evaluation.test_set and evaluation.test_set.class_names)
-        if p.labels not in ("auto", "uniform"):
-            classes = np.array([int(number) for number in p.labels.split(",")])
-            if classes.max() >= p.num_classes:
-                raise UserError(f"--labels {classes.max()} is no class: there are {p.num_classes}, from 0")
-        elif p.labels == "auto" and p.test_data_path:
-            # Shuffled: a part of them has all classes too.
-            classes = (evaluation.test_set or load_dataset(p, "test")).labels
-            classes = runtime.generator(p.manual_seed, "test labels").permutation(classes)
-        else:
-            classes = np.arange(p.num_classes)
-        return Drawn(self.G, p, classes[np.arange(p.num_samples) % len(classes)])
+        return evaluation.drawn(self.G, p.num_samples)
 
     def _folder(self):
         """Where the report goes: a new folder, or one whose test was interrupted."""

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import math
+import time
 from functools import partial
 from pathlib import Path
 
@@ -78,6 +79,7 @@ class Trainer:
                     raise _reached(p, start, source)
                 self.load(start.step, start.parts, source)
                 print(f"goes on from {source}, step {start.step}", flush=True)
+            evaluation = self._evaluation()
             run.begin(self.step, image_set, own, source)
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
             data = runtime.together(data)
@@ -87,7 +89,7 @@ class Trainer:
                 done = self.step >= p.total_step or stop.requested()
                 run.advance(self.step)
                 logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
-                if logs or saves:
+                if logs or saves or (evaluation and self.step % p.eval_step == 0):
                     values = self._read(metrics)
                 if logs:
                     run.log(self.step, values)
@@ -95,6 +97,8 @@ class Trainer:
                     run.write_samples(self.step, self.sample_grid)
                 if saves:
                     run.save(self.step, self.state)
+                if evaluation and self.step % p.eval_step == 0:
+                    self._evaluate(evaluation, run, stop)
             if not stop.signal:
                 run.write_animation()
             run.finish()
@@ -148,6 +152,28 @@ class Trainer:
         generator.eval()
         with batch_statistics(generator):
             return sampler.class_grid(generator, self.parameters)
+
+    def _evaluation(self):
+        if not self.parameters.eval_step:
+            return None
+        from evaluation import Evaluation  # what it imports takes a while
+
+        evaluation = Evaluation(self.parameters)
+        evaluation.prepare()
+        return evaluation
+
+    def _evaluate(self, evaluation, run, stop):
+        """Measure `eval_samples` samples as `test.py` does, log the figures, keep the weights if the best."""
+        p, start = self.parameters, time.monotonic()
+        generator = self.G_ema or self.G
+        if p.standing_batches:  # which replace the running statistics
+            generator = copy.deepcopy(generator)
+        generator.eval()
+        sampler.use_standing_statistics(generator, p)
+        figures = evaluation.figures(evaluation.drawn(generator, p.eval_samples), stop)
+        if figures:
+            run.log_figures(self.step, figures, time.monotonic() - start)
+            run.save_best(self.step, evaluation.score(figures), self.state)
 
     def update_discriminator(self, batch):
         """One Adam step of D on a `DBatch`, whose gradients stay readable. Returns the metrics, tensors by name."""
