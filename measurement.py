@@ -122,9 +122,10 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
             if parts_folder and time.monotonic() - saved > SAVE_EVERY:
                 _save_part(seen, parts_folder, key)
                 saved = time.monotonic()
-    if parts_folder and stop.signal:
+    if parts_folder:
         _save_part(seen, parts_folder, key)
-        raise SystemExit(128 + stop.signal)
+        if stop.signal:
+            raise SystemExit(128 + stop.signal)
     whole = Seen(count, needs)
     for state in runtime.gather(seen.state()):
         whole.merge(state)

@@ -224,7 +224,7 @@ def test_an_interrupted_test_goes_on_where_it_was(trained, tmp_path):
     path, _ = trained
     command = [ROOT / "test.py", "--pretrained_model", path, "--num_samples", 60_000, "--metrics", "none"]
     process = start(tmp_path, *command, "--test_path", "t", "--samples_npz", "samples.npz")
-    wait_for(process, lambda: any(file.stat().st_size > 10**6 for file in tmp_path.glob(".tmp-samples*")))
+    wait_for(process, lambda: any(file.stat().st_size > 10**6 for file in tmp_path.glob(".samples*")))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err
