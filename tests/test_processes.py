@@ -50,7 +50,7 @@ def launched(folder, world_size, cases):
 
 
 def difference(found, expected):
-    """The largest relative difference: of a metric at a step, and of a network's weights, its buffers included.
+    """The largest relative difference: of a metric at a step, of a running statistic and of a network's weights.
 
     Weights are taken together, since some have no effect, such as a bias before batch norm: their gradients are nothing
     but rounding, which Adam makes steps of.
@@ -60,6 +60,8 @@ def difference(found, expected):
     for name, values in expected.items():
         if name.startswith("metric/"):
             apart.append(np.max(np.abs(found[name] - values) / np.maximum(np.abs(values), 1e-3)))
+        elif name.startswith(("G/", "D/")) and name.endswith(("_mean", "_variance")):
+            apart.append(np.linalg.norm(found[name] - values) / np.linalg.norm(values))
     for part in ("G/", "D/", "G_ema/"):
         names = [name for name in expected if name.startswith(part)]
         size = np.linalg.norm([np.linalg.norm(expected[name]) for name in names])
