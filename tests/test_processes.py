@@ -16,7 +16,7 @@ from commands import SMALL, launch, start
 import runtime
 
 ROOT = Path(runtime.__file__).parent
-DRIFTS = 10
+DRIFTS = 30
 SAGAN = {"model": "sagan", "adv_loss": "dcgan", "global_batch_size": 8, "steps": 3}
 ACGAN = {"model": "acgan-digits", "dropout": 0.5, "global_batch_size": 8, "steps": 3}
 SYNC = {"sync_bn": True}
