@@ -144,6 +144,11 @@ class Evaluation:
         with self._stage("figures"):
             return self._compare(summary(seen, len(source)), source.labels, by_class)
 
+    @property
+    def real_place(self):
+        """Where on disk the statistics of the real images are, after `figures`; None where none were needed."""
+        return self._real and self._real.place
+
     def _real_is_known(self, stop):
         """Summarise the real images, once; False when `stop` was asked."""
         needs = self.needs._replace(score=False)

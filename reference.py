@@ -40,6 +40,7 @@ class Summary(NamedTuple):
     features: np.ndarray | None  # float32 [count, width]
     right: dict  # by resolution: how many images are read as their class
     score: dict  # the Inception Score
+    place: str | None = None  # where on disk it is
 
 
 def summary(seen, count):
@@ -74,7 +75,7 @@ def real_summary(image_set, extractor, needs, title, stop):
             known.right | fresh.right,
             {},
         )
-    return known
+    return known._replace(place=folder)
 
 
 def given_summary(path, taps):
@@ -83,7 +84,7 @@ def given_summary(path, taps):
     for tap in taps:
         if len(gaussian.mean) != int(tap):
             raise UserError(f"--reference {path} has statistics of width {len(gaussian.mean)}, --metrics needs {tap}")
-    return Summary(0, dict.fromkeys(taps, gaussian), None, {}, {})
+    return Summary(0, dict.fromkeys(taps, gaussian), None, {}, {}, str(path))
 
 
 def _folder(image_set, extractor):

@@ -81,6 +81,7 @@ class Tester:
         if not p.samples:
             save_image(folder / "class_grid.png", sampler.class_grid(self.G, p))
             print(f"class grid: {folder / 'class_grid.png'}")
+        settings["real statistics"] = evaluation.real_place or "none"
         report.write(folder, figures, settings, p, evaluation.seconds)
         finish(folder)
         print(f"report: {folder / 'report.md'}")
