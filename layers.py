@@ -202,8 +202,8 @@ class BatchNorm(nn.Layer):
         variance = total(centred * centred) / count
         self._follow(mean.flatten(), variance.flatten(), count)
         weight, bias = (tensor.reshape(mean.shape) for tensor in (self.weight, self.bias))
-        scale = weight / paddle.sqrt(variance + self.epsilon * self._scale**2)
-        out = centred * spread(scale) + spread(bias)
+        deviation = paddle.sqrt(variance + self.epsilon * self._scale**2)
+        out = centred / spread(deviation) * spread(weight) + spread(bias)
         return out.astype(x.dtype)
 
     def _follow(self, mean, variance, count):
