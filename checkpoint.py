@@ -143,11 +143,12 @@ def _open_ours(path):
         yield file, metadata
 
 
-def best_score(path):
-    """The score in the checkpoint `path`, of which only the header is read; -inf where there is none."""
+def best_score(path, metric):
+    """The score by `metric` in the checkpoint `path`, of which only the header is read; -inf where there is none."""
     try:
         with _open_ours(path) as (_, metadata):
-            return float(json.loads(metadata["notes"])["score"])
+            notes = json.loads(metadata["notes"])
+            return float(notes["score"]) if notes["metric"] == metric else -math.inf
     except (SafetensorError, UserError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return -math.inf
 

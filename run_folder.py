@@ -53,7 +53,8 @@ class RunFolder:
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
         self._thread = ThreadPoolExecutor(1)
-        self._best_score = checkpoint.best_score(self.weights / checkpoint.BEST)
+        self._metric = next(iter(p.chosen_metrics), None)  # which decides what is best
+        self._best_score = checkpoint.best_score(self.weights / checkpoint.BEST, self._metric)
 
     def _claim(self):
         path = _open(self.parameters)
@@ -173,7 +174,7 @@ class RunFolder:
     def save_best(self, step, score, state):
         """Write `weights/best.safetensors` of what `state()` gives, as `save` does, if no score so far was as high."""
         if self.writes and score > self._best_score:
-            self._start_writing(self.weights / checkpoint.BEST, step, state, {"score": score})
+            self._start_writing(self.weights / checkpoint.BEST, step, state, {"score": score, "metric": self._metric})
             self._best_score = score
 
     def _start_writing(self, path, step, state, notes):

@@ -86,10 +86,13 @@ class Trainer:
             done = self.step >= p.total_step
             while not done:
                 metrics = self.train_step(data)
+                if evaluation and self.step % p.eval_step == 0:  # before the save, which its lines in the log belong to
+                    self._read(metrics)
+                    self._evaluate(evaluation, run, stop)
                 done = self.step >= p.total_step or stop.requested()
                 run.advance(self.step)
                 logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
-                if logs or saves or (evaluation and self.step % p.eval_step == 0):
+                if logs or saves:
                     values = self._read(metrics)
                 if logs:
                     run.log(self.step, values)
@@ -97,8 +100,6 @@ class Trainer:
                     run.write_samples(self.step, self.sample_grid)
                 if saves:
                     run.save(self.step, self.state)
-                if evaluation and self.step % p.eval_step == 0:
-                    self._evaluate(evaluation, run, stop)
             if not stop.signal:
                 run.write_animation()
             run.finish()
