@@ -189,7 +189,9 @@ class Parameters:
     pretrained_model: str | None = _weights(None, "checkpoint, ours or published, or run", metavar="PATH", also="netG")
     state_dict_or_model: str = _weights("state_dict", "what that file holds", STATE_DICT)
 
-    metrics: str = _measures("auto", "what to measure; auto: what fits the data", METRIC_LIST, "LIST")
+    metrics: str = _measures(
+        "auto", f"what to measure: auto (what fits the data), none, or some of {', '.join(METRICS)}", METRIC_LIST, "LIST"
+    )
     reference: str | None = _measures(
         None, "statistics of real images (.npz with mu, sigma), instead of --test_data_path", metavar="FILE"
     )
