@@ -21,9 +21,10 @@ from tqdm import tqdm
 import runtime
 import sampler
 from image_files import FORMATS, folder_names, image_names, read_image
-from utils import UserError
+from utils import UserError, npy_header
 
 WIDEST = 4096  # pixels a side
+MOST = 10**7  # images, whose classes are held in memory
 
 
 class Drawn:
@@ -58,14 +59,15 @@ class Real:
 
 
 class Folder:
-    """The images in a folder, or in class folders, all of one size.
+    """The images in a folder, or in class folders, all of one size, with 1 or 3 `channels` as the real images have.
 
-    The class of a folder is its number, as `--samples_dir` names them, or else its place in `class_names`, or, without
-    them, among the folders. Raises UserError for a folder without images, images of several sizes or not square, and
-    a name that is no class.
+    The class of a folder is its place in `class_names`, or else its number, as `--samples_dir` names them, or, without
+    `class_names`, its place among the folders. Raises UserError for a folder without images, images of several sizes or
+    not square, and a name that is no class.
     """
 
-    def __init__(self, path, class_names=None):
+    def __init__(self, path, channels, class_names=None):
+        self.mode = "L" if channels == 1 else "RGB"
         names = folder_names(path, "--samples")
         self.files = [Path(path, name) for name in image_names(path, "--samples")]
         self.labels = None
@@ -85,17 +87,20 @@ class Folder:
 
     def _image(self, path):
         try:
-            return np.asarray(read_image(path)).transpose(2, 0, 1)
+            return np.atleast_3d(read_image(path).convert(self.mode)).transpose(2, 0, 1)
         except Exception as error:  # whatever Pillow trips over in a stranger's file
             raise UserError(f"--samples: {str(path)!r} cannot be read as an image: {error}") from None
 
 
 def _numbers(names, class_names):
+    strangers = sorted(set(names) - set(class_names or names))
+    if class_names and not strangers:
+        return [class_names.index(name) for name in names]
     if all(re.fullmatch("[0-9]{1,5}", name) for name in names):
         return [int(name) for name in names]
-    if class_names and (strangers := sorted(set(names) - set(class_names))):
+    if strangers:
         raise UserError(f"--samples: the folder {strangers[0]!r} is neither a number nor a class of the real images")
-    return [class_names.index(name) if class_names else place for place, name in enumerate(names)]
+    return list(range(len(names)))
 
 
 def _common_size(files):
@@ -113,17 +118,18 @@ def _common_size(files):
                 f"{str(b)!r} {second[0]}x{second[1]}"
             )
     ((width, height),) = sizes
-    _check_side(width, height)
+    _check_side(height, width)
     return width
 
 
 class NPZ:
     """The samples in a `.npz` as guided-diffusion writes them: `arr_0` uint8 [N, H, W, C], `arr_1` classes or none.
 
-    They stay on disk: memory does not grow with their number. Raises UserError for any other file.
+    They stay on disk: memory does not grow with their number. Raises UserError for any other file, and for colours
+    where the real images, of 1 or 3 `channels`, are gray.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, channels):
         try:
             with zipfile.ZipFile(path) as archive:
                 self._images = _map(path, archive, "arr_0.npy")
@@ -136,8 +142,10 @@ class NPZ:
             raise UserError(
                 f"--samples {path} cannot be read as .npz with arr_0, uint8 [N, H, W, 1 or 3]: {reason}"
             ) from None
-        _check_side(*self._images.shape[1:3])
-        self.size = self._images.shape[1]
+        _, height, self.size, found = self._images.shape
+        _check_side(height, self.size)
+        if found > channels:
+            raise UserError(f"--samples {path} has images in colour, and the data set to measure against has gray ones")
 
     def __len__(self):
         return len(self._images)
@@ -146,23 +154,16 @@ class NPZ:
         return np.ascontiguousarray(self._images[indices].transpose(0, 3, 1, 2))
 
 
-def _header(member):
-    """(shape, Fortran order, dtype) of an open .npy."""
-    version = np.lib.format.read_magic(member)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise ValueError("it is in no known .npy version")
-    return readers[version](member)
-
-
 def _map(path, archive, name):
     """The member `name` as a read-only array on disk; a compressed one is unpacked into a temporary file first."""
     info = archive.getinfo(name)
     with archive.open(info) as member:
-        shape, fortran, dtype = _header(member)
+        shape, fortran, dtype = npy_header(member)
         start = member.tell()
         if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] not in (1, 3) or min(shape) < 1:
-            raise ValueError(f"it is {dtype} {list(shape)}")
+            raise ValueError(f"it is {dtype} {list(shape)}{' in Fortran order' * fortran}")
+        if shape[0] > MOST:
+            raise ValueError(f"{shape[0]} images are too many")
         size = math.prod(shape)
         if info.file_size != start + size:
             raise ValueError("it is cut short")
@@ -189,7 +190,7 @@ def _offset(path, info):
 
 def _labels(archive, count):
     with archive.open("arr_1.npy") as member:
-        shape, _, dtype = _header(member)
+        shape, _, dtype = npy_header(member)
         if dtype.kind not in "iu" or shape != (count,):
             raise ValueError(f"arr_1 is {dtype} {list(shape)}, not one whole number for each of {count} images")
         content = member.read(count * dtype.itemsize)
@@ -203,6 +204,6 @@ def _check_side(height, width):
         raise UserError(f"--samples has images of {width}x{height} pixels, not square ones of at most {WIDEST}")
 
 
-def open_samples(path, class_names=None):
-    """The source of `--samples`: a folder, or a `.npz` file."""
-    return Folder(path, class_names) if Path(path).is_dir() else NPZ(path)
+def open_samples(path, channels, class_names=None):
+    """The source of `--samples`, a folder or a `.npz` file, to measure against images of 1 or 3 `channels`."""
+    return Folder(path, channels, class_names) if Path(path).is_dir() else NPZ(path, channels)

@@ -28,7 +28,7 @@ class Tester:
     def __init__(self, parameters, loaded=None, source=None):
         p = parameters
         if p.samples:
-            size = open_samples(p.samples).size
+            size = open_samples(p.samples, p.channels).size
             p = dataclasses.replace(p, imsize=size, centercrop_size=size)
             self.what, self.weights, default = p.samples, {}, Path(p.save_path) / f"test-{Path(p.samples).stem}"
         else:
@@ -89,7 +89,7 @@ class Tester:
     def _source(self, evaluation):
         p = self.parameters
         if p.samples:
-            return open_samples(p.samples, evaluation.test_set and evaluation.test_set.class_names)
+            return open_samples(p.samples, p.channels, evaluation.test_set and evaluation.test_set.class_names)
         return evaluation.drawn(self.G, p.num_samples)
 
     def _folder(self):

@@ -1,12 +1,15 @@
 """Small helpers that two modules share."""
 
 import contextlib
+import io
 import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+NPY_HEADER = 2**16  # bytes, many times what NumPy writes
 
 
 class UserError(Exception):
@@ -54,6 +57,21 @@ def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def npy_header(member):
+    """(shape, Fortran order, dtype) of an open .npy file, which is left where its content begins.
+
+    Raises one of many exceptions, ValueError as a rule, for anything else; takes little memory whatever the file says.
+    """
+    head = io.BytesIO(member.read(NPY_HEADER))
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    reader = readers.get(np.lib.format.read_magic(head))
+    if reader is None:
+        raise ValueError("it is in no known .npy version")
+    header = reader(head)
+    member.seek(head.tell())
+    return header
 
 
 def image_grid(images, columns, gap=2):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack, orthogonal_procrustes
 
-from utils import UserError, atomic_path
+from utils import UserError, atomic_path, npy_header
 
 # No published extractor is wider; a file that claims more would only take memory.
 WIDEST = 4096
@@ -220,12 +220,7 @@ def load_statistics(path):
 def _read_array(archive, name, dimensions):
     """The array `name` of an open .npz as float64; ValueError if its header does not describe such an array."""
     with archive.open(f"{name}.npy") as member:
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
-            np.lib.format.read_magic(member)
-        )
-        if read_header is None:
-            raise ValueError(f"{name} is in no known .npy version")
-        shape, _, dtype = read_header(member)
+        shape, _, dtype = npy_header(member)
         if len(shape) != dimensions or not all(1 <= length <= WIDEST for length in shape) or dtype.kind != "f":
             raise ValueError(f"{name} is {dtype} {list(shape)}, not float in {dimensions} dimensions of 1 to {WIDEST}")
         size = math.prod(shape) * dtype.itemsize

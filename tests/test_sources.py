@@ -1,0 +1,310 @@
+"""Samples from strangers, `--samples`: read as they were meant, or refused in one sentence, in little memory."""
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sample_files import NPZWriter, PNGWriter
+from sources import open_samples
+from utils import UserError
+
+ROOT = Path(__file__).parents[1]
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+LABELS = np.arange(20) % 4
+
+
+def npy(array, **options):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, **options)
+    return file.getvalue()
+
+
+def header(shape, descr="|u1", version=(1, 0), fortran=False):
+    """The start of a .npy file that says it holds such an array."""
+    file = io.BytesIO()
+    write = np.lib.format.write_array_header_1_0 if version == (1, 0) else np.lib.format.write_array_header_2_0
+    write(file, {"descr": descr, "fortran_order": fortran, "shape": shape})
+    return file.getvalue()
+
+
+def archive(path, method=zipfile.ZIP_STORED, **members):
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name, content in members.items():
+            file.writestr(f"{name}.npy", content)
+    return path
+
+
+def refused(path, class_names=None, channels=3):
+    """The sentence that refuses `path`."""
+    with pytest.raises(UserError) as caught:
+        open_samples(path, channels, class_names).images(np.arange(1))
+    sentence = str(caught.value)
+    assert sentence.startswith("--samples") and len(sentence.splitlines()) == 1 and len(sentence) < 500
+    return sentence
+
+
+def pictures(folder, images, form="PNG", first=0):
+    folder.mkdir(parents=True)
+    for index, image in enumerate(images, first):
+        Image.fromarray(image.squeeze()).save(folder / f"{index:03d}.{form.lower()}")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz(tmp_path, save):
+    path = tmp_path / "samples.npz"
+    save(path, IMAGES, LABELS.astype(np.int32))
+    source = open_samples(path, 3)
+    assert len(source) == 20 and source.size == 8
+    assert source.labels.dtype == np.int64 and (source.labels == LABELS).all()
+    for indices in (np.arange(20), np.array([3, 17, 3])):
+        found = source.images(indices)
+        assert found.dtype == np.uint8 and (found == IMAGES[indices].transpose(0, 3, 1, 2)).all()
+
+
+def test_npz_of_another_writer(tmp_path):
+    """Header version 2, no classes, gray, other members before and after, and an extra field in the local header."""
+    path = tmp_path / "samples.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("mu.npy", npy(np.zeros(7)))
+        with file.open("arr_0.npy", "w", force_zip64=True) as member:
+            member.write(npy(IMAGES[..., :1], version=(2, 0)))
+        file.writestr("note.txt", b"x" * 1000)
+    for channels in (1, 3):
+        source = open_samples(path, channels)
+        assert source.labels is None
+        assert (source.images(np.arange(20)) == IMAGES[..., :1].transpose(0, 3, 1, 2)).all()
+
+
+def test_npz_that_is_no_npz(tmp_path):
+    path = tmp_path / "samples.npz"
+    for content in (b"", b"PK", b"\x89PNG\r\n", b"GIF89a" * 100):
+        path.write_bytes(content)
+        assert "cannot be read as .npz with arr_0" in refused(path)
+    assert "samples" in refused(archive(path, images=npy(IMAGES)))
+    np.savez(path, IMAGES, LABELS)
+    whole = path.read_bytes()
+    for length in (30, 200, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refused(path)
+    assert "nowhere.npz" in refused(tmp_path / "nowhere.npz")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        IMAGES.astype(np.float32),
+        IMAGES.astype(np.int8),
+        IMAGES[0],
+        IMAGES.transpose(0, 3, 1, 2),
+        np.asfortranarray(IMAGES),
+        IMAGES[:0],
+        np.zeros((2, 0, 0, 3), np.uint8),
+        np.zeros((2, 8, 8, 4), np.uint8),
+        np.zeros((), np.uint8),
+    ],
+    ids=["float32", "int8", "one image", "channels first", "Fortran order", "no images", "no pixels", "RGBA", "scalar"],
+)
+def test_npz_of_other_arrays(tmp_path, array):
+    path = tmp_path / "samples.npz"
+    np.savez(path, array)
+    assert f"{array.dtype} {list(array.shape)}" in refused(path)
+
+
+def test_npz_of_another_shape(tmp_path):
+    path = tmp_path / "samples.npz"
+    np.savez(path, IMAGES[:, :, :7])
+    assert "7x8 pixels" in refused(path)
+    np.savez(path, np.zeros((1, 5000, 5000, 1), np.uint8))
+    assert "5000x5000 pixels" in refused(path)
+    np.savez(path, IMAGES)
+    assert "in colour" in refused(path, channels=1)
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS[:19], LABELS[None], LABELS.astype(float), LABELS.astype("U3"), np.array(3), LABELS > 1]
+)
+def test_npz_of_other_labels(tmp_path, labels):
+    path = tmp_path / "samples.npz"
+    np.savez(path, IMAGES, labels)
+    assert f"arr_1 is {labels.dtype} {list(labels.shape)}" in refused(path)
+
+
+def test_npz_runs_nothing(tmp_path):
+    """An array of objects is a pickle; this one would make a file."""
+
+    class Runs:
+        def __reduce__(self):
+            return open, (str(tmp_path / "ran"), "w")
+
+    objects = np.array([Runs()] * 20, dtype=object)
+    path = tmp_path / "samples.npz"
+    np.savez(path, objects)
+    assert "object" in refused(path)
+    np.savez(path, IMAGES, objects)
+    assert "object" in refused(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_npz_that_claims_more_than_it_holds(tmp_path, method):
+    path, content = tmp_path / "samples.npz", npy(IMAGES)
+    for shape in (
+        (10**6, 256, 256, 3),
+        (10**30, 8, 8, 3),
+        (21, 8, 8, 3),
+        (19, 8, 8, 3),
+        (-20, 8, 8, 3),
+        (20.0, 8, 8, 3),
+    ):
+        refused(archive(path, method, arr_0=header(shape) + content[128:]))
+    assert "too many" in refused(archive(path, method, arr_0=header((10**8, 1, 1, 1))))
+    # A directory that says the member is larger than it is, and one that points behind the end.
+    archive(path, method, arr_0=header((200, 8, 8, 3)) + content[128:])
+    size = len(header((200, 8, 8, 3))) + 200 * 192
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    for place, value in ((24, size), (42, len(data) - 40)):
+        lying = bytearray(data)
+        lying[entry + place : entry + place + 4] = value.to_bytes(4, "little")
+        path.write_bytes(lying)
+        refused(path)
+
+
+def test_npz_with_a_flipped_bit(tmp_path):
+    """Whatever bit of a compressed file: refused, or read as what it says."""
+    path = tmp_path / "samples.npz"
+    np.savez_compressed(path, IMAGES // 64, LABELS)
+    data = path.read_bytes()
+    for place in np.random.default_rng(1).integers(0, len(data), 150):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+        try:
+            source = open_samples(path, 3)
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1
+        else:
+            assert len(source.images(np.arange(20))) == 20
+
+
+def test_npz_bombs_take_little_memory(tmp_path):
+    """Of 256 MiB of zeros each: a header that long, images that few, classes that many."""
+    zeros = bytes(2**24)
+    files = {}
+    for name, start, member in (
+        ("header", np.lib.format.magic(2, 0) + (2**28).to_bytes(4, "little"), "arr_0"),
+        ("images", header((20, 8, 8, 3)), "arr_0"),
+        ("labels", header((20,), "<i8"), "arr_1"),
+        ("wide", header((2**28 // 4096, 4096), "|u1"), "arr_0"),
+    ):
+        files[name] = tmp_path / f"{name}.npz"
+        with zipfile.ZipFile(files[name], "w", zipfile.ZIP_DEFLATED) as file:
+            if member == "arr_1":
+                file.writestr("arr_0.npy", npy(IMAGES))
+            with file.open(f"{member}.npy", "w", force_zip64=True) as out:
+                out.write(start)
+                for _ in range(2**28 // len(zeros)):
+                    out.write(zeros)
+    program = (
+        "import resource, sys\n"
+        "from metrics.fid import load_statistics\n"
+        "from sources import open_samples\n"
+        "from utils import UserError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "for path in sys.argv[1:]:\n"
+        "    for read in (lambda path: open_samples(path, 3), load_statistics):\n"
+        "        try:\n"
+        "            print(read(path))\n"
+        "        except UserError as error:\n"
+        "            print('refused', error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    command = [sys.executable, "-c", program, *map(str, files.values())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    *found, grown = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in found].count("refused") >= 7, found
+    assert int(grown) < 64 * 1024  # KiB
+
+
+def test_folder(tmp_path):
+    pictures(tmp_path / "flat", IMAGES)
+    source = open_samples(tmp_path / "flat", 3)
+    assert source.labels is None and source.size == 8
+    assert (source.images(np.arange(20)) == IMAGES.transpose(0, 3, 1, 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("names", "class_names", "labels"),
+    [
+        (["0000", "0002"], None, [0, 2]),
+        (["0000", "0002"], ("cat", "dog", "owl"), [0, 2]),
+        (["owl", "cat"], ("owl", "dog", "cat"), [2, 0]),
+        (["owl", "cat"], None, [0, 1]),
+        (["2", "3"], ("1", "2", "3"), [1, 2]),  # of real classes so named
+        (["0001", "0002"], ("1", "2", "3"), [1, 2]),
+    ],
+)
+def test_class_folders(tmp_path, names, class_names, labels):
+    for place, name in enumerate(names):
+        pictures(tmp_path / "samples" / name, IMAGES[place * 3 : place * 3 + 3])
+    (tmp_path / "samples" / ".hidden").mkdir()
+    source = open_samples(tmp_path / "samples", 3, class_names)
+    order = [i for place in np.argsort(names) for i in range(place * 3, place * 3 + 3)]
+    assert (source.images(np.arange(6)) == IMAGES[order].transpose(0, 3, 1, 2)).all()
+    assert source.labels.tolist() == np.repeat(labels, 3).tolist()
+
+
+def test_folders_that_do_not_fit(tmp_path):
+    pictures(tmp_path / "named" / "owl", IMAGES[:2])
+    pictures(tmp_path / "named" / "unicorn", IMAGES[:2])
+    assert "'unicorn' is neither a number nor a class" in refused(tmp_path / "named", ("owl", "dog"))
+    pictures(tmp_path / "mixed" / "0", IMAGES[:2])
+    pictures(tmp_path / "mixed" / "1", IMAGES[:2, :5, :6])
+    sentence = refused(tmp_path / "mixed")
+    assert "mixes sizes" in sentence and "8x8" in sentence and "6x5" in sentence
+    pictures(tmp_path / "oblong", IMAGES[:2, :, :6])
+    assert "6x8 pixels" in refused(tmp_path / "oblong")
+    (tmp_path / "empty" / "0").mkdir(parents=True)
+    (tmp_path / "empty" / "notes.txt").write_text("none here")
+    assert "holds no images" in refused(tmp_path / "empty")
+    assert "holds no images" in refused(tmp_path / "empty" / "0")
+
+
+@pytest.mark.parametrize("where", ["header", "middle"])
+def test_a_folder_with_a_broken_image(tmp_path, where):
+    pictures(tmp_path / "broken", np.tile(IMAGES, (1, 8, 8, 1))[:3])
+    file = tmp_path / "broken" / "000.png"
+    file.write_bytes(b"no picture\n at all" if where == "header" else file.read_bytes()[:200])
+    assert "000.png" in refused(tmp_path / "broken")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_we_write_is_read_back(tmp_path, channels):
+    """By `--samples_npz` and `--samples_dir`, in chunks out of order: the same images and classes."""
+    images = IMAGES[..., :channels].transpose(0, 3, 1, 2)
+    npz = NPZWriter(tmp_path / "samples.npz", LABELS, images.shape[1:], False)
+    png = PNGWriter("--samples_dir", tmp_path / "pngs", LABELS, 6, False)
+    for start in (16, 0, 8):
+        indices = np.arange(start, min(start + 8, 20))
+        for writer in (npz, png):
+            writer.write(indices, images[indices])
+    for writer in (npz, png):
+        writer.finish()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pngs", "samples.npz"]
+    names = tuple("abcdef")
+    source = open_samples(tmp_path / "samples.npz", channels, names)
+    assert (source.images(np.arange(20)) == images).all() and (source.labels == LABELS).all()
+    source = open_samples(tmp_path / "pngs", channels, names)
+    order = np.argsort(LABELS, kind="stable")  # by class, then by number
+    assert (source.images(np.arange(20)) == images[order]).all() and (source.labels == LABELS[order]).all()
+
+
+def test_a_gray_folder_measured_in_colour(tmp_path):
+    pictures(tmp_path / "gray", IMAGES[..., :1])
+    found = open_samples(tmp_path / "gray", 3).images(np.arange(20))
+    assert (found == IMAGES[..., :1].transpose(0, 3, 1, 2)).all() and found.shape[1] == 3
