@@ -1,6 +1,7 @@
 """The metrics of a set of images against real ones, by name: what `test.py` prints and `train.py --eval_step` logs."""
 
 import contextlib
+import math
 import time
 
 import numpy as np
@@ -164,19 +165,22 @@ class Evaluation:
         return True
 
     def _by_class(self, source, stop):
-        """What compares images within a class, of real and of generated ones: arrays [num_classes] by name."""
+        """What compares images within a class, of real and of generated ones: arrays [num_classes] by name.
+
+        None when `stop` was asked.
+        """
         measures = {"ms_ssim": self._ms_ssim, "distance": self._distance}
+        rank, world_size, classes = runtime.rank(), runtime.world_size(), self.test_set and self.test_set.num_classes
         result = {}
-        for name in measures.keys() & set(self.metrics):
+        for name in (name for name in measures if name in self.metrics):
             for whose, images in (("real", Real(self.train_set or self.test_set)), ("generated", source)):
-                values = np.zeros(self.test_set.num_classes)
-                mine = range(len(values))[runtime.rank() :: runtime.world_size()]
-                for label in tqdm(mine, desc=f"{name}, {whose}", unit="class", disable=runtime.rank() > 0):
-                    if stop.signal:
-                        break
-                    values[label] = measures[name](images, label)
-                if any(runtime.gather(stop.signal)):
-                    return None
+                values = np.zeros(classes)
+                rounds = range(0, classes, world_size)
+                for first in tqdm(rounds, desc=f"{name}, {whose}", unit="class", leave=False, disable=rank > 0):
+                    if stop.requested():  # on all processes or on none
+                        return None
+                    if (label := first + rank) < classes:
+                        values[label] = measures[name](images, label)
                 result[name, whose] = sum(runtime.gather(values))
         return result
 
@@ -220,7 +224,9 @@ class Evaluation:
         if "ms_ssim" in chosen:
             figures |= varied_classes(by_class["ms_ssim", "real"], by_class["ms_ssim", "generated"])
         if "distance" in chosen:
-            ratio = np.nanmean(by_class["distance", "generated"]) / np.nanmean(by_class["distance", "real"])
+            real_distance, distance = by_class["distance", "real"], by_class["distance", "generated"]
+            both = np.isfinite(real_distance) & np.isfinite(distance)  # classes with two images or more
+            ratio = distance[both].mean() / real_distance[both].mean() if both.any() else math.nan
             figures["class_distance_ratio"] = float(ratio)
         return figures
 

@@ -19,6 +19,7 @@ CHUNK = 256  # images: what processes share out, and what an interrupted pass ha
 READ = 64  # images at once through the extractor, whatever the batch they were drawn in: so their features are the same
 SPLITS = 10  # of the Inception Score, as published
 SAVE_EVERY = 60  # seconds
+DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UserError)  # a part that is no part
 
 
 class Needs(NamedTuple):
@@ -61,7 +62,7 @@ class Seen:
         return np.concatenate([self.rows[chunk] for chunk in sorted(self.rows)])
 
     def state(self):
-        """All of it as NumPy arrays by name; `merge` is the way back."""
+        """All of it as NumPy arrays by name; `from_state` is the way back."""
         state = {"done": self.done}
         for tap, statistics in self.statistics.items():
             state |= {f"statistics/{tap}/{name}": array for name, array in statistics.state().items()}
@@ -70,22 +71,34 @@ class Seen:
         state |= {f"rows/{chunk}": rows for chunk, rows in self.rows.items()}
         return state | {f"right/{resolution}": np.array(count) for resolution, count in self.right.items()}
 
-    def merge(self, state):
-        """Add what another pass over other chunks of the same images has seen, by its `state()`."""
-        if state["done"].shape != self.done.shape or (state["done"] & self.done).any():
-            raise UserError("these parts of a pass are not of one pass")
-        self.done |= state["done"]
-        for tap in self.needs.taps:
-            if f"statistics/{tap}/count" in state:
-                other = FeatureStatistics.from_state(_under(state, f"statistics/{tap}/"))
-                self.statistics.setdefault(tap, FeatureStatistics(len(other.mean))).merge(other)
-        if "score/counts" in state:
-            other = ScoreSums.from_state(_under(state, "score/"))
-            self.score = self.score or ScoreSums(*other.probabilities.shape[::-1])
-            self.score.merge(other)
-        self.rows |= {int(chunk): rows for chunk, rows in _under(state, "rows/").items()}
-        for resolution, count in _under(state, "right/").items():
-            self.right[int(resolution)] = self.right.get(int(resolution), 0) + int(count)
+    @classmethod
+    def from_state(cls, count, needs, state):
+        """What `state()` gave of a pass over `count` images; raises one of DAMAGED for other arrays."""
+        seen = cls(count, needs)
+        if state["done"].shape != seen.done.shape or state["done"].dtype != bool:
+            raise UserError(f"it is of a pass over other images: {state['done'].shape} chunks")
+        seen.done = state["done"]
+        if seen.done.any():
+            for tap in needs.taps:
+                seen.statistics[tap] = FeatureStatistics.from_state(_under(state, f"statistics/{tap}/"))
+            seen.score = ScoreSums.from_state(_under(state, "score/")) if needs.score else None
+            seen.rows = {chunk: state[f"rows/{chunk}"] for chunk in np.flatnonzero(seen.done) if needs.features}
+            seen.right = {resolution: int(state[f"right/{resolution}"]) for resolution in needs.resolutions}
+        return seen
+
+    def merge(self, other):
+        """Add what another pass has seen of the same images, in other chunks of them; raises UserError for the same."""
+        if (self.done & other.done).any():
+            raise UserError("it has chunks that another part has too")
+        self.done = self.done | other.done
+        for tap, statistics in other.statistics.items():
+            self.statistics.setdefault(tap, FeatureStatistics(len(statistics.mean))).merge(statistics)
+        if other.score:
+            self.score = self.score or ScoreSums(*other.score.probabilities.shape[::-1])
+            self.score.merge(other.score)
+        self.rows |= other.rows
+        for resolution, count in other.right.items():
+            self.right[resolution] = self.right.get(resolution, 0) + count
 
 
 def _under(state, prefix):
@@ -102,34 +115,38 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
     seen, count = Seen(len(source), needs), len(source)
     done = seen.done.copy()
     if parts_folder:
-        done = runtime.from_first(_take_over, seen, Path(parts_folder), key)
+        done = runtime.from_first(_take_over, seen, count, Path(parts_folder), key)
         _save_part(seen, parts_folder, key)
     order = runtime.generator(seed, "splits").permutation(count) if needs.score else None
-    todo = np.flatnonzero(~done)[runtime.rank() :: runtime.world_size()]
-    saved = time.monotonic()
+    todo, world_size = np.flatnonzero(~done), runtime.world_size()
+    mine, rounds = todo[runtime.rank() :: world_size], -(-len(todo) // world_size)
+    saved, stopped = time.monotonic(), False
     before = min(int(done.sum()) * CHUNK, count)
     with tqdm(total=count, initial=before, desc=title, unit="img", leave=False, disable=runtime.rank() > 0) as bar:
-        for chunk in todo:
-            if stop.signal:
+        for number in range(rounds):
+            stopped = stop.requested()  # on all processes or on none
+            if stopped or number == len(mine):
                 break
+            chunk = mine[number]
             indices = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, count))
             images = source.images(indices)
             for writer in writers:
                 writer.write(indices, images)
             found = _read(extractor, images, source.labels, indices, needs) if extractor else {}
             seen.update(chunk, part_of(order[indices], count, SPLITS) if needs.score else None, found)
-            bar.update(min(len(images) * runtime.world_size(), count - bar.n))  # the others are as far
+            bar.update(min(len(images) * world_size, count - bar.n))  # the others are as far
             if parts_folder and time.monotonic() - saved > SAVE_EVERY:
                 _save_part(seen, parts_folder, key)
                 saved = time.monotonic()
     if parts_folder:
         _save_part(seen, parts_folder, key)
-        if stop.signal:
-            raise SystemExit(128 + stop.signal)
+    if stopped:
+        runtime.meet()  # who ends first may have a launcher end the others
+        return None
     whole = Seen(count, needs)
     for state in runtime.gather(seen.state()):
-        whole.merge(state)
-    return whole if whole.done.all() else None
+        whole.merge(Seen.from_state(count, needs, state))
+    return whole
 
 
 def _read(extractor, images, labels, indices, needs):
@@ -143,7 +160,7 @@ def _read(extractor, images, labels, indices, needs):
 def finish(folder):
     """Remove what `measure` keeps in `folder` of an unfinished pass."""
     for path in _parts(folder):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _save_part(seen, folder, key):
@@ -151,19 +168,19 @@ def _save_part(seen, folder, key):
         np.savez(temporary, key=np.array(key), **seen.state())
 
 
-def _take_over(seen, folder, key):
+def _take_over(seen, count, folder, key):
     """Join into `seen`, and into its file, what an interrupted pass left in `folder`; returns which chunks are done."""
     paths = _parts(folder)
     for path in paths:
         try:
             if (state := _load_part(path)).pop("key", None) == key:
-                seen.merge(state)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, UserError) as error:
+                seen.merge(Seen.from_state(count, seen.needs, state))
+        except DAMAGED as error:
             print(f"{path} is passed over: {error}", file=sys.stderr)
     _save_part(seen, folder, key)
     for path in paths:
         if path.name != "part-0.npz":
-            path.unlink()
+            path.unlink(missing_ok=True)
     if seen.done.any():
         print(f"goes on where it was: {seen.done.mean():.0%} is done", flush=True)
     return seen.done.copy()
@@ -172,7 +189,7 @@ def _take_over(seen, folder, key):
 def goes_on(folder, key):
     """Whether `folder` holds what `measure` keeps of an unfinished pass under `key`."""
     for path in _parts(folder):
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with contextlib.suppress(*DAMAGED):
             if _load_part(path, ("key",))["key"] == key:
                 return True
     return False

@@ -190,7 +190,10 @@ class Parameters:
     state_dict_or_model: str = _weights("state_dict", "what that file holds", STATE_DICT)
 
     metrics: str = _measures(
-        "auto", f"what to measure: auto (what fits the data), none, or some of {', '.join(METRICS)}", METRIC_LIST, "LIST"
+        "auto",
+        f"what to measure: auto (what fits the data), none, or some of {', '.join(METRICS)}",
+        METRIC_LIST,
+        "LIST",
     )
     reference: str | None = _measures(
         None, "statistics of real images (.npz with mu, sigma), instead of --test_data_path", metavar="FILE"
@@ -527,7 +530,7 @@ def _check_measures(p):
     chosen = set(p.chosen_metrics)
     if p.reference and p.test_data_path:
         raise UserError("--reference and --test_data_path are both real images to measure against; give one of them")
-    if p.reference and (images := sorted(chosen & {"kid", "prdc", "intra_fid", "floor", "ms_ssim", "distance"})):
+    if p.reference and (images := sorted(chosen - {"fid", "fid_64", "fid_192", "fid_768", "is"})):
         raise UserError(
             f"--metrics {images[0]} needs real images, not statistics: give --test_data_path for --reference"
         )

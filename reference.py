@@ -1,7 +1,10 @@
 """What metrics compare with: statistics of real images, computed once for each data set and extractor, then cached."""
 
+import atexit
+import functools
 import hashlib
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -13,7 +16,7 @@ from tqdm import tqdm
 import runtime
 from dataset import FolderSet
 from measurement import Needs, finish, measure
-from metrics.fid import Gaussian, load_statistics, save_statistics
+from metrics.fid import load_statistics, save_statistics
 from sources import Real
 from utils import UserError, atomic_path
 
@@ -21,15 +24,24 @@ CACHE = "~/.cache/paddle/real-images"  # beside what Paddle itself downloads
 
 
 def cache_folder(name):
-    """The folder `name` in the cache, made if need be; a temporary one, aloud, where the cache cannot be written."""
-    folder = Path(CACHE).expanduser() / name
+    """The folder `name` in the cache, made if need be."""
+    folder = Path(_cache(Path(CACHE).expanduser()), name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@functools.cache
+def _cache(folder):
+    """`folder`, or, said once, a temporary one as long as this process lives where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             return folder
     except OSError as error:
         print(f"what is computed of real images is not kept: {folder}: {error.strerror}", file=sys.stderr)
-        return Path(tempfile.mkdtemp())
+        temporary = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return temporary
 
 
 class Summary(NamedTuple):
@@ -62,18 +74,17 @@ def real_summary(image_set, extractor, needs, title, stop):
     folder = runtime.from_first(lambda: str(_folder(image_set, extractor)))
     known, missing = runtime.from_first(_read, Path(folder), needs, len(image_set))
     if any(missing):
-        seen = measure(Real(image_set), extractor, missing, 0, title, stop, parts_folder=folder, key=extractor.key)
+        key = f"{extractor.key} {missing}"
+        seen = measure(Real(image_set), extractor, missing, 0, title, stop, parts_folder=folder, key=key)
         if seen is None:
             return None
         fresh = summary(seen, len(image_set))
+        fresh = fresh._replace(right=known.right | fresh.right)  # which are in one file
         if runtime.rank() == 0:
             _write(Path(folder), fresh)
-        known = Summary(
-            known.count,
-            known.gaussians | fresh.gaussians,
-            fresh.features if missing.features else known.features,
-            known.right | fresh.right,
-            {},
+        known = fresh._replace(
+            gaussians=known.gaussians | fresh.gaussians,
+            features=fresh.features if missing.features else known.features,
         )
     return known._replace(place=folder)
 
@@ -107,37 +118,51 @@ def content_digest(image_set):
 
 
 def _read(folder, needs, count):
-    """(the `Summary` of what is cached of `needs`, the `Needs` that are not)."""
-    gaussians, features, right = {}, None, {}
-    for tap in needs.taps:
-        if (path := folder / f"{tap}.npz").exists():
-            try:
-                gaussians[tap] = load_statistics(path)
-            except UserError as error:
-                print(f"{error}; it is computed anew", file=sys.stderr)
-    try:
-        features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False) if needs.features else None
-        right = {int(k): int(v) for k, v in json.loads((folder / "right.json").read_text()).items()}
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, AttributeError) as error:
-        print(f"{folder} is passed over: {error}; it is computed anew", file=sys.stderr)
+    """(the `Summary` of what is cached, the `Needs` that are not)."""
+    gaussians = {tap: _cached(folder / f"{tap}.npz", load_statistics) for tap in needs.taps}
+    gaussians = {tap: gaussian for tap, gaussian in gaussians.items() if gaussian}
+    features = _cached(folder / "features.npy", functools.partial(_load_features, count)) if needs.features else None
+    right = _cached(folder / "right.json", _load_right) or {}
     missing = Needs(
         tuple(tap for tap in needs.taps if tap not in gaussians),
-        needs.features and (features is None or len(features) != count),
+        needs.features and features is None,
         False,
         tuple(resolution for resolution in needs.resolutions if resolution not in right),
     )
     return Summary(count, gaussians, features, right, {}), missing
 
 
+def _cached(path, load):
+    """What `load` reads of `path`; None where there is nothing, or, aloud, where it cannot be read."""
+    try:
+        return load(path) if path.exists() else None
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, UserError) as error:
+        reason = str(error).removeprefix(f"--reference {path}: ")
+        print(f"{path} is passed over, and computed anew: {reason}", file=sys.stderr)
+
+
+def _load_features(count, path):
+    features = np.load(path, mmap_mode="r", allow_pickle=False)
+    if features.ndim != 2 or len(features) != count or features.dtype != np.float32:
+        raise ValueError(f"it is {features.dtype} {list(features.shape)}")
+    return features
+
+
+def _load_right(path):
+    return {int(resolution): int(count) for resolution, count in json.loads(path.read_text()).items()}
+
+
 def _write(folder, known):
-    for tap, gaussian in known.gaussians.items():
-        save_statistics(folder / f"{tap}.npz", Gaussian(*gaussian))
-    if known.features is not None:
-        with atomic_path(folder / "features.npy") as temporary:
-            np.save(temporary, known.features)
-    if known.right:
-        with atomic_path(folder / "right.json") as temporary:
-            temporary.write_text(json.dumps(known.right))
-    finish(folder)
+    """Keep what is `known` in the cache's `folder`; a full disk costs the next run time, not this one its figures."""
+    try:
+        for tap, gaussian in known.gaussians.items():
+            save_statistics(folder / f"{tap}.npz", gaussian)
+        if known.features is not None:
+            with atomic_path(folder / "features.npy") as temporary:
+                np.save(temporary, known.features)
+        if known.right:
+            with atomic_path(folder / "right.json") as temporary:
+                temporary.write_text(json.dumps(known.right))
+        finish(folder)
+    except OSError as error:
+        print(f"what was computed of real images is not kept: {folder}: {error.strerror}", file=sys.stderr)

@@ -17,13 +17,18 @@ from utils import UserError, atomic_path, save_image
 class PNGWriter:
     """Writes each sample as FOLDER/CLASS/INDEX.png, as image folders are laid out.
 
-    `option` named the folder, which has to be empty unless the writing `goes_on`.
+    `option` named the folder, in which no file may be unless the writing `goes_on`.
     """
 
     def __init__(self, option, folder, labels, num_classes, goes_on):
         self.folder, self.labels = Path(folder), labels
-        if not goes_on and self.folder.is_dir() and any(self.folder.iterdir()):
-            raise UserError(f"{option} {folder} is not empty: give another folder")
+        runtime.from_first(self._make_folders, option, num_classes, goes_on)
+
+    def _make_folders(self, option, num_classes, goes_on):
+        if goes_on and not self.folder.is_dir():
+            raise UserError(f"{option} {self.folder} is gone, and samples in it: give another folder")
+        if not goes_on and any(not path.is_dir() for path in self.folder.rglob("*")):
+            raise UserError(f"{option} {self.folder} is not empty: give another folder")
         for label in range(num_classes):
             (self.folder / f"{label:04d}").mkdir(parents=True, exist_ok=True)
 
@@ -45,8 +50,6 @@ class NPZWriter:
 
     def __init__(self, path, labels, image_shape, goes_on):
         self.path, self.labels = Path(path), labels
-        if self.path.exists():
-            raise UserError(f"--samples_npz {path} exists already: give another file")
         self._part = self.path.with_name(f".{self.path.name}.part")
         channels, height, width = image_shape
         shape = (len(labels), height, width, channels)
@@ -54,9 +57,17 @@ class NPZWriter:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
         self._start = header.tell()
-        if runtime.rank() == 0 and not (goes_on and self._part.exists()):
-            self._part.write_bytes(header.getvalue())
-        runtime.agree(None)  # nobody writes before it is there
+        runtime.from_first(self._begin, header.getvalue(), goes_on)
+
+    def _begin(self, header, goes_on):
+        if self.path.exists():
+            raise UserError(f"--samples_npz {self.path} exists already: give another file")
+        if goes_on and not self._part.exists():
+            raise UserError(
+                f"--samples_npz {self.path}: {self._part}, with its first samples, is gone: give another file"
+            )
+        if not goes_on:
+            self._part.write_bytes(header)
 
     def write(self, indices, images):
         """Write samples `indices`, which follow each other, uint8 [n, C, H, W]."""

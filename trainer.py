@@ -160,13 +160,14 @@ class Trainer:
         from evaluation import Evaluation  # what it imports takes a while
 
         evaluation = Evaluation(self.parameters)
+        evaluation.check(evaluation.drawn(self.G, self.parameters.eval_samples))
         evaluation.prepare()
         return evaluation
 
     def _evaluate(self, evaluation, run, stop):
         """Measure `eval_samples` samples as `test.py` does, log the figures, keep the weights if the best."""
         p, start = self.parameters, time.monotonic()
-        generator = self.G_ema or self.G
+        generator = (p.use_ema and self.G_ema) or self.G
         if p.standing_batches:  # which replace the running statistics
             generator = copy.deepcopy(generator)
         generator.eval()
