@@ -288,7 +288,7 @@ def stop_signals():
         now = time.monotonic()
         if first is None:  # though another process's may have stopped the run already
             first, stop.signal = now, number
-            print("\nstopping after this step; once more to quit at once", file=sys.stderr, flush=True)
+            print("\nstopping; once more to quit at once", file=sys.stderr, flush=True)
         elif number == signal.SIGINT or now - first > BURST_SECONDS:
             os._exit(128 + number)
 

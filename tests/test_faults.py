@@ -201,7 +201,7 @@ def slow_to_stop(tmp_path):
     log = tmp_path / "sagan_models" / "mine" / "log.txt"
     wait_for(process, lambda: log.exists() and "started" in log.read_text())
     process.terminate()
-    assert any("stopping after this step" in line for line in process.stderr)
+    assert any("stopping; once more" in line for line in process.stderr)
     return process
 
 
