@@ -12,7 +12,7 @@ from evaluation import Evaluation
 from measurement import finish, goes_on
 from sample_files import NPZWriter, PNGWriter
 from sources import open_samples
-from utils import UserError, save_image
+from utils import UserError, file_digest, save_image
 
 OF_THE_MACHINE = ("device", "num_workers", "batch_size_test", "parallel")  # a test on another one goes on with this one
 
@@ -123,7 +123,7 @@ class Tester:
         return {
             "samples": self.what,
             "file": str(self.file),
-            "sha256": _digest(self.file) if self.file.is_file() else "a folder",
+            "sha256": file_digest(self.file) if self.file.is_file() else "a folder",
             "num_samples": count,
             "num_classes": p.num_classes,
             "imsize": p.imsize,
@@ -140,14 +140,6 @@ def _key(settings, parameters):
     """What an interrupted test and the one that goes on with it have in common."""
     values = {k: v for k, v in dataclasses.asdict(parameters).items() if k not in OF_THE_MACHINE}
     return hashlib.sha256(repr((settings, values)).encode()).hexdigest()
-
-
-def _digest(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _say(line):

@@ -1,6 +1,7 @@
 """Small helpers that two modules share."""
 
 import contextlib
+import hashlib
 import io
 import os
 import tempfile
@@ -72,6 +73,15 @@ def npy_header(member):
     header = reader(head)
     member.seek(head.tell())
     return header
+
+
+def file_digest(path):
+    """The SHA-256 of a file, as hexadecimal text."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def image_grid(images, columns, gap=2):

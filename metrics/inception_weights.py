@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from safe_pickle import load_state
-from utils import UserError, atomic_path
+from utils import UserError, atomic_path, file_digest
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -39,20 +39,22 @@ def find_weights(file=None):
     """The path of the weights: `file` (--inception_weights), else in Paddle's cache folder, else downloaded there.
 
     Raises UserError where a file that bears the published name has not the published SHA-256, or the download fails.
+    One of another name and content is used, aloud: PaddleGAN's, or weights of one's own.
     """
     path = Path(CACHE).expanduser() / FILE if file is None else Path(file)
     if file is None and not path.exists():
         _download(path)
-    if path.name.endswith(f"-{SHA256[:8]}.pth") and path.is_file():
-        digest = hashlib.sha256()
-        with open(path, "rb") as source:
-            while chunk := source.read(2**20):
-                digest.update(chunk)
-        if digest.hexdigest() != SHA256:
+    if path.is_file() and (digest := file_digest(path)) != SHA256:
+        if path.name.endswith(f"-{SHA256[:8]}.pth"):
             raise UserError(
-                f"--inception_weights {path} is damaged: its SHA-256 is {digest.hexdigest()[:8]}…, not {SHA256[:8]}…; "
-                f"delete it and get it again from {ADDRESSES[0]}"
+                f"--inception_weights {path} is damaged: its SHA-256 is {digest[:8]}…, not {SHA256[:8]}…; delete it "
+                f"and get it again from {ADDRESSES[0]}"
             )
+        print(
+            f"--inception_weights {path} is not the file that others measure with (its SHA-256 is {digest[:8]}…, not "
+            f"{SHA256[:8]}…): its figures compare with each other",
+            file=sys.stderr,
+        )
     return path
 
 
