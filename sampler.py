@@ -27,9 +27,11 @@ def generate(generator, parameters, indices, labels, purpose="sample"):
     """Images uint8 [N, C, H, W] of samples `indices` of classes `labels` (both int [N]), by G in the mode it is in."""
     p = parameters
     z = np.stack([_noise(runtime.generator(p.manual_seed, purpose, i), p) for i in indices])
+    if len(z) == 1:  # a matrix of one row has a kernel of its own, which rounds otherwise: the sample is drawn twice
+        z, labels = np.repeat(z, 2, axis=0), np.repeat(labels, 2)
     with paddle.no_grad():
         images = generator(paddle.to_tensor(z.astype(paddle.get_default_dtype())), paddle.to_tensor(labels))
-    return to_pixels(images, p)
+    return to_pixels(images, p)[: len(indices)]
 
 
 def _noise(rng, parameters):

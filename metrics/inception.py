@@ -240,7 +240,8 @@ class Inception:
         found = dict(zip(self._network.taps, self._run(resize(images)), strict=True))
         if self._reads_classes:
             weight, bias = self._head
-            found["logits_unbiased"] = found["2048"] @ weight.T
+            with np.errstate(invalid="ignore"):  # the scores refuse a NaN
+                found["logits_unbiased"] = found["2048"] @ weight.T
             found["logits"] = found["logits_unbiased"] + bias
         return {tap: found[tap] for tap in self.taps}
 

@@ -1,0 +1,252 @@
+"""`test.py --samples` from end to end: which figures, of what, under which names, or why there are none."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+import runtime
+import tester
+from alignment import draw
+from dataset import load_dataset
+from evaluation import Evaluation
+from metrics import inception_weights
+from metrics.class_accuracy import at_resolution, class_accuracy
+from metrics.diversity import class_distance, class_ms_ssim, varied_classes
+from metrics.fid import FeatureStatistics, fid, save_statistics
+from metrics.imagenet_classes import inception_classes
+from metrics.inception import CLASSES, POOLED, Inception
+from metrics.inception_score import inception_score
+from metrics.intra_fid import intra_fid
+from metrics.kid import kid
+from metrics.prdc import prdc
+from parameters import METRICS, get_parameters
+from utils import UserError
+
+FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "inception_metrics.json").read_text())
+WORDNET, SIZE, EACH = ("n01440764", "n01443537"), 16, 5
+LABELS = np.repeat(np.arange(2), EACH)
+REAL, TRAINING, SAMPLES = (draw.blobs(2 * EACH, SIZE, seed, seed % 2) for seed in range(3))
+
+
+def class_folders(path, images, names):
+    for index, (image, label) in enumerate(zip(images, LABELS, strict=True)):
+        (path / names[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.transpose(1, 2, 0)).save(path / names[label] / f"{index:02d}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of drawn weights of Inception."""
+    drawn = {name: draw.weight(f"inception.{name}", shape, 0, 2**0.5) for name, shape in FIXTURE["state"].items()}
+    path = tmp_path_factory.mktemp("weights") / "drawn.safetensors"
+    save_file({name: array.astype(np.float32) for name, array in drawn.items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with real images, training images, samples and their statistics."""
+    path = tmp_path_factory.mktemp("data")
+    class_folders(path / "real", REAL, WORDNET)
+    class_folders(path / "training", TRAINING, WORDNET)
+    class_folders(path / "unknown", REAL, ("cat", "dog"))
+    np.savez(path / "samples.npz", SAMPLES.transpose(0, 2, 3, 1), LABELS)
+    rows = np.random.default_rng(0).standard_normal((200, 64))
+    for name, width in (("64", 64), ("2048", 2048)):
+        statistics = FeatureStatistics(width)
+        statistics.update(np.tile(rows, width // 64))
+        save_statistics(path / f"{name}.npz", statistics.gaussian())
+    return path
+
+
+@pytest.fixture
+def tested(tmp_path, weights, monkeypatch):
+    """Runs test.py's work with the given options: what report.json says."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*options, inception=weights):
+        given = ["--test_path", "out", "--device", "cpu", *options]
+        given += ["--inception_weights", inception] if inception and "digits" not in options else []
+        tester.Tester(get_parameters([str(option) for option in given], program="test")).test()
+        return json.loads((tmp_path / "out" / "report.json").read_text())
+
+    return run
+
+
+@pytest.fixture
+def refused(tested):
+    """The sentence that ends test.py's work with the given options, after which nothing is left."""
+
+    def run(*options, **more):
+        with pytest.raises(UserError) as caught:
+            tested(*options, **more)
+        assert len(str(caught.value).splitlines()) == 1
+        assert not Path("out/report.json").exists()
+        return str(caught.value)
+
+    return run
+
+
+def gaussian(features):
+    statistics = FeatureStatistics(features.shape[1])
+    statistics.update(features)
+    return statistics.gaussian()
+
+
+@pytest.mark.slow
+def test_every_metric_on_inception(tested, data, weights, capsys):
+    report = tested(
+        *("--samples", data / "samples.npz", "--test_data_path", data / "real", "--data_path", data / "training"),
+        *("--metrics", ",".join(METRICS), "--dataset", "folder"),
+    )
+    inception = Inception(load_file(weights), POOLED + CLASSES)
+    real, training, fake = (inception.features(images) for images in (REAL, TRAINING, SAMPLES))
+    expected = {"fid": fid(gaussian(real["2048"]), gaussian(fake["2048"]))["fid"]}
+    expected |= {f"fid_{tap}": fid(gaussian(real[tap]), gaussian(fake[tap]))["fid"] for tap in ("64", "192", "768")}
+    expected["fid_floor"] = fid(gaussian(training["2048"]), gaussian(real["2048"]))["fid"]
+    order = np.argsort(runtime.generator(29, "splits").permutation(len(SAMPLES)))
+    expected |= inception_score(fake["logits_unbiased"][order])
+    expected |= kid(real["2048"], fake["2048"], 100, 2 * EACH, 29) | prdc(real["2048"], fake["2048"], 5)
+    expected["intra_fid"] = intra_fid(real["2048"], LABELS, fake["2048"], LABELS, 2)["intra_fid"]
+    logits = inception_classes(WORDNET)
+    for name, images, found in (("_real", REAL, real), ("", SAMPLES, fake)):
+        low = inception.features(at_resolution(images, 8))["logits"]
+        expected[f"accuracy_8{name}"] = class_accuracy(low, LABELS, logits)["class_accuracy"]
+        expected[f"accuracy{name}"] = class_accuracy(found["logits"], LABELS, logits)["class_accuracy"]
+    classes = [np.arange(EACH), np.arange(EACH, 2 * EACH)]
+    similar = [[class_ms_ssim(images[of], 29, i) for i, of in enumerate(classes)] for images in (TRAINING, SAMPLES)]
+    expected |= varied_classes(*similar)
+    distances = [class_distance(images, LABELS)["class_distance"] for images in (SAMPLES, TRAINING)]
+    expected["class_distance_ratio"] = distances[0] / distances[1]
+    figures = report["figures"]
+    assert figures.keys() == expected.keys()
+    for name, value in expected.items():
+        assert figures[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
+    out = capsys.readouterr().out
+    assert f"FID: {figures['fid']:.4f}" in " ".join(out.split())
+    assert report["settings"]["extractor"].startswith("inception ")
+
+
+def test_digits_are_measured_by_a_classifier(tested, make_parameters, tmp_path):
+    """The real test images as samples: no distance between them, all read alike; no figure bears Inception's names."""
+    images = load_dataset(make_parameters(dataset="digits", num_classes=None), "test")
+    np.savez(tmp_path / "digits.npz", images.stacked().transpose(0, 2, 3, 1), images.labels)
+    chosen = [name for name in METRICS if name not in ("fid_64", "fid_192", "fid_768")]
+    figures = tested("--samples", "digits.npz", "--dataset", "digits", "--metrics", ",".join(chosen))["figures"]
+    plain = {name for name in figures if not name.startswith("classifier_")}
+    assert plain == {"class_distance_ratio", "ms_ssim", "ms_ssim_real", "varied_classes", "varied_class_share"}
+    assert figures["classifier_fid"] == pytest.approx(0, abs=1e-6) == figures["classifier_intra_fid"]
+    assert 0 < figures["classifier_fid_floor"] < 10 and figures["classifier_kid"] < 1e-9
+    assert figures["classifier_accuracy"] == figures["classifier_accuracy_real"] > 0.95
+    assert 8 < figures["classifier_score"] < 10
+    for name in ("precision", "recall", "coverage"):
+        assert figures[f"classifier_{name}"] == 1
+    assert figures["class_distance_ratio"] == pytest.approx(1, abs=0.05)
+
+
+def test_statistics_as_reference_need_no_real_images(tested, data):
+    report = tested("--samples", data / "samples.npz", "--reference", data / "64.npz", "--metrics", "fid_64")
+    assert list(report["figures"]) == ["fid_64"] and str(data / "64.npz") in report["settings"].values()
+
+
+def test_weights_without_a_head_give_fid_alone(tested, refused, data, weights, tmp_path):
+    """PaddleGAN's InceptionV3.pdparams."""
+    headless = tmp_path / "InceptionV3.pdparams"
+    state = load_file(weights)
+    paddle.save({name: paddle.to_tensor(state[name]) for name in state if name.split(".")[0] != "fc"}, str(headless))
+    options = ["--samples", data / "samples.npz", "--reference", data / "2048.npz", "--metrics"]
+    assert "no 1008-way head" in refused(*options, "fid,is", inception=headless)
+    assert list(tested(*options, "fid", inception=headless)["figures"]) == ["fid"]
+
+
+def test_statistics_that_do_not_fit(refused, data, tmp_path):
+    samples = ["--samples", data / "samples.npz"]
+    (tmp_path / "page.npz").write_text("<html>not found</html>")
+    assert "--reference page.npz" in refused(*samples, "--reference", "page.npz", "--metrics", "fid")
+    assert "width 64, --metrics needs 2048" in refused(*samples, "--reference", data / "64.npz", "--metrics", "fid")
+    for metric in ("accuracy", "kid", "prdc", "intra_fid", "floor", "ms_ssim", "distance"):
+        sentence = refused(*samples, "--reference", data / "2048.npz", "--metrics", f"fid,{metric}")
+        assert f"--metrics {metric} needs real images" in sentence
+
+
+@pytest.mark.parametrize(("metric", "fewest"), [("fid", 2), ("is", 10), ("kid", 2), ("prdc", 6)])
+def test_too_few_samples(refused, data, tmp_path, metric, fewest):
+    np.savez(tmp_path / "few.npz", SAMPLES[: fewest - 1].transpose(0, 2, 3, 1))
+    sentence = refused("--samples", "few.npz", "--test_data_path", data / "real", "--metrics", metric)
+    assert f"--metrics {metric} needs {fewest} samples" in sentence
+
+
+def test_classes_that_do_not_fit(refused, data, tmp_path):
+    images = SAMPLES.transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "none.npz", images)
+    np.savez(tmp_path / "far.npz", images, np.where(LABELS, 99, 0))
+    np.savez(tmp_path / "negative.npz", images, -LABELS)
+    np.savez(tmp_path / "one.npz", images, LABELS * 0)
+    real = ["--test_data_path", data / "real", "--metrics"]
+    assert "needs the samples' classes" in refused("--samples", "none.npz", *real, "accuracy")
+    assert "have the class 99" in refused("--samples", "far.npz", *real, "intra_fid")
+    assert "have the class -1" in refused("--samples", "negative.npz", *real, "ms_ssim")
+    assert "two samples of each class; class 1" in refused("--samples", "one.npz", *real, "intra_fid")
+    unknown = ["--test_data_path", data / "unknown", "--metrics", "accuracy"]
+    assert "'cat'" in refused("--samples", data / "samples.npz", *unknown)
+
+
+def test_samples_that_mix_sizes(refused, data, tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(
+        class_folders(tmp_path / "mixed", SAMPLES, "ab") / "a" / "x.png"
+    )
+    assert "mixes sizes" in refused("--samples", "mixed", "--test_data_path", data / "real", "--metrics", "fid")
+
+
+def test_a_nan_feature(refused, data, weights, tmp_path):
+    """Of weights that are finite, but so large that what they make of an image is not."""
+    huge = {
+        name: array * np.float32(1e15 if "conv.weight" in name else 1) for name, array in load_file(weights).items()
+    }
+    save_file(huge, tmp_path / "huge.safetensors")
+    options = ["--samples", data / "samples.npz", "--reference", data / "2048.npz", "--metrics", "fid,is"]
+    assert "the features hold a NaN or an infinity" in refused(*options, inception="huge.safetensors")
+
+
+def test_weights_with_a_flipped_bit(refused, data, weights, tmp_path):
+    (tmp_path / inception_weights.FILE).write_bytes(weights.read_bytes())
+    options = ["--samples", data / "samples.npz", "--reference", data / "2048.npz", "--metrics", "fid"]
+    sentence = refused(*options, inception=inception_weights.FILE)
+    assert "is damaged: its SHA-256 is" in sentence and inception_weights.ADDRESSES[0] in sentence
+
+
+def test_no_weights_and_no_internet(refused, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(inception_weights, "CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(inception_weights, "ADDRESSES", ("http://127.0.0.1:9/weights.pth",))
+    options = ["--samples", data / "samples.npz", "--reference", data / "2048.npz", "--metrics", "fid"]
+    sentence = refused(*options, inception=None)
+    for part in (inception_weights.FILE, "http://127.0.0.1:9/weights.pth", str(tmp_path / "cache")):
+        assert part in sentence
+
+
+@pytest.mark.parametrize(
+    ("metrics", "figures", "score"),
+    [
+        ("fid,is", {"fid": 7.0, "inception_score": 9.0}, -7.0),
+        ("is,fid", {"fid": 7.0, "inception_score": 9.0}, 9.0),
+        ("fid", {"classifier_fid": 7.0, "classifier_fid_floor": 1.0}, -7.0),
+        ("is", {"classifier_score": 3.0, "classifier_score_std": 4.0}, 3.0),
+        ("accuracy", {"classifier_accuracy": 0.5, "classifier_accuracy_real": 0.9}, 0.5),
+        ("prdc", {"precision": 0.1, "recall": 0.2, "density": 0.3, "coverage": 0.4}, 0.3),
+        ("kid", {"kid": 0.1, "kid_std": 0.2}, -0.1),
+        ("intra_fid", {"classifier_intra_fid": 2.0}, -2.0),
+        ("ms_ssim", {"ms_ssim": 0.3, "ms_ssim_real": 0.2}, -0.3),
+        ("distance", {"class_distance_ratio": 0.8}, 0.8),
+        ("fid_64", {"fid_64": 0.5}, -0.5),
+    ],
+)
+def test_the_first_metric_tells_the_best(metrics, figures, score, make_parameters):
+    digits = any(name.startswith("classifier") for name in figures)
+    options = {"dataset": "digits", "num_classes": 10} if digits else {}
+    assert Evaluation(make_parameters(metrics=metrics, **options)).score(figures) == score

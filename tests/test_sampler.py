@@ -1,0 +1,165 @@
+"""What is drawn: sample i of its seed, number and class alone, with truncation, standing statistics or the average."""
+
+import numpy as np
+import paddle
+import pytest
+from scipy.stats import kstest, truncnorm
+
+import acgan_models
+import checkpoint
+import runtime
+import sagan_models
+import sampler
+from evaluation import Evaluation
+from layers import BatchNorm
+from sources import Drawn
+from utils import UserError
+
+
+class Recorder(paddle.nn.Layer):
+    """A generator that keeps what it is given, and draws its noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.noise, self.labels = [], []
+
+    def forward(self, z, labels):
+        self.noise.append(z.numpy())
+        self.labels += labels.tolist()
+        return z.reshape([len(z), 1, 4, -1]) / 4
+
+
+def noise_of(p, batches):
+    recorder = Recorder()
+    images = [sampler.generate(recorder, p, batch, np.array(batch) % 5) for batch in batches]
+    assert all(image.dtype == np.uint8 for image in images)
+    return np.concatenate(recorder.noise)
+
+
+@pytest.mark.parametrize("truncation", [0.04, 0.5, 2.0, None])
+def test_noise_is_of_the_truncated_normal(make_parameters, truncation):
+    p = make_parameters(truncation=truncation)
+    noise = noise_of(p, [range(1000)]).astype(np.float64)
+    assert noise.shape == (1000, 20)
+    assert (noise == noise_of(p, [range(500), range(500, 1000)])).all()
+    if truncation:
+        assert 0.99 * truncation < np.abs(noise).max() <= truncation * (1 + 1e-6)
+    expected = truncnorm(-truncation, truncation).cdf if truncation else "norm"
+    assert kstest(noise.ravel(), expected).pvalue > 0.01
+    assert kstest(noise[:, 7], expected).pvalue > 0.01
+    neighbours = np.corrcoef(noise[:, 0], noise[:, 1])[0, 1], np.corrcoef(noise[:-1, 0], noise[1:, 0])[0, 1]
+    assert np.abs(neighbours).max() < 0.1
+
+
+@pytest.mark.parametrize("truncation", [0.5, None])
+def test_a_sample_does_not_depend_on_its_batch(make_parameters, truncation):
+    p = make_parameters(truncation=truncation)
+    whole = noise_of(p, [range(12)])
+    assert (noise_of(p, [range(2), range(2, 6), range(6, 12)]) == whole).all()
+    assert (noise_of(p, [[11, 3]]) == whole[[11, 3]]).all()
+    assert not (noise_of(make_parameters(truncation=truncation, manual_seed=1), [range(12)]) == whole).any()
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 64])
+def test_a_source_draws_in_batches(make_parameters, batch_size):
+    recorder = Recorder()
+    source = Drawn(recorder, make_parameters(batch_size_test=batch_size), np.arange(40) % 3)
+    found = source.images(np.arange(5, 25))
+    assert found.shape == (20, 1, 4, 5) and recorder.labels == (np.arange(5, 25) % 3).tolist()
+    assert max(map(len, recorder.noise)) == min(batch_size, 20)
+    assert (np.concatenate(recorder.noise) == noise_of(make_parameters(), [range(25)])[5:]).all()
+
+
+@pytest.mark.parametrize("model", ["sagan", "acgan-imagenet", "acgan-mlp"])
+def test_batches_draw_the_same_bytes(make_parameters, model):
+    p = make_parameters(model)
+    build = (sagan_models if model == "sagan" else acgan_models).build_generator
+    network = with_statistics(build(p), np.random.default_rng(0))
+    labels = np.arange(16) % 5
+    whole = sampler.generate(network, p, range(16), labels)
+    for size in (1, 2, 7):
+        parts = [
+            sampler.generate(network, p, range(16)[i : i + size], labels[i : i + size]) for i in range(0, 16, size)
+        ]
+        assert (np.concatenate(parts) == whole).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ("auto", [0, 1, 2, 3, 4, 0, 1]),
+        ("uniform", [0, 1, 2, 3, 4, 0, 1]),
+        ("3", [3] * 7),
+        ("4,0", [4, 0, 4, 0, 4, 0, 4]),
+    ],
+)
+def test_classes_that_are_drawn(make_parameters, labels, expected):
+    p = make_parameters(labels=labels, metrics="none")
+    assert Evaluation(p).drawn(None, 7).labels.tolist() == expected
+
+
+def test_a_class_that_is_not_there(make_parameters):
+    with pytest.raises(UserError, match="--labels 99 is no class: there are 5, from 0"):
+        Evaluation(make_parameters(labels="3,99", metrics="none")).drawn(None, 7)
+
+
+def with_statistics(network, rng):
+    """`network`, its running statistics and weights not those of a new one."""
+    for name, tensor in network.state_dict().items():
+        if name.endswith("_variance"):
+            paddle.assign(paddle.to_tensor(rng.uniform(0.5, 2, tensor.shape).astype("float32")), tensor)
+        elif name.endswith("_mean"):
+            paddle.assign(paddle.to_tensor(rng.normal(size=tensor.shape).astype("float32")), tensor)
+    network.eval()
+    return network
+
+
+@pytest.mark.parametrize("model", ["acgan-digits", "sagan"])
+def test_standing_statistics_are_the_mean_over_batches(make_parameters, model):
+    """Of each batch norm's own input while the network runs on the batch's statistics, in NumPy."""
+    p = make_parameters(model, standing_batches=3, batch_size=6, truncation=1.0)
+    build = (sagan_models if model == "sagan" else acgan_models).build_generator
+    network = with_statistics(build(p), np.random.default_rng(0))
+    before = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    twin = build(p)
+    checkpoint.load_network(twin, before, "twin")
+    sampler.use_standing_statistics(network, p)
+    names = {name: layer for name, layer in twin.named_sublayers() if isinstance(layer, BatchNorm)}
+    means, variances = {name: [] for name in names}, {name: [] for name in names}
+
+    def keep(name):
+        def hook(layer, inputs):
+            x = np.moveaxis(inputs[0].numpy().astype(np.float64), 1, -1)
+            means[name].append(x.reshape(-1, x.shape[-1]).mean(0))
+            variances[name].append(x.reshape(-1, x.shape[-1]).var(0, ddof=1))
+
+        return hook
+
+    twin.eval()
+    for name, layer in names.items():
+        layer.training = True
+        layer.register_forward_pre_hook(keep(name))
+    for batch in range(3):
+        labels = runtime.generator(p.manual_seed, "standing labels", batch).integers(p.num_classes, size=6)
+        sampler.generate(twin, p, range(batch * 6, batch * 6 + 6), labels, "standing")
+    after = network.state_dict()
+    statistics = {f"{name}.{kind}" for name in names for kind in ("_mean", "_variance")}
+    for name in names:
+        assert len(means[name]) == 3
+        scale = np.sqrt(np.mean(variances[name]))
+        found = after[f"{name}._mean"].numpy()
+        np.testing.assert_allclose(found, np.mean(means[name], 0), rtol=1e-5, atol=1e-5 * scale)
+        np.testing.assert_allclose(after[f"{name}._variance"].numpy(), np.mean(variances[name], 0), rtol=1e-4)
+    for name, array in before.items():
+        assert (after[name].numpy() == array).all() != (name in statistics), name
+    assert not any(layer.training for layer in network.sublayers())
+    images = sampler.generate(network, p, range(4), np.arange(4))
+    assert (sampler.generate(network, p, [2], np.array([2])) == images[2]).all()  # no batch's statistics any more
+
+
+def test_no_standing_batches_leave_the_running_statistics(make_parameters):
+    p = make_parameters()
+    network = with_statistics(acgan_models.build_generator(p), np.random.default_rng(0))
+    before = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    sampler.use_standing_statistics(network, p)
+    assert all((tensor.numpy() == before[name]).all() for name, tensor in network.state_dict().items())
