@@ -171,9 +171,10 @@ class Evaluation:
         """
         measures = {"ms_ssim": self._ms_ssim, "distance": self._distance}
         rank, world_size, classes = runtime.rank(), runtime.world_size(), self.test_set and self.test_set.num_classes
+        real = self.train_set if self.parameters.dataset in CLASSIFIED else self.test_set
         result = {}
         for name in (name for name in measures if name in self.metrics):
-            for whose, images in (("real", Real(self.train_set or self.test_set)), ("generated", source)):
+            for whose, images in (("real", Real(real)), ("generated", source)):
                 values = np.zeros(classes)
                 rounds = range(0, classes, world_size)
                 for first in tqdm(rounds, desc=f"{name}, {whose}", unit="class", leave=False, disable=rank > 0):
