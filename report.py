@@ -116,10 +116,10 @@ def write(folder, figures, settings, parameters, seconds):
         "command": [*sys.argv],
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    with atomic_path(folder / "report.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    with atomic_path(folder / "report.md") as temporary:
-        temporary.write_text(_markdown(figures, content, parameters), encoding="utf-8")
+    data = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    for name, text in (("report.json", data), ("report.md", _markdown(figures, content, parameters))):
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name need not be UTF-8
 
 
 def _markdown(figures, content, parameters):
@@ -134,7 +134,9 @@ def _markdown(figures, content, parameters):
     if published:
         lines += ["", _comparison(content["settings"], recipe)]
     lines += ["", "| setting | |", "|---|---|"]
-    lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in content["settings"].items()]
+    for name, value in content["settings"].items():
+        shown = str(value).replace("|", "\\|")
+        lines.append(f"| {name.replace('_', ' ')} | {shown} |")
     lines += [f"| {name} | {value} |" for name, value in content["versions"].items()]
     lines += [f"| processes | {content['processes']} |"]
     lines += [f"| seconds, {stage} | {value} |" for stage, value in content["seconds"].items()]

@@ -1,0 +1,144 @@
+"""`train.py --eval_step`: it measures while it trains, changes nothing of the training and keeps the best weights."""
+
+import re
+import shutil
+import signal
+import time
+
+import pytest
+from commands import ROOT, SMALL, launch, run, start, wait_for
+from visualdl import LogReader
+
+import checkpoint
+
+COMMAND = [ROOT / "train.py", *SMALL, "--log_step", 1, "--sample_step", 100, "--model_save_step", 100]
+MEASURE = ["--eval_step", 2, "--eval_samples", 300, "--metrics", "fid,is,accuracy"]
+NAMES = [
+    "classifier_fid",
+    "classifier_score",
+    "classifier_score_std",
+    "classifier_accuracy",
+    "classifier_accuracy_real",
+]
+
+
+def measured(folder):
+    """{step: figures by name} of log.txt."""
+    lines = re.findall(r"measured at step (\d+): (.+)", (folder / "log.txt").read_text())
+    return {
+        int(step): dict(zip(w[::2], map(float, w[1::2]), strict=True)) for step, text in lines for w in [text.split()]
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folders of two runs of six steps: one is measured, one is not."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, options in (("measured", MEASURE), ("plain", [])):
+        code, _, err = run(folder, *COMMAND, "--total_step", 6, "--name", name, *options)
+        assert code == 0, err
+    return folder / "sagan_models"
+
+
+def test_figures_are_logged(trained):
+    figures = measured(trained / "measured")
+    assert list(figures) == [2, 4, 6]
+    assert all(sorted(found) == sorted(NAMES) for found in figures.values())
+    reader = LogReader(file_path=str(trained / "measured" / "vdlrecords.run.log"))
+    for name in NAMES:
+        points = reader.get_data("scalar", f"measured/{name}")
+        assert [point.id for point in points] == [2, 4, 6]
+        assert [point.value for point in points] == pytest.approx([f[name] for f in figures.values()], rel=1e-4)
+
+
+def test_the_best_is_kept(trained):
+    """By the first metric, FID, of which less is better."""
+    figures = measured(trained / "measured")
+    best = min(figures, key=lambda step: figures[step]["classifier_fid"])
+    path = trained / "measured" / "weights" / "best.safetensors"
+    assert checkpoint.load(path).step == best
+    assert checkpoint.best_score(path, "fid") == pytest.approx(-figures[best]["classifier_fid"], rel=1e-5)
+
+
+def test_it_changes_nothing_of_the_training(trained):
+    states = [checkpoint.load(checkpoint.find(trained / name)) for name in ("measured", "plain")]
+    assert states[0].step == states[1].step == 6
+    for part, arrays in states[0].parts.items():
+        for name, array in arrays.items():
+            assert (states[1].parts[part][name] == array).all(), f"{part}/{name}"
+    logs = [(trained / name / "log.txt").read_text() for name in ("measured", "plain")]
+    steps = [re.findall(r"step \d+ (d_real .+) images", log) for log in logs]
+    assert steps[0] == steps[1] and len(steps[0]) == 6
+
+
+def test_the_best_is_what_test_py_measures(trained, tmp_path):
+    best = trained / "measured" / "weights" / "best.safetensors"
+    command = [ROOT / "test.py", "--pretrained_model", best, "--num_samples", 300, "--metrics", "fid,is,accuracy"]
+    code, out, err = run(tmp_path, *command, "--test_path", "t", "--device", "cpu")
+    assert code == 0, err
+    figures = measured(trained / "measured")[checkpoint.load(best).step]
+    assert float(re.search(r"classifier FID: +(\S+)", out)[1]) == pytest.approx(figures["classifier_fid"], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("score", [-1e-3, -1e9])
+def test_a_resumed_run_keeps_the_better_of_before(trained, tmp_path, score):
+    folder = tmp_path / "run"
+    shutil.copytree(trained / "measured", folder)
+    best = folder / "weights" / "best.safetensors"
+    loaded = checkpoint.load(best)
+    checkpoint.save(best, 2, loaded.parameters, loaded.parts, loaded.notes | {"score": score})
+    code, _, err = run(tmp_path, ROOT / "train.py", "--resume", folder, "--total_step", 8)
+    assert code == 0, err
+    assert list(measured(folder)) == [2, 4, 6, 8]
+    assert checkpoint.load(best).step == (2 if score == -1e-3 else 8)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_as_one(trained, tmp_path):
+    """Each has half of the batch, with synchronised batch norm: the same training, so the same figures."""
+    options = [*COMMAND, "--total_step", 4, "--global_batch_size", 64, "--sync_bn", *MEASURE]
+    process = launch(tmp_path, 2, *options, "--name", "two")
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    one, two = measured(trained / "measured"), measured(tmp_path / "sagan_models" / "two")
+    for step in (2, 4):
+        assert two[step]["classifier_fid"] == pytest.approx(one[step]["classifier_fid"], rel=1e-2)
+    assert (tmp_path / "sagan_models" / "two" / "weights" / "best.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_while_it_measures(tmp_path, processes):
+    """The measurement is left, the step is saved."""
+    options = [*COMMAND, "--total_step", 1000, "--eval_step", 2, "--eval_samples", 10**6, "--metrics", "fid"]
+    options += ["--name", "run"]
+    process = launch(tmp_path, processes, *options) if processes > 1 else start(tmp_path, *options)
+    log = tmp_path / "sagan_models" / "run" / "log.txt"
+    try:
+        wait_for(process, lambda: log.exists() and " step 1 " in log.read_text())
+        time.sleep(3)  # step 2 takes a tenth of a second, its measurement minutes
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "Traceback" not in err
+    assert processes > 1 or process.returncode == 130
+    step = checkpoint.load(checkpoint.find(log.parent)).step
+    assert step == 2 and measured(log.parent) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--metrics", "is", "--eval_samples", 9], "--metrics is needs 10 samples"),
+        (["--metrics", "intra_fid", "--eval_samples", 15], "two samples of each class"),
+        (["--metrics", "none"], "--eval_step has nothing to measure"),
+        (["--metrics", "fid", "--labels", "99"], "--labels 99 is no class"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_the_training(tmp_path, options, says):
+    code, _, err = run(tmp_path, *COMMAND, "--total_step", 4, "--eval_step", 2, *options)
+    assert code == 2 and says in err and "Traceback" not in err
+    assert not list(tmp_path.glob("**/step-*"))
