@@ -1,0 +1,117 @@
+"""Images per second with one and two processes, and the share of a SAGAN-128 step that goes into communication.
+
+    python benchmarks/scaling.py
+
+Starts itself on this machine's CPU by `python -m paddle.distributed.launch`: first ACGAN for CIFAR-10, whose steps are
+timed, then SAGAN at 128 pixels as published, of which steps with a small batch and the all-reduces of its gradients are
+timed. From their bytes follows what a ring all-reduce takes over faster links; no GPU is used.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import runtime  # before paddle
+
+STEPS, SAGAN_STEPS, ALL_REDUCES = 12, 2, 5  # timed after one that is not
+CIFAR10 = ["--recipe", "acgan-cifar10", "--dataset", "fake", "--num_classes", "10", "--batch_size", "25"]
+SAGAN = ["--recipe", "sagan-imagenet", "--dataset", "fake", "--num_classes", "1000", "--batch_size", "4"]
+GPUS, GPU_BATCH = 4, 64
+LINKS = {"NVLink, 100 GB/s": 100e9, "PCIe 3.0 x16, 10 GB/s": 10e9, "10 Gb Ethernet, 1.1 GB/s": 1.1e9}
+GPU_STEPS = (0.2, 0.7)  # seconds, assumed: the 6.8 TFLOP of 64 images at 40 and at 10 TFLOP/s
+
+
+def launch(processes, threads, *work):
+    """What `processes` processes of `threads` threads each measure; rank 0 writes it as JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"MKL_NUM_THREADS": str(threads), "FLAGS_paddle_num_threads": str(threads)}
+        environment.pop("OMP_NUM_THREADS", None)
+        command = ["-m", "paddle.distributed.launch", "--nproc_per_node", processes, "--log_dir", folder, __file__]
+        command = [sys.executable, *map(str, [*command, Path(folder, "result.json"), *work])]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            sys.exit(done.stdout)
+        return json.loads(Path(folder, "result.json").read_text())
+
+
+def work():
+    """What a launched process does: time steps or all-reduces of one training."""
+    target, what, *options = sys.argv[1:]
+    from parameters import get_parameters
+
+    p = get_parameters([*options, "--device", "cpu"])
+    runtime.start(p)
+    import paddle
+
+    from dataset import batches, load_dataset
+    from trainer import Trainer, resolve
+
+    images = load_dataset(p)
+    trainer = Trainer(resolve(p, images))
+    if what == "steps":
+        data = batches(images, p, 0, runtime.rank(), runtime.world_size())
+        seconds = timed(lambda: trainer.train_step(data), SAGAN_STEPS if p.model == "sagan" else STEPS)
+        result = {"seconds": seconds, "images": p.batch_size * runtime.world_size()}
+    else:
+        result = {}
+        for name, network in (("D", trainer.D), ("G", trainer.G)):
+            gradients = [paddle.ones_like(weight) for weight in network.parameters()]
+            seconds = timed(lambda gradients=gradients: runtime.add_up(gradients), ALL_REDUCES)
+            result[name] = {"bytes": 4 * sum(gradient.size for gradient in gradients), "seconds": seconds}
+    if runtime.rank() == 0:
+        Path(target).write_text(json.dumps(result))
+    return 0
+
+
+def timed(function, count):
+    """Median seconds of one of `count` calls after a first."""
+    times = []
+    for _ in range(1 + count):
+        runtime.meet()
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def main():
+    print("ACGAN, 32 pixels, 25 images in each process: processes x threads, seconds a step, images per second")
+    speeds = {}
+    for processes, threads in ((1, 1), (1, 2), (2, 1)):
+        found = launch(processes, threads, "steps", *CIFAR10)
+        speeds[processes, threads] = found["images"] / found["seconds"]
+        print(f"  {processes} x {threads}  {found['seconds']:.3f} s  {speeds[processes, threads]:.1f}", flush=True)
+    print(f"  two processes are {speeds[2, 1] / speeds[1, 1]:.2f} times as fast as one of one thread,")
+    print(f"  two threads {speeds[1, 2] / speeds[1, 1]:.2f} times")
+
+    step = launch(1, 1, "steps", *SAGAN)
+    sums = launch(2, 1, "sums", *SAGAN)
+    size = sum(each["bytes"] for each in sums.values())
+    seconds = sum(each["seconds"] for each in sums.values())
+    print(f"SAGAN-128: a step of {step['images']} images on one thread {step['seconds']:.1f} s")
+    for name, each in sums.items():
+        found = f"{each['bytes'] / 1e6:.1f} MB, {each['seconds']:.2f} s"
+        print(f"  all-reduce of {name}'s gradients by two processes over gloo: {found}")
+    whole = step["seconds"] * GPU_BATCH / step["images"]
+    print(f"  {seconds / (step['seconds'] + seconds):.1%} of a step of {step['images']} images in each process,")
+    print(f"  {seconds / (whole + seconds):.1%} of one of {GPU_BATCH} ({whole:.0f} s)")
+    moved = 2 * (GPUS - 1) / GPUS * size
+    print(f"{GPUS} GPUs, {GPU_BATCH} images each: {moved / 1e6:.0f} MB out of and into each in a step; their share if")
+    print(f"  the rest takes {' or '.join(f'{seconds} s' for seconds in GPU_STEPS)} (assumed, and nothing overlaps)")
+    for name, bandwidth in LINKS.items():
+        spent = moved / bandwidth
+        shares = "  ".join(f"{spent / (spent + seconds):6.1%}" for seconds in GPU_STEPS)
+        print(f"  {name:26} {1000 * spent:6.1f} ms  {shares}")
+
+
+if __name__ == "__main__":
+    if "PADDLE_TRAINER_ID" in os.environ:
+        runtime.run(work)
+    main()
