@@ -16,6 +16,7 @@ from metrics.diversity import class_distance, class_ms_ssim, varied_classes
 from metrics.fid import fid
 from metrics.intra_fid import intra_fid
 from metrics.kid import kid
+from metrics.ms_ssim import SMALLEST
 from metrics.prdc import prdc
 from parameters import CLASSIFIED
 from reference import given_summary, real_summary, summary
@@ -92,9 +93,13 @@ class Evaluation:
     def check(self, source):
         """Raise UserError unless the metrics can be taken of `source`."""
         chosen = set(self.metrics)
-        for name, fewest in FEWEST.items():
-            if name in chosen and len(source) < fewest:
-                raise UserError(f"--metrics {name} needs {fewest} samples or more, not {len(source)}")
+        for name in chosen & FEWEST.keys():
+            if len(source) < FEWEST[name]:
+                raise UserError(f"--metrics {name} needs {FEWEST[name]} samples or more, not {len(source)}")
+            if name != "is" and self.test_set and len(self.test_set) < FEWEST[name]:
+                raise UserError(f"--metrics {name} needs {FEWEST[name]} real images or more, not {len(self.test_set)}")
+        if "ms_ssim" in chosen and source.size < SMALLEST:
+            raise UserError(f"--metrics ms_ssim needs images of {SMALLEST} pixels or more a side, not {source.size}")
         if not chosen & OF_CLASSES:
             return
         name = min(chosen & OF_CLASSES)

@@ -13,7 +13,7 @@ from metrics.class_accuracy import at_resolution, class_is_read
 from metrics.classifier import classifier_of, train_classifier
 from metrics.imagenet_classes import inception_classes
 from metrics.inception import Inception
-from metrics.inception_weights import load_weights
+from metrics.inception_weights import find_weights, load_weights
 from reference import cache_folder, content_digest
 from utils import UserError, atomic_path
 
@@ -28,6 +28,7 @@ class InceptionExtractor:
         if needs.resolutions:
             taps.add("logits")
             self._logits_of_classes = inception_classes(class_names)
+        runtime.from_first(find_weights, parameters.inception_weights)  # one process downloads them
         weights = load_weights(parameters.inception_weights)
         self.key = "inception " + _digest(weights) + (" half" if parameters.half_precision else "")
         self._inception = Inception(weights, tuple(sorted(taps)), half=parameters.half_precision)

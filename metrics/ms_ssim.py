@@ -8,6 +8,7 @@ from utils import UserError
 
 # The paper's exponents of the five scales, finest first.
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+SMALLEST = 2 ** (len(WEIGHTS) - 1)  # pixels a side, of which the last scale has one
 WINDOW, SIGMA = 11, 1.5
 # From this side on every scale holds a whole window, so there is nothing to shrink.
 USUAL_SIDE = WINDOW * 2 ** (len(WEIGHTS) - 1)
@@ -37,7 +38,7 @@ def ms_ssim(a, b, data_range=255.0):
         UserError: other shapes, or a NaN.
     """
     a, b = np.asarray(a), np.asarray(b)
-    if a.shape != b.shape or a.ndim != 4 or min(a.shape[2:]) < 2 ** (len(WEIGHTS) - 1):
+    if a.shape != b.shape or a.ndim != 4 or min(a.shape[2:]) < SMALLEST:
         raise UserError(
             "MS-SSIM needs two batches of images [N, C, H, W] of one shape, 16 pixels or more a side, "
             f"not {list(a.shape)} and {list(b.shape)}"

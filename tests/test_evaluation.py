@@ -182,6 +182,19 @@ def test_too_few_samples(refused, data, tmp_path, metric, fewest):
     assert f"--metrics {metric} needs {fewest} samples" in sentence
 
 
+def test_too_few_or_too_small_to_compare(refused, data, tmp_path):
+    """Said before anything is computed."""
+    for name in ("a", "b"):
+        (tmp_path / "two" / name).mkdir(parents=True)
+        for index in range(2):
+            Image.fromarray(REAL[index].transpose(1, 2, 0)).save(tmp_path / "two" / name / f"{index}.png")
+    samples = ["--samples", data / "samples.npz"]
+    assert "prdc needs 6 real images" in refused(*samples, "--test_data_path", "two", "--metrics", "fid,prdc")
+    np.savez(tmp_path / "small.npz", SAMPLES[:, :, :12, :12].transpose(0, 2, 3, 1), LABELS)
+    real = ["--test_data_path", data / "real"]
+    assert "16 pixels or more a side, not 12" in refused("--samples", "small.npz", *real, "--metrics", "fid,ms_ssim")
+
+
 def test_classes_that_do_not_fit(refused, data, tmp_path):
     images = SAMPLES.transpose(0, 2, 3, 1)
     np.savez(tmp_path / "none.npz", images)
