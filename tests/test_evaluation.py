@@ -120,9 +120,9 @@ def test_every_metric_on_inception(tested, data, weights, capsys):
         expected[f"accuracy_8{name}"] = class_accuracy(low, LABELS, logits)["class_accuracy"]
         expected[f"accuracy{name}"] = class_accuracy(found["logits"], LABELS, logits)["class_accuracy"]
     classes = [np.arange(EACH), np.arange(EACH, 2 * EACH)]
-    similar = [[class_ms_ssim(images[of], 29, i) for i, of in enumerate(classes)] for images in (TRAINING, SAMPLES)]
+    similar = [[class_ms_ssim(images[of], 29, i) for i, of in enumerate(classes)] for images in (REAL, SAMPLES)]
     expected |= varied_classes(*similar)
-    distances = [class_distance(images, LABELS)["class_distance"] for images in (SAMPLES, TRAINING)]
+    distances = [class_distance(images, LABELS)["class_distance"] for images in (SAMPLES, REAL)]
     expected["class_distance_ratio"] = distances[0] / distances[1]
     figures = report["figures"]
     assert figures.keys() == expected.keys()
