@@ -93,7 +93,7 @@ class Evaluation:
     def check(self, source):
         """Raise UserError unless the metrics can be taken of `source`."""
         chosen = set(self.metrics)
-        for name in chosen & FEWEST.keys():
+        for name in sorted(chosen & FEWEST.keys()):
             if len(source) < FEWEST[name]:
                 raise UserError(f"--metrics {name} needs {FEWEST[name]} samples or more, not {len(source)}")
             if name != "is" and self.test_set and len(self.test_set) < FEWEST[name]:
