@@ -59,6 +59,7 @@ def run(main):
     """
     global _watch
     code, reason = 1, None
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
     try:
         if world_size() > 1:
             _watch = Watch(rank(), world_size(), *_meeting_point())
