@@ -219,12 +219,12 @@ class Evaluation:
             values = kid(real.features, found.features, KID_SUBSETS, size, self.parameters.manual_seed)
             figures |= {prefix + name: value for name, value in values.items()}
         if "prdc" in chosen:
-            with tqdm(desc="precision, recall", unit="block") as bar:
+            with tqdm(desc="precision, recall", unit="block", leave=False) as bar:
                 values = prdc(real.features, found.features, NEAREST, progress=_on(bar))
             figures |= {prefix + name: value for name, value in values.items()}
         if "intra_fid" in chosen:
             classes = self.test_set.num_classes
-            with tqdm(desc="intra-FID", unit="class", total=classes) as bar:
+            with tqdm(desc="intra-FID", unit="class", total=classes, leave=False) as bar:
                 values = intra_fid(real.features, self.test_set.labels, found.features, labels, classes, bar.update)
             figures[f"{prefix}intra_fid"] = values["intra_fid"]
         if "ms_ssim" in chosen:

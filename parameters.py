@@ -181,7 +181,7 @@ class Parameters:
     sample_step: int = _output(100, "steps between pictures of samples", COUNT)
     model_save_step: int = _output(100, "steps between checkpoints", COUNT)
     save_freq: int | None = _output(None, "epochs between checkpoints, instead of --model_save_step", COUNT)
-    keep_checkpoints: int = _output(0, "newest checkpoints to keep, besides the best by score; 0: all", COUNT_OR_0)
+    keep_checkpoints: int = _output(10, "newest checkpoints to keep, besides the best by score; 0: all", COUNT_OR_0)
     model_weights_dir: str = _output("weights", "folder of the checkpoints in the run's folder", PLAIN_NAME)
     sample_images_dir: str = _output("samples", "folder of the pictures in the run's folder", PLAIN_NAME)
     max_frames_per_gif: int = _output(5000, "pictures in one animation of them", COUNT)
@@ -422,8 +422,7 @@ def _check_changes(folder, before, after):
     for name, (old, new) in changes(before, after).items():
         if name not in CHANGEABLE and OPTIONS[name].metadata["group"] not in ("Testing", "Measures"):
             raise UserError(
-                f"--{name} {new} is not what {folder} is trained with, {old}: leave it out, or start another run, "
-                f"which --pretrained_model {folder} lets begin with these weights"
+                f"--{name} {new} is not what {folder} is trained with, {old}: leave it out, or start another run"
             )
 
 
@@ -512,7 +511,7 @@ def _check_training(p):
 def _check_testing(p):
     if sum(map(bool, (p.pretrained_model, p.check_path, p.samples))) != 1:
         raise UserError(
-            "give the weights to test, either --pretrained_model PATH (a checkpoint or run) or --check_path DIR, or "
+            "give one thing to test: --pretrained_model PATH (a checkpoint or run), or --check_path DIR, or "
             "--samples PATH to measure images that are there"
         )
     for name in ("pretrained_model", "check_path", "samples", "test_data_path"):
@@ -530,17 +529,16 @@ def _check_measures(p):
     chosen = set(p.chosen_metrics)
     if p.reference and p.test_data_path:
         raise UserError("--reference and --test_data_path are both real images to measure against; give one of them")
+    if p.dataset in CLASSIFIED:
+        for name in ("reference", "inception_weights", "half_precision"):
+            if getattr(p, name):
+                raise UserError(f"--{name} is of Inception, which does not read --dataset {p.dataset}; leave it out")
     if p.reference and (images := sorted(chosen - {"fid", "fid_64", "fid_192", "fid_768", "is"})):
         raise UserError(
             f"--metrics {images[0]} needs real images, not statistics: give --test_data_path for --reference"
         )
-    if p.dataset in CLASSIFIED:
-        if layers := sorted(chosen & {"fid_64", "fid_192", "fid_768"}):
-            raise UserError(
-                f"--metrics {layers[0]} is of Inception, which does not read --dataset {p.dataset}; give fid"
-            )
-        if p.reference:
-            raise UserError(f"--reference is of Inception, which does not read --dataset {p.dataset}; leave it out")
+    if p.dataset in CLASSIFIED and (layers := sorted(chosen & {"fid_64", "fid_192", "fid_768"})):
+        raise UserError(f"--metrics {layers[0]} is of Inception, which does not read --dataset {p.dataset}; give fid")
     if p.dataset in ("folder", "imagenet"):
         if chosen - {"is"} and not (p.test_data_path or p.reference):
             raise UserError(

@@ -55,10 +55,10 @@ PUBLISHED = {
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
 # Recipe -> (what has to be so for a figure to be comparable with the published ones, by option).
 COMPARABLE = {
-    "sagan-imagenet": {"num_samples": 50_000, "num_classes": 1000, "imsize": 128, "truncation": None},
-    "acgan-imagenet": {"num_classes": 10, "imsize": 128, "truncation": None},
-    "acgan-imagenet-torch": {"num_classes": 10, "imsize": 128, "truncation": None},
-    "acgan-cifar10": {"num_samples": 50_000, "num_classes": 10, "imsize": 32, "truncation": None},
+    "sagan-imagenet": {"num_samples": 50_000, "num_classes": 1000, "imsize": 128, "truncation": "none"},
+    "acgan-imagenet": {"num_classes": 10, "imsize": 128, "truncation": "none"},
+    "acgan-imagenet-torch": {"num_classes": 10, "imsize": 128, "truncation": "none"},
+    "acgan-cifar10": {"num_samples": 50_000, "num_classes": 10, "imsize": 32, "truncation": "none"},
 }
 
 
@@ -127,12 +127,16 @@ def _markdown(figures, content, parameters):
     recipe = parameters.recipe
     published = PUBLISHED.get(recipe, {})
     lines = [f"# {recipe}: {content['settings']['samples']}", ""]
-    lines += ["| figure | here | paper | replication |", "|---|---|---|---|"]
-    for line, text, name in rows(figures):
-        paper, replication = published.get(name, (None, None))
-        lines.append(f"| {line} | {text} | {paper or ''} | {replication or ''} |")
-    if published:
+    if not figures:
+        lines += ["Nothing was measured."]
+    elif published:
+        lines += ["| figure | here | paper | replication |", "|---|---|---|---|"]
+        for line, text, name in rows(figures):
+            paper, replication = published.get(name, (None, None))
+            lines.append(f"| {line} | {text} | {paper or ''} | {replication or ''} |")
         lines += ["", _comparison(content["settings"], recipe)]
+    else:
+        lines += ["| figure | |", "|---|---|", *(f"| {line} | {text} |" for line, text, _ in rows(figures))]
     lines += ["", "| setting | |", "|---|---|"]
     for name, value in content["settings"].items():
         shown = str(value).replace("|", "\\|")

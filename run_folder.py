@@ -151,6 +151,7 @@ class RunFolder:
         self._logged = (self._logged[0], self._logged[1] + seconds)  # the training's speed leaves it out
         shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
         self._write_line(f"measured at step {step}: {shown}")
+        self._bar.write(f"measured at step {step}: {shown}")
         for name, value in figures.items():
             self._writer.add_scalar(f"measured/{name}", value, step)
 

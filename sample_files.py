@@ -67,7 +67,10 @@ class NPZWriter:
                 f"--samples_npz {self.path}: {self._part}, with its first samples, is gone: give another file"
             )
         if not goes_on:
-            self._part.write_bytes(header)
+            try:
+                self._part.write_bytes(header)
+            except OSError as error:
+                raise UserError(f"--samples_npz {self.path} cannot be written: {error.strerror}") from None
 
     def write(self, indices, images):
         """Write samples `indices`, which follow each other, uint8 [n, C, H, W]."""

@@ -8,7 +8,7 @@ import checkpoint
 import report
 import runtime
 import sampler
-from evaluation import Evaluation
+from evaluation import KID_SUBSET_SIZE, KID_SUBSETS, Evaluation
 from measurement import finish, goes_on
 from sample_files import NPZWriter, PNGWriter
 from sources import open_samples
@@ -44,11 +44,11 @@ class Tester:
             self.weights = {
                 "weights": "moving average" if part == "G_ema" else "as trained",
                 "batch statistics": f"standing, over {p.standing_batches} batches" if p.standing_batches else "running",
-                "truncation": p.truncation,
+                "truncation": p.truncation or "none",
             }
             default = checkpoint.run_of(source) / f"test-{Path(source).stem}"
         self.parameters, self.file, self.default_folder = p, Path(p.samples or source), default
-        _say(f"{self.file}: {self.what}")
+        _say(f"samples: {self.file}" if p.samples else f"{self.file}: {self.what}")
 
     def test(self):
         """Measure `num_samples` samples, write what was asked for and the report, print the figures.
@@ -71,6 +71,7 @@ class Tester:
             with runtime.stop_signals() as stop:
                 figures = evaluation.figures(source, stop, writers, folder, key)
             if figures is None:
+                _say("stopped; the same command goes on where it was")
                 raise SystemExit(128 + stop.signal)
         if runtime.rank():
             return
@@ -132,6 +133,7 @@ class Tester:
             **self.weights,
             "metrics": ",".join(evaluation.metrics) or "none",
             "real images": real,
+            **({"kid": f"{KID_SUBSETS} subsets of at most {KID_SUBSET_SIZE}"} if "kid" in evaluation.metrics else {}),
             "extractor": evaluation.extractor.key if evaluation.extractor else "none",
         }
 

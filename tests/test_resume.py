@@ -185,7 +185,7 @@ def test_changed_parameters_are_taken_and_logged(tmp_path, monkeypatch):
     assert lines == [
         "changed --total_step from 2 to 3",
         "changed --d_lr from 0.0005 to 1e-12",
-        "changed --keep_checkpoints from 0 to 1",
+        "changed --keep_checkpoints from 10 to 1",
     ]
     assert text.index("resumed at step 2 of 3") < text.index(lines[0]) < text.index(" step 3 ")
     assert [file.name for file in checkpoint.step_files(path / "weights")] == ["step-00000003.safetensors"]
