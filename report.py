@@ -55,10 +55,10 @@ PUBLISHED = {
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
 # Recipe -> (what has to be so for a figure to be comparable with the published ones, by option).
 COMPARABLE = {
-    "sagan-imagenet": {"num_samples": 50_000, "num_classes": 1000, "imsize": 128, "truncation": "none"},
-    "acgan-imagenet": {"num_classes": 10, "imsize": 128, "truncation": "none"},
-    "acgan-imagenet-torch": {"num_classes": 10, "imsize": 128, "truncation": "none"},
-    "acgan-cifar10": {"num_samples": 50_000, "num_classes": 10, "imsize": 32, "truncation": "none"},
+    "sagan-imagenet": {"num_samples": 50_000, "num_classes": 1000, "imsize": 128, "truncation": None},
+    "acgan-imagenet": {"num_classes": 10, "imsize": 128, "truncation": None},
+    "acgan-imagenet-torch": {"num_classes": 10, "imsize": 128, "truncation": None},
+    "acgan-cifar10": {"num_samples": 50_000, "num_classes": 10, "imsize": 32, "truncation": None},
 }
 
 
@@ -139,7 +139,7 @@ def _markdown(figures, content, parameters):
         lines += ["| figure | |", "|---|---|", *(f"| {line} | {text} |" for line, text, _ in rows(figures))]
     lines += ["", "| setting | |", "|---|---|"]
     for name, value in content["settings"].items():
-        shown = str(value).replace("|", "\\|")
+        shown = _shown(value).replace("|", "\\|")
         lines.append(f"| {name.replace('_', ' ')} | {shown} |")
     lines += [f"| {name} | {value} |" for name, value in content["versions"].items()]
     lines += [f"| processes | {content['processes']} |"]
@@ -151,7 +151,15 @@ def _comparison(settings, recipe):
     """Which settings keep the figures from being compared with the published ones."""
     wanted = COMPARABLE[recipe]
     found = {name: settings.get(name) for name in wanted}
-    differ = [f"{name} {found[name]} instead of {value}" for name, value in wanted.items() if found[name] != value]
+    differ = [
+        f"{name} {_shown(found[name])} instead of {_shown(value)}"
+        for name, value in wanted.items()
+        if found[name] != value
+    ]
     if differ:
         return f"Not comparable with the published figures: {'; '.join(differ)}."
     return "The settings are those of the published figures; the reference images have to be too."
+
+
+def _shown(value):
+    return "none" if value is None else str(value)

@@ -44,7 +44,7 @@ class Tester:
             self.weights = {
                 "weights": "moving average" if part == "G_ema" else "as trained",
                 "batch statistics": f"standing, over {p.standing_batches} batches" if p.standing_batches else "running",
-                "truncation": p.truncation or "none",
+                "truncation": p.truncation,
             }
             default = checkpoint.run_of(source) / f"test-{Path(source).stem}"
         self.parameters, self.file, self.default_folder = p, Path(p.samples or source), default

@@ -82,7 +82,8 @@ def test_published_figures_stand_beside(tmp_path, recipe, figures, columns):
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     for line, paper, replication in columns:
         (row,) = [row for row in rows if row[0] == line]
-        assert row[2:] == [paper, replication] and row[1] in ("0.2500", "25.00%", "25.0%")
+        assert row[2:] == ([] if recipe == "acgan-digits" else [paper, replication])  # of which nothing is published
+        assert row[1] in ("0.2500", "25.00%", "25.0%")
     assert all(len(row) in (2, 4) for row in rows)
 
 
@@ -91,7 +92,7 @@ def test_published_figures_stand_beside(tmp_path, recipe, figures, columns):
     [
         ({}, None),
         ({"num_samples": 5000}, "num_samples 5000 instead of 50000"),
-        ({"num_classes": 10, "truncation": 0.5}, "num_classes 10 instead of 1000; truncation 0.5 instead of None"),
+        ({"num_classes": 10, "truncation": 0.5}, "num_classes 10 instead of 1000; truncation 0.5 instead of none"),
     ],
 )
 def test_whether_it_compares(tmp_path, settings, why):
