@@ -126,7 +126,11 @@ def start(parameters):
         import paddle.distributed
 
         meet()  # before Paddle's own rendezvous, which would wait 15 minutes for a process that has failed
+        # It waits outside Python, where Python's handlers do not run.
+        handlers = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS}
         paddle.distributed.init_parallel_env()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def rank():
