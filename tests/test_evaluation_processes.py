@@ -200,6 +200,6 @@ def test_choices_that_change_samples(trained, one, tmp_path, options, labels, se
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     text = (tmp_path / "out" / "report.md").read_text()
     for name, value in settings.items():
-        assert report["settings"][name] == value and f"| {name} | {value} |" in text
+        assert report["settings"][name] == value and f"| {name} | {'none' if value is None else value} |" in text
     weights = checkpoint.load(checkpoint.find(trained)).parts
     assert any((weights["G"][name] != weights["G_ema"][name]).any() for name in weights["G"])
