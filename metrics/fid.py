@@ -110,9 +110,11 @@ def fid(a, b):
     if np.linalg.norm(change) < 0.03 * np.linalg.norm(a.covariance):
         spread = _transport_distance(a.covariance, change)
     if spread is None:
-        spread = _full_rank_distance(a.covariance, b.covariance)
+        cholesky = lapack.dpstrf(a.covariance.T, lower=1)
+        spread = _full_rank_distance(cholesky, a.covariance, b.covariance)
     if spread is None:
-        spread = _factored_distance(_factor(a.covariance), _factor(b.covariance))
+        rows_a = _factor(a.covariance, cholesky)
+        spread = _factored_distance(rows_a, _factor(b.covariance, lapack.dpstrf(b.covariance.T, lower=1)))
     shift = a.mean - b.mean
     return {"fid": float(shift @ shift + spread)}
 
@@ -145,17 +147,18 @@ def _transport_distance(covariance, change):
     return None
 
 
-def _full_rank_distance(a, b):
-    """tr(A) + tr(B) - 2 tr((A B)^½) of A = UᵀU and B of full rank, from the eigenvalues of U B Uᵀ, which are A B's.
+def _full_rank_distance(cholesky, a, b):
+    """tr(A) + tr(B) - 2 tr((A B)^½) of A = LLᵀ and B of full rank, from the eigenvalues of LᵀBL, which are A B's.
 
-    None where one is singular, or the two so close that the traces cancel: there rounding would show.
+    `cholesky` is A's, as LAPACK's pstrf gives it. None where one is singular, or the two so close that the traces
+    cancel: there rounding would show.
     """
-    upper, pivots, rank, _ = lapack.dpstrf(a.T)  # transposed, for LAPACK's order, which saves copies
+    lower, pivots, rank, _ = cholesky
     if rank < len(a):
         return None
     product = b.take(pivots - 1, axis=0).take(pivots - 1, axis=1).T
-    product = blas.dtrmm(1.0, upper, product, overwrite_b=1)
-    product = blas.dtrmm(1.0, upper, product, side=1, trans_a=1, overwrite_b=1)
+    product = blas.dtrmm(1.0, lower, product, lower=1, trans_a=1, overwrite_b=1)
+    product = blas.dtrmm(1.0, lower, product, lower=1, side=1, overwrite_b=1)
     squares = np.linalg.eigvalsh(product.T)
     traces = np.trace(a) + np.trace(b)
     spread = traces - 2 * math.fsum(np.sqrt(np.maximum(squares, 0)))
@@ -172,13 +175,13 @@ def _factored_distance(rows_a, rows_b):
     return spread
 
 
-def _factor(covariance):
+def _factor(covariance, cholesky):
     """F [rank, width] with covariance = FᵀF, by Cholesky with complete pivoting (LAPACK pstrf), which finds the rank.
 
     Its rows come in falling size, and so do rows and columns of what is built from them: this grading is what keeps
     the small singular values below accurate.
     """
-    lower, pivots, rank, _ = lapack.dpstrf(covariance.T, lower=1)
+    lower, pivots, rank, _ = cholesky
     factor = np.take(np.triu(lower.T[:rank]), np.argsort(pivots), axis=1)
     trace = np.trace(covariance)
     if abs(np.sum(factor**2) - trace) > 1e-3 * abs(trace):
