@@ -28,8 +28,8 @@ class InceptionExtractor:
         if needs.resolutions:
             taps.add("logits")
             self._logits_of_classes = inception_classes(class_names)
-        runtime.from_first(find_weights, parameters.inception_weights)  # one process downloads them
-        weights = load_weights(parameters.inception_weights)
+        path = runtime.from_first(find_weights, parameters.inception_weights)  # one process downloads them
+        weights = load_weights(path if runtime.rank() == 0 else find_weights(parameters.inception_weights))
         self.key = "inception " + _digest(weights) + (" half" if parameters.half_precision else "")
         self._inception = Inception(weights, tuple(sorted(taps)), half=parameters.half_precision)
 

@@ -529,6 +529,10 @@ def _check_measures(p):
     chosen = set(p.chosen_metrics)
     if p.reference and p.test_data_path:
         raise UserError("--reference and --test_data_path are both real images to measure against; give one of them")
+    if p.dataset in ("digits", "fake") and p.test_data_path:
+        raise UserError(
+            f"--test_data_path {p.test_data_path} would not be read: --dataset {p.dataset} brings its own images"
+        )
     if p.dataset in CLASSIFIED:
         for name in ("reference", "inception_weights", "half_precision"):
             if getattr(p, name):

@@ -104,6 +104,7 @@ def _folder(image_set, extractor):
     return cache_folder(digest)
 
 
+@functools.cache
 def content_digest(image_set):
     """What tells these images, as the networks see them, from any others: a text."""
     p, digest = image_set.parameters, hashlib.blake2b(digest_size=16)

@@ -22,12 +22,11 @@ ADDRESSES = (
 CACHE = "~/.cache/paddle/hapi/weights"  # where Paddle keeps what it downloads
 
 
-def load_weights(file=None):
-    """The network's weights by PyTorch's names, from `find_weights(file)`: `.pth`, or PaddleGAN's `.pdparams`.
+def load_weights(path):
+    """The network's weights by PyTorch's names, from the file `path`: `.pth`, or PaddleGAN's `.pdparams`.
 
     Nothing in the file is run. Raises UserError where there is no such file or it holds no arrays.
     """
-    path = find_weights(file)
     try:
         state = load_state(path)
     except UserError as error:

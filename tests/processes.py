@@ -5,7 +5,6 @@ FOLDER/cases.json holds cases by name; each process writes its results as FOLDER
 
 import runtime  # noqa: I001, before paddle: it sets the threads
 
-import contextlib
 import dataclasses
 import json
 import sys
@@ -16,6 +15,7 @@ import numpy as np
 import paddle
 import paddle.distributed
 
+from alignment.networks import precision
 from dataset import batches, load_dataset
 from layers import BatchNorm, seeing
 from parameters import Parameters
@@ -73,16 +73,6 @@ class Poisoned(Trainer):
 def _permuted(batch):
     order = paddle.to_tensor(np.random.default_rng(0).permutation(len(batch.z)))
     return type(batch)(*(value[order] if isinstance(value, paddle.Tensor) else value for value in batch))
-
-
-@contextlib.contextmanager
-def precision(dtype):
-    before = paddle.get_default_dtype()
-    paddle.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        paddle.set_default_dtype(before)
 
 
 def normalised(images, dtype):

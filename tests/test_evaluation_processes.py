@@ -52,6 +52,16 @@ def finished(process, seconds=240):
     return err
 
 
+def interrupt(process, folder):
+    """Stop a test in `folder` by SIGINT when it has drawn a thousand samples."""
+    try:
+        wait_for(process, lambda: len(list(folder.glob("pngs/*/*"))) > 1000)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+
+
 def results(folder):
     """(checksums of the samples, their PNG files' bytes, figures, report) of a test in `folder`."""
     with zipfile.ZipFile(folder / "samples.npz") as archive:
@@ -99,13 +109,7 @@ def test_processes(trained, one, tmp_path, processes, batch_size):
 def test_what_processes_began_one_finishes(trained, tmp_path):
     """Two are interrupted, one goes on; the figures are those of one alone."""
     options = ["--samples_dir", "pngs", "--metrics", "fid,accuracy", "--num_samples", 6000]
-    process = launch(tmp_path, 2, *command(trained, 16, *options))
-    try:
-        wait_for(process, lambda: len(list(tmp_path.glob("pngs/*/*"))) > 1000)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    finally:
-        process.kill()
+    interrupt(launch(tmp_path, 2, *command(trained, 16, *options)), tmp_path)
     assert not (tmp_path / "out" / "report.json").exists() and not (tmp_path / "samples.npz").exists()
     drawn = {path: path.stat().st_mtime_ns for path in tmp_path.glob("pngs/*/*")}
     code, out, err = run(tmp_path, *command(trained, 16, *options))
@@ -146,12 +150,7 @@ def test_samples_that_are_gone_are_missed(trained, tmp_path, gone):
     """What an interrupted test has drawn is removed: it does not go on as if it were there."""
     options = [*command(trained, 16), "--samples_dir", "pngs", "--metrics", "none", "--num_samples", 60_000]
     process = start(tmp_path, *options)
-    try:
-        wait_for(process, lambda: len(list(tmp_path.glob("pngs/*/*"))) > 1000)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    finally:
-        process.kill()
+    interrupt(process, tmp_path)
     assert process.returncode == 130
     (tmp_path / gone).rename(tmp_path / "away")
     code, _, err = run(tmp_path, *options)

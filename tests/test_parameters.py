@@ -559,6 +559,11 @@ def test_wrong_value_is_one_sentence(command, found):
         ("--pretrained_model w.pdparams --test_data_path nowhere", ["--test_data_path nowhere"]),
         ("--check_path checkpoints/class-10-20 --which_epoch 5", ["G_5.pdparams", "--which_epoch"]),
         ("--check_path nowhere", ["--check_path nowhere"]),
+        ("--samples w.pdparams --pretrained_model w.pdparams", ["one thing", "--samples"]),
+        ("--samples w.pdparams --dataset digits --test_data_path .", ["--test_data_path .", "its own images"]),
+        ("--samples w.pdparams --dataset digits --half_precision", ["--half_precision", "--dataset digits"]),
+        ("--samples w.pdparams --dataset mnist --inception_weights .", ["--inception_weights", "--dataset mnist"]),
+        ("--samples w.pdparams --dataset mnist --metrics fid_64", ["fid_64", "--dataset mnist"]),
     ],
 )
 def test_wrong_test_is_one_sentence(command, found):
