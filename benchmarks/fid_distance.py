@@ -21,13 +21,20 @@ from scipy.linalg import eigvals, sqrtm
 from metrics.fid import Gaussian, fid
 
 WIDTH = 2048
-CASES = {"5,000 samples": (5000, 1.1), "1,000 samples, singular": (1000, 1.1), "nearly equal": (5000, 1 + 1e-6)}
+POWER_LAW = np.arange(1, WIDTH + 1) ** -0.6
+EIGHT_DECADES = 10 ** (-4 * np.arange(WIDTH) / WIDTH)  # of the covariance, so 16 of the product
+CASES = {
+    "5,000 samples": (5000, 1.1, POWER_LAW),
+    "5,000 samples, steep spectrum": (5000, 1.1, EIGHT_DECADES),
+    "1,000 samples, singular": (1000, 1.1, POWER_LAW),
+    "nearly equal": (5000, 1 + 1e-6, POWER_LAW),
+    "nearly equal, steep spectrum": (5000, 1 + 1e-6, EIGHT_DECADES),
+}
 
 
-def statistics(count, factor):
-    """Two Gaussians of features whose spectrum falls as Inception's does; the second's share their directions."""
+def statistics(count, factor, scales):
+    """Two Gaussians of features of these standard deviations, in random directions; the second's share them."""
     source = np.random.RandomState(0)
-    scales = np.arange(1, WIDTH + 1) ** -0.6
     features = source.standard_normal((count, WIDTH)) * scales @ source.standard_normal((WIDTH, WIDTH)) / WIDTH**0.5
     others = factor * features
     if factor > 1.01:

@@ -5,7 +5,7 @@ import zipfile
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import blas, lapack, orthogonal_procrustes
+from scipy.linalg import eigvalsh, lapack, orthogonal_procrustes
 
 from utils import UserError, atomic_path, npy_header
 
@@ -107,14 +107,12 @@ def fid(a, b):
         )
     change = b.covariance - a.covariance
     spread = None
-    if np.linalg.norm(change) < 0.03 * np.linalg.norm(a.covariance):
+    if np.linalg.norm(change) < 0.01 * np.linalg.norm(a.covariance):
         spread = _transport_distance(a.covariance, change)
     if spread is None:
-        cholesky = lapack.dpstrf(a.covariance.T, lower=1)
-        spread = _full_rank_distance(cholesky, a.covariance, b.covariance)
+        spread = _full_rank_distance(a.covariance, b.covariance)
     if spread is None:
-        rows_a = _factor(a.covariance, cholesky)
-        spread = _factored_distance(rows_a, _factor(b.covariance, lapack.dpstrf(b.covariance.T, lower=1)))
+        spread = _factored_distance(_factor(a.covariance), _factor(b.covariance))
     shift = a.mean - b.mean
     return {"fid": float(shift @ shift + spread)}
 
@@ -128,42 +126,53 @@ def _transport_distance(covariance, change):
     much closer as T is small. None where they do not, or where B varies in directions that A has not.
     """
     values, vectors = np.linalg.eigh(covariance)
-    noise = len(values) * np.finfo(np.float64).eps * values[-1]
+    noise = _rounding(values)
     if values[0] < -noise:
         return None
-    values[values <= noise] = 0
+    roots = np.sqrt(np.where(values > noise, values, 0))
     sums = values[:, None] + values
-    sums[sums == 0] = np.inf
+    sums[(roots[:, None] == 0) & (roots == 0)] = np.inf
     rest = change = vectors.T @ change @ vectors
-    distance = 0.0
+    distance = step = 0.0
     for _ in range(8):
-        transport = rest / sums
-        before, distance = distance, np.sum(transport**2 * values)
-        if abs(distance - before) <= 1e-9 * distance:
+        transport = rest / sums * roots
+        before, distance = distance, np.vdot(transport, transport)
+        last, step = step, abs(distance - before)
+        if step**2 <= 1e-9 * distance * last:  # steps fall as a geometric series does
             return distance if np.abs(rest[np.isinf(sums)]).max(initial=0) <= noise else None
         if not distance < 0.1 * np.sum(values):
             return None
-        rest = change - (transport * values) @ transport
+        rest = change - transport @ transport.T
     return None
 
 
-def _full_rank_distance(cholesky, a, b):
+def _full_rank_distance(a, b):
     """tr(A) + tr(B) - 2 tr((A B)^½) of A = LLᵀ and B of full rank, from the eigenvalues of LᵀBL, which are A B's.
 
-    `cholesky` is A's, as LAPACK's pstrf gives it. None where one is singular, or the two so close that the traces
-    cancel: there rounding would show.
+    None where one is singular, or the two so close that the traces cancel: there rounding would show.
     """
-    lower, pivots, rank, _ = cholesky
-    if rank < len(a):
+    lower = _cholesky(a)
+    if lower is None:
         return None
-    product = b.take(pivots - 1, axis=0).take(pivots - 1, axis=1).T
-    product = blas.dtrmm(1.0, lower, product, lower=1, trans_a=1, overwrite_b=1)
-    product = blas.dtrmm(1.0, lower, product, lower=1, side=1, overwrite_b=1)
-    squares = np.linalg.eigvalsh(product.T)
+    product, _ = lapack.dsygst(b.T, lower, itype=2, lower=1)
+    squares = eigvalsh(product, overwrite_a=True, check_finite=False, driver="evd")
+    if squares[0] <= _rounding(squares) and _cholesky(b) is None:
+        return None
     traces = np.trace(a) + np.trace(b)
     spread = traces - 2 * math.fsum(np.sqrt(np.maximum(squares, 0)))
-    full_rank = squares[0] > 0  # of a singular B the zeros come out as rounding, of either sign
-    return spread if full_rank and spread > CANCELS * traces else None
+    return spread if spread > CANCELS * traces else None
+
+
+def _cholesky(covariance):
+    """L [width, width] of covariance = LLᵀ, rubbish above its diagonal; None where the covariance is singular."""
+    lower, failed = lapack.dpotrf(covariance.T, lower=1, clean=0)
+    singular = failed or np.diag(lower).min() ** 2 <= 10 * _rounding(np.diag(covariance))
+    return None if singular else lower
+
+
+def _rounding(values):
+    """How much of the eigenvalues, or the diagonal, of a positive matrix is rounding."""
+    return len(values) * np.finfo(np.float64).eps * np.max(values)
 
 
 def _factored_distance(rows_a, rows_b):
@@ -175,13 +184,13 @@ def _factored_distance(rows_a, rows_b):
     return spread
 
 
-def _factor(covariance, cholesky):
+def _factor(covariance):
     """F [rank, width] with covariance = FᵀF, by Cholesky with complete pivoting (LAPACK pstrf), which finds the rank.
 
     Its rows come in falling size, and so do rows and columns of what is built from them: this grading is what keeps
     the small singular values below accurate.
     """
-    lower, pivots, rank, _ = cholesky
+    lower, pivots, rank, _ = lapack.dpstrf(covariance.T, lower=1)
     factor = np.take(np.triu(lower.T[:rank]), np.argsort(pivots), axis=1)
     trace = np.trace(covariance)
     if abs(np.sum(factor**2) - trace) > 1e-3 * abs(trace):
