@@ -61,6 +61,8 @@ COMPARABLE = {
     "acgan-cifar10": {"num_samples": 50_000, "num_classes": 10, "imsize": 32, "truncation": None},
 }
 
+FEW = 10_000  # samples: below, the authors of FID (github.com/bioinf-jku/TTUR) warn, figures come out too high
+
 
 def described(name):
     """(the line of a figure in a table, its format)."""
@@ -86,6 +88,13 @@ def table(figures):
     lines = [(line, text) for line, text, _ in rows(figures)]
     width = max((len(line) for line, _ in lines), default=0)
     return [f"{line}:{' ' * (width - len(line))} {text}" for line, text in lines]
+
+
+def cautions(figures, count):
+    """What figures of `count` samples must not be taken for: lines of text."""
+    if count < FEW and any("fid" in name and not name.endswith("floor") for name in figures):
+        return [f"FID falls as samples become more: compare one of {count:,} with figures of as many only."]
+    return []
 
 
 def versions():
@@ -137,6 +146,8 @@ def _markdown(figures, content, parameters):
         lines += ["", _comparison(content["settings"], recipe)]
     else:
         lines += ["| figure | |", "|---|---|", *(f"| {line} | {text} |" for line, text, _ in rows(figures))]
+    for line in cautions(figures, content["settings"]["num_samples"]):
+        lines += ["", line]
     lines += ["", "| setting | |", "|---|---|"]
     for name, value in content["settings"].items():
         shown = _shown(value).replace("|", "\\|")

@@ -77,7 +77,8 @@ class Tester:
             return
         if not evaluation.metrics:
             print("nothing was measured: --test_data_path, --reference or --metrics choose what is")
-        for line in [*report.table(figures), *(writer.finish() for writer in writers)]:
+        lines = [*report.table(figures), *report.cautions(figures, len(source))]
+        for line in [*lines, *(writer.finish() for writer in writers)]:
             print(line)
         if not p.samples:
             save_image(folder / "class_grid.png", sampler.class_grid(self.G, p))

@@ -125,3 +125,12 @@ def test_report_for_programs(tmp_path):
         "| file | odd\\|name \\udcff",
     ):
         assert line in text
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "warned"),
+    [("fid", 9999, True), ("classifier_fid", 9999, True), ("fid", 10_000, False), ("inception_score", 9999, False)],
+)
+def test_few_samples_make_a_high_fid(tmp_path, name, count, warned):
+    _, text = written(tmp_path, "acgan-digits", {name: 1.0}, {"num_samples": count})
+    assert ("FID falls as samples become more: compare one of 9,999" in text) == warned
