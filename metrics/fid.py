@@ -151,6 +151,8 @@ def _full_rank_distance(a, b):
 
     None where one is singular, or the two so close that the traces cancel: there rounding would show.
     """
+    falling = np.argsort(-np.diag(a))  # so that what is small comes last in L too, and keeps its digits
+    a, b = (each.take(falling, axis=0).take(falling, axis=1) for each in (a, b))
     lower = _cholesky(a)
     if lower is None:
         return None
