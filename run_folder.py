@@ -3,10 +3,7 @@
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import os
-import socket
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +15,7 @@ from tqdm import tqdm
 import checkpoint
 import runtime
 from parameters import RUN_FILE, changes, run_numbers
-from utils import UserError, atomic_path, image_grid, remove_leftovers, save_image
+from utils import UserError, atomic_path, image_grid, lock, remove_leftovers, save_image
 
 # VisualDL groups its charts by the tag's first part.
 TAGS = {
@@ -35,7 +32,7 @@ TAGS = {
     "accuracy_fake": "class accuracy/fake",
     "images_per_second": "speed/images_per_second",
 }
-LOCK_FILE, LOG, RECORDS = ".lock", "log.txt", "vdlrecords.run.log"
+LOG, RECORDS = "log.txt", "vdlrecords.run.log"
 
 
 class RunFolder:
@@ -266,21 +263,11 @@ def _open(parameters):
 
 
 def _lock(path):
-    """The open file that holds the lock of the run folder `path`; the kernel drops it when this process ends."""
-    file = open(path / LOCK_FILE, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115, closed by who locks
+    """The open file that holds the lock of the run folder `path`."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = " ".join(file.read(200).split()) or "another process"
-        file.close()
+        return lock(path)
+    except BlockingIOError as owner:
         raise UserError(f"{path} is in use by {owner}: stop that first, or give another --name") from None
-    except OSError as error:
-        print(f"{path} cannot be locked ({error.strerror}): let no other process train in it", file=sys.stderr)
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file
 
 
 def _cut(path, size):

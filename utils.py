@@ -1,15 +1,19 @@
 """Small helpers that two modules share."""
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
+import socket
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+LOCK_FILE = ".lock"
 NPY_HEADER = 2**16  # bytes, many times what NumPy writes
 
 
@@ -43,6 +47,27 @@ def remove_leftovers(folder):
     """Remove what killed writers, `atomic_path` and safetensors, left in `folder`, in which nobody writes now."""
     for path in Path(folder).glob(".tmp*"):
         path.unlink()
+
+
+def lock(folder):
+    """The open file that holds the lock of `folder`, which the kernel drops when it is closed or this process ends.
+
+    Raises BlockingIOError where another process holds it: its text says which.
+    """
+    file = open(Path(folder, LOCK_FILE), "a+", encoding="utf-8", errors="replace")  # noqa: SIM115, closed by who locks
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = " ".join(file.read(200).split()) or "another process"
+        file.close()
+        raise BlockingIOError(owner) from None
+    except OSError as error:
+        print(f"{folder} cannot be locked ({error.strerror}): let no other process write in it", file=sys.stderr)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
 
 
 def _flush(path):
