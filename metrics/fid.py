@@ -133,12 +133,12 @@ def _transport_distance(covariance, change):
     sums = values[:, None] + values
     sums[(roots[:, None] == 0) & (roots == 0)] = np.inf
     rest = change = vectors.T @ change @ vectors
-    distance = step = 0.0
+    transport, step = 0.0, 0.0
     for _ in range(8):
-        transport = rest / sums * roots
-        before, distance = distance, np.vdot(transport, transport)
-        last, step = step, abs(distance - before)
-        if step**2 <= 1e-9 * distance * last:  # steps fall as a geometric series does
+        before, transport = transport, rest / sums * roots
+        distance = np.vdot(transport, transport)
+        last, step = step, np.linalg.norm(transport - before)
+        if step**2 <= 1e-9 * last * math.sqrt(distance):  # steps fall as a geometric series does
             return distance if np.abs(rest[np.isinf(sums)]).max(initial=0) <= noise else None
         if not distance < 0.1 * np.sum(values):
             return None

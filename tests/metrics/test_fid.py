@@ -104,6 +104,20 @@ def test_nearly_equal_but_for_a_weak_direction(weak, others):
         assert fid(b, a)["fid"] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("difference", [0.3, 0.03, 0.01])
+def test_features_of_unequal_scales(difference):
+    """The smallest of 10^6 times smaller features than the largest, and in no order, still count as the exact ones."""
+    for seed in range(20):
+        source = np.random.RandomState(seed)
+        scales = 10.0 ** -source.uniform(0, 6, 40)
+        x = correlated(120, 40, seed) * scales
+        y = x * (1 + difference * source.standard_normal(40))
+        a, b = ((each - each.mean(axis=0)) / np.sqrt(len(each) - 1) for each in (x, y))
+        root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+        expected = np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * root
+        assert fid(gaussian_of(x), gaussian_of(y))["fid"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_equal_sets_are_at_distance_zero():
     a = gaussian_of(correlated(30, 64, 6))
     assert 0 <= fid(a, a)["fid"] < 1e-25
