@@ -13,13 +13,13 @@ from metrics.class_accuracy import at_resolution, class_is_read
 from metrics.classifier import classifier_of, train_classifier
 from metrics.imagenet_classes import inception_classes
 from metrics.inception import Inception
-from metrics.inception_weights import find_weights, load_weights
+from metrics.inception_weights import SHA256, find_weights, load_weights
 from reference import cache_folder, content_digest
 from utils import UserError, atomic_path
 
 
 class InceptionExtractor:
-    """The Inception-v3 of 2015, whose figures have no other name than the metric's."""
+    """The Inception-v3 of 2015, whose figures have no other name than the metric's; `weights` says which file's."""
 
     prefix, tap = "", "2048"
 
@@ -28,8 +28,10 @@ class InceptionExtractor:
         if needs.resolutions:
             taps.add("logits")
             self._logits_of_classes = inception_classes(class_names)
-        path = runtime.from_first(find_weights, parameters.inception_weights)  # one process downloads them
-        weights = load_weights(path if runtime.rank() == 0 else find_weights(parameters.inception_weights))
+        found = runtime.from_first(find_weights, parameters.inception_weights)  # one process downloads them
+        path, digest = found if runtime.rank() == 0 else find_weights(parameters.inception_weights)
+        weights = load_weights(path)
+        self.weights = f"{'published' if digest == SHA256 else 'own'} file {path}, SHA-256 {digest}"
         self.key = "inception " + _digest(weights) + (" half" if parameters.half_precision else "")
         self._inception = Inception(weights, tuple(sorted(taps)), half=parameters.half_precision)
 

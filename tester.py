@@ -136,6 +136,7 @@ class Tester:
             "real images": real,
             **({"kid": f"{KID_SUBSETS} subsets of at most {KID_SUBSET_SIZE}"} if "kid" in evaluation.metrics else {}),
             "extractor": evaluation.extractor.key if evaluation.extractor else "none",
+            **({"inception weights": weights} if (weights := getattr(evaluation.extractor, "weights", None)) else {}),
         }
 
 

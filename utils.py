@@ -21,6 +21,12 @@ class UserError(Exception):
     """A user's mistake, told in one sentence: what was found and what would do. Entry points exit with code 2."""
 
 
+def told(error):
+    """What an exception that a stranger's file caused says, on one line of at most 200 characters."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else getattr(error, "strerror", None) or error
+    return " ".join(str(text).split())[:200]
+
+
 @contextlib.contextmanager
 def atomic_path(path):
     """Yield a temporary path beside `path`; when the block ends well it is flushed to disk and renamed to `path`.

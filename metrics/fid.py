@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import eigvalsh, lapack, orthogonal_procrustes
 
-from utils import UserError, atomic_path, npy_header
+from utils import UserError, atomic_path, npy_header, told
 
 # No published extractor is wider; a file that claims more would only take memory.
 WIDEST = 4096
@@ -196,7 +196,7 @@ def _factor(covariance):
     factor = np.take(np.triu(lower.T[:rank]), np.argsort(pivots), axis=1)
     trace = np.trace(covariance)
     if abs(np.sum(factor**2) - trace) > 1e-3 * abs(trace):
-        raise UserError("a covariance has negative eigenvalues, so it is not one of any features")
+        raise UserError("the covariance has negative eigenvalues, so it is not one of any features")
     return factor
 
 
@@ -236,21 +236,27 @@ def load_statistics(path):
 
     Raises:
         UserError: no such file, not a `.npz`, damaged, `mu` or `sigma` missing, not finite, not of fitting shapes, or
-            `sigma` not symmetric.
+            `sigma` not symmetric or with negative eigenvalues.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             mean, covariance = _read_array(archive, "mu", 1), _read_array(archive, "sigma", 2)
     except Exception as error:  # a stranger's file may trip anything below
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()).strip("'\"")
-        raise UserError(f"--reference {path}: no statistics (.npz with mu and sigma) can be read: {reason}") from None
+        raise UserError(
+            f"--reference {path}: no statistics (.npz with mu and sigma) can be read: {told(error)}"
+        ) from None
     if covariance.shape != 2 * mean.shape:
         raise UserError(f"--reference {path}: mu {list(mean.shape)} and sigma {list(covariance.shape)} do not fit")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"--reference {path}: mu or sigma holds a NaN or an infinity")
     if np.abs(covariance - covariance.T).max() > 1e-3 * np.abs(covariance).max():
         raise UserError(f"--reference {path}: sigma is not symmetric, so it is no covariance")
-    return Gaussian(mean, (covariance + covariance.T) / 2)
+    covariance = (covariance + covariance.T) / 2
+    try:
+        _factor(covariance)
+    except UserError as error:
+        raise UserError(f"--reference {path}: {error}") from None
+    return Gaussian(mean, covariance)
 
 
 def _read_array(archive, name, dimensions):

@@ -35,16 +35,17 @@ def load_weights(path):
 
 
 def find_weights(file=None):
-    """The path of the weights: `file` (--inception_weights), else in Paddle's cache folder, else downloaded there.
+    """(path, SHA-256) of the weights: `file` (--inception_weights), else in Paddle's cache, else downloaded there.
 
-    Raises UserError where a file that bears the published name has not the published SHA-256, or the download fails.
-    One of another name and content is used, aloud: PaddleGAN's, or weights of one's own.
+    The digest is None where `file` is no file. Raises UserError where a file of the published name or size has not the
+    published SHA-256, or the download fails. Any other is used, aloud: PaddleGAN's, or weights of one's own.
     """
     path = Path(CACHE).expanduser() / FILE if file is None else Path(file)
     if file is None and not path.exists():
         _download(path)
-    if path.is_file() and (digest := file_digest(path)) != SHA256:
-        if path.name.endswith(f"-{SHA256[:8]}.pth"):
+    digest = file_digest(path) if path.is_file() else None
+    if digest not in (None, SHA256):
+        if path.name.endswith(f"-{SHA256[:8]}.pth") or path.stat().st_size == SIZE:
             raise UserError(
                 f"--inception_weights {path} is damaged: its SHA-256 is {digest[:8]}…, not {SHA256[:8]}…; delete it "
                 f"and get it again from {ADDRESSES[0]}"
@@ -54,7 +55,7 @@ def find_weights(file=None):
             f"{SHA256[:8]}…): its figures compare with each other",
             file=sys.stderr,
         )
-    return path
+    return path, digest
 
 
 def _download(path):

@@ -262,6 +262,8 @@ BAD_FILES = {
     "NaN": npz(mu=np.array([0, np.nan]), sigma=np.eye(2)),
     "infinite": npz(mu=np.zeros(2), sigma=np.full((2, 2), np.inf)),
     "not symmetric": npz(mu=np.zeros(4), sigma=NOT_SYMMETRIC),
+    "indefinite": npz(mu=np.zeros(2), sigma=np.array([[1.0, 2.0], [2.0, 1.0]])),
+    "negative definite": npz(mu=np.zeros(2), sigma=-np.eye(2)),
     "2^60 bytes claimed": npz_with_header(header((2**30, 2**27))),
     "negative": npz_with_header(header((-1, 4))),
     "nothing where numbers should be": npz_with_header(header((4, 4))),

@@ -133,6 +133,10 @@ def test_damaged_or_missing_weights(tmp_path):
     published.write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(UserError, match="is damaged: its SHA-256 is"):
         find_weights(published)
+    with open(tmp_path / "renamed.pth", "wb") as file:
+        file.truncate(inception_weights.SIZE)
+    with pytest.raises(UserError, match="is damaged: its SHA-256 is"):
+        find_weights(tmp_path / "renamed.pth")
     with pytest.raises(UserError, match=r"--inception_weights .*absent.pth"):
         load_weights(tmp_path / "absent.pth")
 
@@ -169,9 +173,9 @@ def test_download_keeps_what_it_checked(published_by, monkeypatch):
     digest = "f0e4c2f76c58916ec258f246851bea091d14d4247a2fc3e18694461b1816e13b"  # of b"asdf"
     monkeypatch.setattr(inception_weights, "SHA256", digest)
     cache = published_by(b"asdf")
-    assert find_weights() == cache / inception_weights.FILE
+    assert find_weights() == (cache / inception_weights.FILE, digest)
     monkeypatch.setattr(inception_weights, "ADDRESSES", ())
-    assert find_weights().read_bytes() == b"asdf"
+    assert find_weights()[0].read_bytes() == b"asdf"
 
 
 def test_download_of_another_file_leaves_nothing(published_by):
