@@ -1,4 +1,4 @@
-## make demo       train on handwritten digits, test what came of it, draw it (4 minutes on 2 cores)
+## make demo       train on handwritten digits, test what came of it, draw it (2.5 minutes on 2 cores)
 ## make test       the test suite; PADDLE=2.6.2 runs it with that version, in an environment of its own
 ## make test-all   the test suite with its slow tests
 ## make lint       check style; `make format` puts right what can be

@@ -1,4 +1,4 @@
-"""The ACGAN generators and discriminators (Odena, Olah, Shlens, ICML 2017, arXiv 1610.09585) of five replications.
+"""The generators and discriminators of the ACGAN recipes (Odena, Olah, Shlens, ICML 2017, arXiv 1610.09585).
 
 Stacks of transposed convolutions against stacks of convolutions (`acgan-imagenet`, `acgan-imagenet-torch`,
 `acgan-cifar10`, `acgan-digits`), described by one table, and the tutorials' two pairs for MNIST (`acgan-mnist`,
