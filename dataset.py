@@ -102,7 +102,8 @@ class FolderSet(ImageSet):
     def __init__(self, parameters, option, path):
         names = class_folders(path, option)
         synsets = all(re.fullmatch(r"n\d{8}", name) for name in names)
-        if parameters.dataset == "imagenet" and len(names) != 1000 and not synsets:
+        training = option == "--data_path"  # tests follow, and need not say it again
+        if parameters.dataset == "imagenet" and training and len(names) != 1000 and not synsets:
             found = f"{len(names)} classes, {names[0]} to {names[-1]}"
             print(f"{option} {path} does not look like ImageNet, but is used: {found}", file=sys.stderr)
         names = [names[c] for c in choose_classes(names, parameters.classes)]
@@ -206,6 +207,12 @@ def load_dataset(parameters, split="train"):
             f"{option} {path} holds no images of the class {image_set.class_names[missing[0]]}: add some, remove the "
             "class or leave it out by --classes"
         )
+    if p.num_classes not in (None, image_set.num_classes) and split == "test" and not p.samples:
+        where = f"{option} {path}" if path else f"--dataset {p.dataset}"
+        raise UserError(
+            f"the generator has {p.num_classes} classes, {where} {image_set.num_classes}: give test images of the same "
+            "classes, or choose among them by --classes"
+        )
     if p.num_classes not in (None, image_set.num_classes):
         raise UserError(
             f"--num_classes {p.num_classes} is not the number of classes in --dataset {p.dataset}, "
@@ -242,7 +249,8 @@ def choose_classes(names, classes):
 
     def refused(problem):
         return UserError(
-            f"--classes {classes} {problem}: there are {total} classes, 0 ({names[0]}) to {total - 1} ({names[-1]})"
+            f"--classes {classes} {problem}: there are {total} classes, 0 ({names[0]}) to {total - 1} ({names[-1]}); "
+            "--classes none takes all"
         )
 
     parts = [part.strip() for part in classes.split(",")]

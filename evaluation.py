@@ -10,6 +10,7 @@ from tqdm import tqdm
 import runtime
 from dataset import load_dataset
 from extractors import ClassifierExtractor, InceptionExtractor
+from image_files import fit_in_words
 from measurement import SPLITS, Needs, measure
 from metrics.class_accuracy import RESOLUTIONS
 from metrics.diversity import class_distance, class_ms_ssim, varied_classes
@@ -51,6 +52,37 @@ class Evaluation:
         self.extractor = self._real = self._floor = None
         if p.reference:
             self._real = given_summary(p.reference, self.needs.taps)
+
+    @property
+    def num_classes(self):
+        """How many classes the real images have; None where that is not known."""
+        return self.test_set.num_classes if self.test_set else self.parameters.num_classes
+
+    @property
+    def needs_classes(self):
+        """Whether a metric is of the samples' classes."""
+        return bool(OF_CLASSES & set(self.metrics))
+
+    def settings(self, count):
+        """What the figures of `count` samples depend on besides these: plain values by name."""
+        p = self.parameters
+        found = {"metrics": ",".join(self.metrics) or "none", "real images": p.reference or "none"}
+        if self.test_set:
+            path = p.test_data_path or p.data_path
+            found["real images"] = f"test images of {p.dataset}" + (f" in {path}" if path else "")
+            found |= {"number of real images": len(self.test_set), "transform": fit_in_words(p)}
+        if self.train_set:
+            found["training images"] = f"of {p.dataset}" + (f" in {p.data_path}" if p.data_path else "")
+            found["number of training images"] = len(self.train_set)
+        if p.dataset in CLASSIFIED:  # whose test images are few of a class
+            found |= {name: "beside training images" for name in ("ms_ssim", "distance") if name in self.metrics}
+        if "kid" in self.metrics:
+            found |= {"kid subsets": KID_SUBSETS, "kid subset size": min(KID_SUBSET_SIZE, count, len(self.test_set))}
+        if "prdc" in self.metrics:
+            found["prdc"] = f"{NEAREST} nearest neighbours"
+        if self.metrics and p.dataset not in CLASSIFIED:
+            found["half precision"] = p.half_precision
+        return found
 
     def _needs(self, tap):
         chosen, p = self.metrics, self.parameters
@@ -95,19 +127,21 @@ class Evaluation:
         chosen = set(self.metrics)
         for name in sorted(chosen & FEWEST.keys()):
             if len(source) < FEWEST[name]:
-                raise UserError(f"--metrics {name} needs {FEWEST[name]} samples or more, not {len(source)}")
+                found = f"{FEWEST[name]} samples or more, not {len(source)}"
+                raise UserError(f"{name} needs {found}: give more, or leave it out of --metrics")
             if name != "is" and self.test_set and len(self.test_set) < FEWEST[name]:
-                raise UserError(f"--metrics {name} needs {FEWEST[name]} real images or more, not {len(self.test_set)}")
+                found = f"{FEWEST[name]} real images or more, not {len(self.test_set)}"
+                raise UserError(f"{name} needs {found}: give more, or leave it out of --metrics")
         if "ms_ssim" in chosen and source.size < SMALLEST:
             raise UserError(f"--metrics ms_ssim needs images of {SMALLEST} pixels or more a side, not {source.size}")
-        if not chosen & OF_CLASSES:
+        classes, labels = self.num_classes, source.labels
+        if classes and labels is not None and len(wrong := labels[(labels < 0) | (labels >= classes)]):
+            raise UserError(f"--samples have the class {wrong[0]}, which is none: there are {classes}, from 0")
+        if not self.needs_classes:
             return
-        name = min(chosen & OF_CLASSES)
-        if source.labels is None:
+        if labels is None:
+            name = min(chosen & OF_CLASSES)
             raise UserError(f"--metrics {name} needs the samples' classes: arr_1 in the .npz, or class folders")
-        classes = self.test_set.num_classes
-        if len(wrong := source.labels[(source.labels < 0) | (source.labels >= classes)]):
-            raise UserError(f"the samples have the class {wrong[0]}, the real images 0 to {classes - 1}")
         for whose, labels in (("samples", source.labels), ("real images", self.test_set.labels)):
             few = np.flatnonzero(np.bincount(labels, minlength=classes) < 2)
             if len(few) and (names := chosen & {"intra_fid", "ms_ssim"}):

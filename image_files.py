@@ -124,6 +124,15 @@ def fit(image, parameters, resample=Image.Resampling.BILINEAR):
     return np.asarray(image).reshape(p.imsize, p.imsize, -1).transpose(2, 0, 1)
 
 
+def fit_in_words(parameters):
+    """What `fit` does to an image, for a report."""
+    p = parameters
+    side = f"{p.imsize}x{p.imsize} pixels"
+    if p.centercrop:
+        return f"{'' if p.dont_resize else 'shorter side resized, '}middle cut out, {side}"
+    return f"{'as it is' if p.dont_resize else 'resized'}, {side}"
+
+
 def _check_pixels(size):
     width, height = size
     if width * height > PIXEL_LIMIT:

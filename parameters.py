@@ -39,6 +39,9 @@ OF_ONE_RUN = (
     "name", "save_path", "pretrained_model", "check_path", "test_data_path", "test_path", "samples", "samples_dir",
     "samples_npz", "metrics", "reference", "inception_weights", "half_precision", "labels", "device", "num_workers",
 )  # fmt: skip
+OF_DRAWING = {
+    "num_samples", "labels", "truncation", "standing_batches", "use_ema", "samples_dir", "samples_npz",
+}  # fmt: skip
 CLASSIFIED = ("digits", "mnist", "fashion-mnist")  # which Inception has not seen: a classifier trained here reads them
 METRICS = (
     "fid", "fid_64", "fid_192", "fid_768", "is", "kid", "prdc", "intra_fid", "floor", "accuracy", "ms_ssim", "distance",
@@ -75,7 +78,8 @@ DATASET = one_of(*SMALL_IMAGES, "folder", "imagenet", "fake")
 AMP = one_of("bf16", "fp16")
 ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
 CLASSES = Rule(
-    "a range such as 10,20 (10 to 19), a list of names or of 3 numbers or more, or random:HOW_MANY:SEED",
+    "a range such as 10,20 (10 to 19), a list of names or of 3 numbers or more (two classes apart: by name), or "
+    "random:HOW_MANY:SEED",
     lambda text: count_classes(text) is not None,
 )
 METRIC_LIST = Rule(
@@ -191,7 +195,8 @@ class Parameters:
 
     metrics: str = _measures(
         "auto",
-        f"what to measure: auto (what fits the data), none, or some of {', '.join(METRICS)}",
+        "what to measure: auto (what fits the data; for folders no floor, which reads all training images), none, or "
+        f"some of {', '.join(METRICS)}",
         METRIC_LIST,
         "LIST",
     )
@@ -211,7 +216,12 @@ class Parameters:
     )
     samples_dir: str | None = _testing(None, "write each sample there as a PNG", metavar="DIR")
     samples_npz: str | None = _testing(None, "write all there: arr_0 uint8 [N,H,W,C], arr_1 labels", metavar="FILE")
-    labels: str = _testing("auto", "classes to draw: uniform, a list; auto: as the test data have them", LABELS, "LIST")
+    labels: str = _testing(
+        "auto",
+        "classes to draw, in turns: uniform (all), a list; auto: as in --test_data_path, else all",
+        LABELS,
+        "LIST",
+    )
     use_ema: bool = _testing(True, "draw from the moving average of the weights where there is one")
     standing_batches: int = _testing(
         0, "batches over which to take G's batch statistics anew; 0: those of the training", COUNT_OR_0
@@ -232,8 +242,9 @@ class Parameters:
         if self.metrics == "auto":
             if self.dataset in CLASSIFIED:
                 return ("fid", "floor", "is", "accuracy", "distance")
-            has_real = self.test_data_path or self.reference or self.dataset == "cifar10"
-            return ("fid", "is") if has_real else ()
+            if self.dataset == "cifar10" and not self.reference and (self.data_path or not self.test_data_path):
+                return ("fid", "floor", "is")  # both splits are at hand
+            return ("fid", "is") if self.test_data_path or self.reference or self.dataset == "cifar10" else ()
         return () if self.metrics == "none" else tuple(self.metrics.split(","))
 
     @property
@@ -288,9 +299,13 @@ def get_parameters(argv=None, program="train", base=None):
     argv = sys.argv[1:] if argv is None else argv
     options = _parse(argv, program)
     _say_what_has_no_effect(options)
+    spelled = {word.split("=")[0] for word in argv}
+    for name, means in BY_PROGRAM[program].items():
+        if f"--{name}" in spelled:
+            print(f"--{name} is --{means} in {program}.py, as published", file=sys.stderr)
     given = _translate(options)
     named = given.pop("recipe", None)
-    recipe, reason = (named, "--recipe") if named else _infer_recipe(argv, given, program)
+    recipe, reason = (named, "--recipe") if named else _infer_recipe(spelled, given, program)
     layer = read_recipe(recipe)
     folder = _folder_to_resume(given, _merge(layer, given)) if program == "train" else None
     if folder:
@@ -310,12 +325,14 @@ def get_parameters(argv=None, program="train", base=None):
         values |= {"save_path": str(folder.parent), "name": folder.name}
     if base is not None and program == "test" and "num_classes" not in given:
         values["num_classes"] = base.get("num_classes")  # the weights', whatever data they are compared with
+    if values["samples"] and program == "test" and not named:
+        values["recipe"], reason = "none", "--samples"  # nobody knows what drew them
     parameters = Parameters(**values)
     _check_fit(parameters)
     if program == "train":
         _check_training(parameters)
     else:
-        _check_testing(parameters)
+        _check_testing(parameters, given)
     print(f"recipe {parameters.recipe} ({reason})", flush=True)
     return parameters
 
@@ -357,9 +374,8 @@ def run_numbers(save_path, recipe):
     return sorted(int(match[1]) for match in matches if match)
 
 
-def _infer_recipe(argv, given, program):
+def _infer_recipe(spelled, given, program):
     """The recipe that a command without --recipe means, and why: published commands keep their meaning."""
-    spelled = {word.split("=")[0] for word in argv}
     model, dataset = given.get("model"), given.get("dataset")
     if model:
         return "sagan-imagenet" if model == "sagan" else model, f"--model {model}"
@@ -381,7 +397,7 @@ def _infer_recipe(argv, given, program):
         return "sagan-imagenet", "--data_path"
     if dataset:
         return "sagan-imagenet", f"--dataset {dataset}"
-    return "acgan-digits", "no recipe and no data named" if argv else "no options given"
+    return "acgan-digits", "no recipe and no data named" if spelled else "no options given"
 
 
 def read_recipe(recipe):
@@ -508,7 +524,7 @@ def _check_training(p):
             raise UserError("--eval_step has nothing to measure: give --test_data_path, --reference or --metrics")
 
 
-def _check_testing(p):
+def _check_testing(p, given):
     if sum(map(bool, (p.pretrained_model, p.check_path, p.samples))) != 1:
         raise UserError(
             "give one thing to test: --pretrained_model PATH (a checkpoint or run), or --check_path DIR, or "
@@ -516,8 +532,8 @@ def _check_testing(p):
         )
     for name in ("pretrained_model", "check_path", "samples", "test_data_path"):
         _must_exist(name, getattr(p, name))
-    if p.samples and (p.samples_dir or p.samples_npz):
-        raise UserError("--samples draws none, so there are none for --samples_dir or --samples_npz")
+    if p.samples and (without_effect := OF_DRAWING & given.keys()):
+        raise UserError(f"--samples draws none, so --{min(without_effect)} has no effect: leave it out")
     _check_measures(p)
     if p.check_path and not os.path.isfile(Path(p.check_path, f"G_{p.which_epoch}.pdparams")):
         raise UserError(f"--check_path {p.check_path} has no G_{p.which_epoch}.pdparams; give another --which_epoch")

@@ -5,6 +5,7 @@ import platform
 import sys
 import time
 from importlib import metadata
+from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -35,50 +36,78 @@ FIGURES = {
     "ms_ssim": ("MS-SSIM within a class", ".4f"),
     "ms_ssim_real": ("MS-SSIM within a class, real images", ".4f"),
     "varied_classes": ("classes at least as varied as the least varied real one", ".0f"),
-    "varied_class_share": ("their share", ".1%"),
+    "varied_class_share": ("share of classes at least as varied as the least varied real one", ".1%"),
     "class_distance_ratio": ("distance within a class, generated over real", ".3f"),
 }
-# Recipe -> figure -> (the paper's, the replication's); None where there is none.
+
+
+class Published(NamedTuple):
+    """A published figure: the paper's and the replication's (None: there is none), and the settings it was taken with.
+
+    Those are the report's by name; of a text, a part that the report's has to hold.
+    """
+
+    paper: str | None
+    replication: str | None
+    settings: dict
+
+
+PLAIN = {
+    "weights": "as trained", "batch statistics": "running", "truncation": None, "half precision": False,
+    "inception weights": "published",
+}  # fmt: skip
+SAGAN = {"num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
+ACGAN = {"classes drawn": 10, "imsize": 128} | PLAIN
+# Recipe -> figure -> what is published of it.
 PUBLISHED = {
     "sagan-imagenet": {
-        "fid": ("18.65", "18.1482"),
-        "inception_score": ("52.52", "51.6682"),
-        "intra_fid": ("83.7", None),
+        "fid": Published("18.65", "18.1482", SAGAN),
+        "inception_score": Published("52.52", "51.6682", SAGAN),
+        "intra_fid": Published("83.7", None, SAGAN),
     },
     "acgan-imagenet": {
-        "accuracy": ("10.1 % ± 2.0", None),
-        "accuracy_64": ("7.0 %", None),
-        "varied_class_share": ("84.7 %", None),
+        "accuracy": Published("10.1 % ± 2.0, of 100 models", None, ACGAN),
+        "accuracy_64": Published("7.0 %, of 100 models", None, ACGAN),
+        "varied_class_share": Published("84.7 % of 1000 classes, of 100 models", None, ACGAN | {"classes drawn": 1000}),
     },
-    "acgan-cifar10": {"inception_score": ("8.25 ± 0.07", None)},
+    "acgan-cifar10": {
+        "inception_score": Published(
+            "8.25 ± 0.07", None, {"num_samples": 50_000, "classes drawn": 10, "imsize": 32} | PLAIN
+        ),
+    },
 }
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
-# Recipe -> (what has to be so for a figure to be comparable with the published ones, by option).
-COMPARABLE = {
-    "sagan-imagenet": {"num_samples": 50_000, "num_classes": 1000, "imsize": 128, "truncation": None},
-    "acgan-imagenet": {"num_classes": 10, "imsize": 128, "truncation": None},
-    "acgan-imagenet-torch": {"num_classes": 10, "imsize": 128, "truncation": None},
-    "acgan-cifar10": {"num_samples": 50_000, "num_classes": 10, "imsize": 32, "truncation": None},
+UNKNOWN = {  # recipe: what is not known of its published figures
+    "acgan-imagenet": ("The paper's are means over 100 models of 10 classes; of how many samples each is not known.",),
 }
+UNKNOWN["acgan-imagenet-torch"] = UNKNOWN["acgan-imagenet"]
 
+# Figures that compare the samples as one set with the real images as another.
+OF_SETS = {"fid", "fid_64", "fid_192", "fid_768", "kid", "precision", "recall", "density", "coverage"}
 FEW = 10_000  # samples: below, the authors of FID (github.com/bioinf-jku/TTUR) warn, figures come out too high
+
+
+def _parts(name):
+    """(whether a figure is a classifier's, its name in FIGURES, its resolution or "")."""
+    bare = name.removeprefix("classifier_")
+    if bare in FIGURES:
+        return bare != name, bare, ""
+    kind, _, resolution = bare.removesuffix("_real").rpartition("_")  # accuracy_32, accuracy_32_real
+    return bare != name, kind + ("_real" if bare.endswith("_real") else ""), resolution
 
 
 def described(name):
     """(the line of a figure in a table, its format)."""
-    bare = name.removeprefix("classifier_")
-    if bare in FIGURES:
-        line, form = FIGURES[bare]
-        return ("classifier " if bare != name and "accuracy" not in bare else "") + line, form
-    bare, _, resolution = bare.removesuffix("_real").rpartition("_")  # accuracy_32, accuracy_32_real
-    line, form = FIGURES[bare + ("_real" if name.endswith("_real") else "")]
-    return f"{line}, at {resolution} pixels", form
+    by_classifier, key, resolution = _parts(name)
+    line, form = FIGURES[key]
+    prefix = "classifier " if by_classifier and "accuracy" not in key else ""
+    return prefix + line + (f", at {resolution} pixels" if resolution else ""), form
 
 
 def rows(figures):
     """(line, figure as text, its name) of each figure, in the order of FIGURES."""
     place = {name: number for number, name in enumerate(FIGURES)}
-    for name, value in sorted(figures.items(), key=lambda item: place.get(item[0].removeprefix("classifier_"), 99)):
+    for name, value in sorted(figures.items(), key=lambda item: place[_parts(item[0])[1]]):
         line, form = described(name)
         yield line, format(value, form) if np.isfinite(value) else "none", name
 
@@ -90,11 +119,20 @@ def table(figures):
     return [f"{line}:{' ' * (width - len(line))} {text}" for line, text in lines]
 
 
-def cautions(figures, count):
-    """What figures of `count` samples must not be taken for: lines of text."""
-    if count < FEW and any("fid" in name and not name.endswith("floor") for name in figures):
-        return [f"FID falls as samples become more: compare one of {count:,} with figures of as many only."]
-    return []
+def cautions(figures, settings):
+    """What figures must not be taken for: lines of text. `settings` are the report's."""
+    count, classes, drawn = (settings[name] for name in ("num_samples", "num_classes", "classes drawn"))
+    names, lines = {_parts(name)[1] for name in figures}, []
+    if "unknown" not in (classes, drawn) and drawn < classes and names & OF_SETS:
+        lines.append(f"Samples of {drawn} of the {classes} classes are compared with real images of all of them.")
+    if count < FEW and names & {"fid", "fid_64", "fid_192", "fid_768", "intra_fid"}:
+        lines.append(f"FID falls as samples become more: compare one of {count:,} with figures of as many only.")
+    if "kid" in names:
+        size, real = settings["kid subset size"], settings["number of real images"]
+        whole = " and ".join(what for what, has in (("samples", count), ("real images", real)) if has == size)
+        if whole:
+            lines.append(f"Each subset of KID holds all {size:,} {whole}: its deviation does not tell how they vary.")
+    return lines
 
 
 def versions():
@@ -113,7 +151,8 @@ def versions():
 def write(folder, figures, settings, parameters, seconds):
     """Write `report.json` and `report.md` into `folder`.
 
-    `figures`: floats by name; `settings`: what the figures are of, plain values by name; `seconds` by stage.
+    `figures`: floats by name; `settings`: what the figures are of, plain values by name; `seconds` by stage, 0 where
+    there was nothing to do.
     """
     content = {
         "figures": {name: value if np.isfinite(value) else None for name, value in figures.items()},
@@ -121,7 +160,7 @@ def write(folder, figures, settings, parameters, seconds):
         "parameters": json.loads(json.dumps(vars(parameters))),
         "versions": versions(),
         "processes": runtime.world_size(),
-        "seconds": seconds,
+        "seconds": {stage: value for stage, value in seconds.items() if value},
         "command": [*sys.argv],
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
@@ -133,23 +172,24 @@ def write(folder, figures, settings, parameters, seconds):
 
 def _markdown(figures, content, parameters):
     """The report as Markdown."""
-    recipe = parameters.recipe
-    published = PUBLISHED.get(recipe, {})
-    lines = [f"# {recipe}: {content['settings']['samples']}", ""]
+    recipe, settings = parameters.recipe, content["settings"]
+    lines = [f"# {'' if recipe == 'none' else f'{recipe}: '}{settings['samples']}", ""]
+    published = {name: found for name, found in PUBLISHED.get(recipe, {}).items() if name in figures}
     if not figures:
         lines += ["Nothing was measured."]
     elif published:
         lines += ["| figure | here | paper | replication |", "|---|---|---|---|"]
         for line, text, name in rows(figures):
-            paper, replication = published.get(name, (None, None))
+            paper, replication = published[name][:2] if name in published else (None, None)
             lines.append(f"| {line} | {text} | {paper or ''} | {replication or ''} |")
-        lines += ["", _comparison(content["settings"], recipe)]
+        for line in (*_comparison(published, settings), *UNKNOWN.get(recipe, ())):
+            lines += ["", line]
     else:
         lines += ["| figure | |", "|---|---|", *(f"| {line} | {text} |" for line, text, _ in rows(figures))]
-    for line in cautions(figures, content["settings"]["num_samples"]):
+    for line in cautions(figures, settings):
         lines += ["", line]
     lines += ["", "| setting | |", "|---|---|"]
-    for name, value in content["settings"].items():
+    for name, value in settings.items():
         shown = _shown(value).replace("|", "\\|")
         lines.append(f"| {name.replace('_', ' ')} | {shown} |")
     lines += [f"| {name} | {value} |" for name, value in content["versions"].items()]
@@ -158,19 +198,23 @@ def _markdown(figures, content, parameters):
     return "\n".join(lines) + "\n"
 
 
-def _comparison(settings, recipe):
-    """Which settings keep the figures from being compared with the published ones."""
-    wanted = COMPARABLE[recipe]
-    found = {name: settings.get(name) for name in wanted}
-    differ = [
-        f"{name} {_shown(found[name])} instead of {_shown(value)}"
-        for name, value in wanted.items()
-        if found[name] != value
-    ]
-    if differ:
-        return f"Not comparable with the published figures: {'; '.join(differ)}."
-    return "The settings are those of the published figures; the reference images have to be too."
+def _comparison(published, settings):
+    """Which settings keep which figures from being compared with the published ones: sentences."""
+    lines_of = {}  # what differs, and what may: the figures of which it does
+    for name, figure in published.items():
+        differ = []
+        for setting, wanted in figure.settings.items():
+            found = settings.get(setting, "unknown")
+            if not (wanted in str(found) if isinstance(wanted, str) else found == wanted):
+                differ.append(f"{setting} {_shown(found)} instead of {_shown(wanted)}")
+        lines_of.setdefault(("; ".join(differ), ", ".join(figure.settings)), []).append(described(name)[0])
+    for (differ, compared), lines in lines_of.items():
+        which = "the published figures" if len(lines_of) == 1 else f"what is published of “{'”, “'.join(lines)}”"
+        if differ:
+            yield f"Not comparable with {which}: {differ}."
+        else:
+            yield f"The same as of {which}: {compared}. The reference images have to be too."
 
 
 def _shown(value):
-    return "none" if value is None else str(value)
+    return {"None": "none", "True": "yes", "False": "no"}.get(str(value), str(value))

@@ -61,20 +61,27 @@ class Real:
 class Folder:
     """The images in a folder, or in class folders, all of one size, with 1 or 3 `channels` as the real images have.
 
-    The class of a folder is its place in `class_names`, or else its number, as `--samples_dir` names them, or, without
-    `class_names`, its place among the folders. Raises UserError for a folder without images, images of several sizes or
-    not square, and a name that is no class.
+    The class of a folder is its place in `class_names`, or else its number, as `--samples_dir` names them; `labels` are
+    None where a folder is neither, and `needs_classes` is False. Raises UserError for a folder without images, images
+    both beside and in class folders, of several sizes or not square, and a name that is no class.
     """
 
-    def __init__(self, path, channels, class_names=None):
+    def __init__(self, path, channels, class_names=None, needs_classes=False):
         self.mode = "L" if channels == 1 else "RGB"
         names = folder_names(path, "--samples")
         self.files = [Path(path, name) for name in image_names(path, "--samples")]
         self.labels = None
+        inside = [[Path(path, name, file) for file in image_names(Path(path, name), "--samples")] for name in names]
+        counts = list(map(len, inside))
+        if self.files and any(counts):
+            raise UserError(
+                f"--samples {path} holds {len(self.files)} images beside its class folders, which hold {sum(counts)}: "
+                "take out those that are not meant"
+            )
         if not self.files:
-            inside = [[Path(path, name, file) for file in image_names(Path(path, name), "--samples")] for name in names]
             self.files = list(itertools.chain.from_iterable(inside))
-            self.labels = np.repeat(_numbers(names, class_names), list(map(len, inside)))
+            numbers = _numbers(names, class_names, needs_classes)
+            self.labels = None if numbers is None else np.repeat(numbers, counts)
         if not self.files:
             raise UserError(f"--samples {path} holds no images: give a folder of images, or of class folders")
         self.size = _common_size(self.files)
@@ -92,20 +99,21 @@ class Folder:
             raise UserError(f"--samples: {str(path)!r} cannot be read as an image: {error}") from None
 
 
-def _numbers(names, class_names):
-    strangers = sorted(set(names) - set(class_names or names))
-    if class_names and not strangers:
+def _numbers(names, class_names, needs_classes):
+    """The class of each folder; None where one is not known and `needs_classes` is False."""
+    strangers = sorted(set(names) - set(class_names or ()))
+    if not strangers:
         return [class_names.index(name) for name in names]
     if all(re.fullmatch("[0-9]{1,5}", name) for name in names):
         return [int(name) for name in names]
-    if strangers:
+    if needs_classes:
         raise UserError(f"--samples: the folder {strangers[0]!r} is neither a number nor a class of the real images")
-    return list(range(len(names)))
+    return None
 
 
 def _common_size(files):
     sizes = {}
-    for path in tqdm(files, desc="sizes of the samples", leave=False, disable=runtime.rank() > 0):
+    for path in tqdm(files, desc="sizes of the samples", unit="img", leave=False, disable=runtime.rank() > 0):
         try:
             with Image.open(path, formats=FORMATS) as image:
                 sizes.setdefault(image.size, path)
@@ -138,7 +146,9 @@ class NPZ:
         except UserError:
             raise
         except Exception as error:  # a stranger's file may trip anything above
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split()).strip("'\"")[:200]
+            # The text of a KeyError itself is quoted.
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            reason = getattr(error, "strerror", None) or " ".join(str(text).split())[:200]
             raise UserError(
                 f"--samples {path} cannot be read as .npz with arr_0, uint8 [N, H, W, 1 or 3]: {reason}"
             ) from None
@@ -204,6 +214,6 @@ def _check_side(height, width):
         raise UserError(f"--samples has images of {width}x{height} pixels, not square ones of at most {WIDEST}")
 
 
-def open_samples(path, channels, class_names=None):
+def open_samples(path, channels, class_names=None, needs_classes=False):
     """The source of `--samples`, a folder or a `.npz` file, to measure against images of 1 or 3 `channels`."""
-    return Folder(path, channels, class_names) if Path(path).is_dir() else NPZ(path, channels)
+    return Folder(path, channels, class_names, needs_classes) if Path(path).is_dir() else NPZ(path, channels)

@@ -4,11 +4,13 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 import checkpoint
 import report
 import runtime
 import sampler
-from evaluation import KID_SUBSET_SIZE, KID_SUBSETS, Evaluation
+from evaluation import Evaluation
 from measurement import finish, goes_on
 from sample_files import NPZWriter, PNGWriter
 from sources import open_samples
@@ -60,7 +62,7 @@ class Tester:
         source = self._source(evaluation)
         evaluation.check(source)
         evaluation.prepare()
-        settings = self._settings(evaluation, len(source))
+        settings = self._settings(evaluation, source)
         key = _key(settings, p)
         folder = Path(runtime.from_first(lambda: str(self._folder())))
         if p.standing_batches and not p.samples:
@@ -77,7 +79,7 @@ class Tester:
             return
         if not evaluation.metrics:
             print("nothing was measured: --test_data_path, --reference or --metrics choose what is")
-        lines = [*report.table(figures), *report.cautions(figures, len(source))]
+        lines = [*report.table(figures), *report.cautions(figures, settings)]
         for line in [*lines, *(writer.finish() for writer in writers)]:
             print(line)
         if not p.samples:
@@ -91,7 +93,8 @@ class Tester:
     def _source(self, evaluation):
         p = self.parameters
         if p.samples:
-            return open_samples(p.samples, p.channels, evaluation.test_set and evaluation.test_set.class_names)
+            names = evaluation.test_set and evaluation.test_set.class_names
+            return open_samples(p.samples, p.channels, names, evaluation.needs_classes)
         return evaluation.drawn(self.G, p.num_samples)
 
     def _folder(self):
@@ -117,27 +120,32 @@ class Tester:
             writers.append(NPZWriter(p.samples_npz, labels, shape, again))
         return writers
 
-    def _settings(self, evaluation, count):
+    def _settings(self, evaluation, source):
         """What the figures are of, plain values by name."""
         p = self.parameters
-        data = p.test_data_path or p.data_path or ""
-        real = p.reference or (f"{p.dataset} {data}".strip() if evaluation.test_set else "none")
         return {
             "samples": self.what,
             "file": str(self.file),
             "sha256": file_digest(self.file) if self.file.is_file() else "a folder",
-            "num_samples": count,
-            "num_classes": p.num_classes,
+            "num_samples": len(source),
+            "num_classes": evaluation.num_classes or "unknown",
+            "labels": self._labels(source),
+            "classes drawn": "unknown" if source.labels is None else len(np.unique(source.labels)),
             "imsize": p.imsize,
-            "labels": p.labels,
             "manual_seed": p.manual_seed,
             **self.weights,
-            "metrics": ",".join(evaluation.metrics) or "none",
-            "real images": real,
-            **({"kid": f"{KID_SUBSETS} subsets of at most {KID_SUBSET_SIZE}"} if "kid" in evaluation.metrics else {}),
+            **evaluation.settings(len(source)),
             "extractor": evaluation.extractor.key if evaluation.extractor else "none",
             **({"inception weights": weights} if (weights := getattr(evaluation.extractor, "weights", None)) else {}),
         }
+
+    def _labels(self, source):
+        p = self.parameters
+        if p.samples:
+            return "unknown" if source.labels is None else "the samples' own"
+        if p.labels == "auto" and p.test_data_path:
+            return "auto: shuffled, as the test images have them"
+        return f"{p.labels}: in turns"
 
 
 def _key(settings, parameters):

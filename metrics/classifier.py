@@ -58,7 +58,7 @@ def train_classifier(image_set, seed):
     optimizer = paddle.optimizer.Adam(schedule, parameters=classifier.parameters())
     classifier.train()
     reach = size // 16
-    for update in tqdm(range(UPDATES), desc="classifier", leave=False):
+    for update in tqdm(range(UPDATES), desc="classifier", unit="update", leave=False):
         rng = runtime.generator(seed, "classifier batch", update)
         chosen = rng.integers(len(images), size=BATCH)
         shift = tuple(rng.integers(-reach, reach + 1, size=2))

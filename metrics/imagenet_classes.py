@@ -25,7 +25,7 @@ def inception_classes(class_names):
     for name in class_names:
         if name not in logits:
             raise UserError(
-                f"Inception does not know the class {name!r}, only ImageNet's 1000, whose folders are named by WordNet "
-                "id (n01440764 for one)"
+                f"--metrics accuracy: Inception does not know the class {name!r}, only ImageNet's 1000, whose folders "
+                "are named by WordNet id (n01440764 for one)"
             )
     return np.array([logits[name] for name in class_names], dtype=np.int64)

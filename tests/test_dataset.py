@@ -158,6 +158,8 @@ def test_a_class_without_images_is_refused_unless_it_is_not_chosen(animals):
 def test_only_what_does_not_look_like_imagenet_is_noted(animals, capsys):
     load_dataset(folder(animals, dataset="imagenet"))
     assert re.fullmatch(".*does not look like ImageNet.*4 classes, cat to fox\n", capsys.readouterr().err)
+    load_dataset(folder(animals, dataset="imagenet", test_data_path=str(animals)), "test")  # which was said in training
+    assert capsys.readouterr().err == ""
     for number, name in enumerate(ANIMALS):
         (animals / name).rename(animals / f"n0144076{number}")
     load_dataset(folder(animals, dataset="imagenet"))
@@ -206,7 +208,9 @@ def test_classes_are_drawn_by_seed():
     ],
 )
 def test_wrong_classes_are_refused_with_what_there_is(classes, problem):
-    with pytest.raises(UserError, match=f"--classes {classes} .*{problem}.* 30 classes, 0 .c0. to 29 .c29."):
+    with pytest.raises(
+        UserError, match=f"--classes {classes} .*{problem}.* 30 classes, 0 .c0. to 29 .c29.; .* none takes"
+    ):
         choose_classes([f"c{number}" for number in range(30)], classes)
 
 
@@ -233,6 +237,14 @@ def test_another_number_of_classes_is_refused(animals):
     with pytest.raises(UserError, match=r"--num_classes 10 .* 4: .*--classes"):
         load_dataset(folder(animals, num_classes=10))
     assert load_dataset(folder(animals, classes="0,2", num_classes=2)).num_classes == 2
+
+
+def test_test_images_of_another_number_of_classes_are_refused(animals):
+    """Without a word of --num_classes, which a checkpoint gave."""
+    with pytest.raises(UserError, match=r"^the generator has 10 classes, --test_data_path \S+ 4: .*--classes$"):
+        load_dataset(folder(None, test_data_path=str(animals), num_classes=10), "test")
+    with pytest.raises(UserError, match=r"^the generator has 9 classes, --dataset digits 10: "):
+        load_dataset(digits(num_classes=9), "test")
 
 
 def test_images_that_are_not_resized_must_fit(animals):

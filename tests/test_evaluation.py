@@ -175,7 +175,7 @@ def test_statistics_that_do_not_fit(refused, data, tmp_path):
 def test_too_few_samples(refused, data, tmp_path, metric, fewest):
     np.savez(tmp_path / "few.npz", SAMPLES[: fewest - 1].transpose(0, 2, 3, 1))
     sentence = refused("--samples", "few.npz", "--test_data_path", data / "real", "--metrics", metric)
-    assert f"--metrics {metric} needs {fewest} samples" in sentence
+    assert f"{metric} needs {fewest} samples or more, not {fewest - 1}" in sentence and "--metrics" in sentence
 
 
 def test_too_few_or_too_small_to_compare(refused, data, tmp_path):
@@ -199,11 +199,18 @@ def test_classes_that_do_not_fit(refused, data, tmp_path):
     np.savez(tmp_path / "one.npz", images, LABELS * 0)
     real = ["--test_data_path", data / "real", "--metrics"]
     assert "needs the samples' classes" in refused("--samples", "none.npz", *real, "accuracy")
-    assert "have the class 99" in refused("--samples", "far.npz", *real, "intra_fid")
-    assert "have the class -1" in refused("--samples", "negative.npz", *real, "ms_ssim")
+    for metric in ("intra_fid", "fid"):  # of which one is of the classes, and both are refused
+        assert "the class 99, which is none: there are 2" in refused("--samples", "far.npz", *real, metric)
+        assert "have the class -1" in refused("--samples", "negative.npz", *real, metric)
+        class_folders(tmp_path / "numbered", SAMPLES, ("0020", "0021"))
+        assert "have the class 20" in refused("--samples", "numbered", *real, metric)
+    statistics = ["--reference", data / "2048.npz", "--metrics", "fid"]
+    assert "there are 9" in refused("--samples", "far.npz", *statistics, "--num_classes", 9)
     assert "two samples of each class; class 1" in refused("--samples", "one.npz", *real, "intra_fid")
     unknown = ["--test_data_path", data / "unknown", "--metrics", "accuracy"]
-    assert "'cat'" in refused("--samples", data / "samples.npz", *unknown)
+    assert "--metrics accuracy: Inception does not know the class 'cat'" in refused(
+        "--samples", data / "samples.npz", *unknown
+    )
 
 
 def test_samples_that_mix_sizes(refused, data, tmp_path):

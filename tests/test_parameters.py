@@ -236,6 +236,44 @@ def test_options_without_effect_say_so(capsys):
     assert all("no effect" in line for line in lines)
 
 
+def test_names_that_mean_another_option_in_one_program_say_so(capsys):
+    parse("--check_path checkpoints/class-10-20 --batchSize=16 --result_path out", "test")
+    assert capsys.readouterr().err.splitlines() == [
+        "--batchSize is --num_samples in test.py, as published",
+        "--result_path is --test_path in test.py, as published",
+    ]
+    parse("--batchSize 16")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("options", ["", "--dataset digits", "--dataset cifar10", "--dataset folder --data_path train"])
+def test_samples_are_of_no_recipe_unless_one_is_named(options, capsys):
+    assert parse(f"--samples w.pdparams --metrics none {options}", "test").recipe == "none"
+    assert capsys.readouterr().out == "recipe none (--samples)\n"
+    named = parse(f"--samples w.pdparams --metrics none {options} --recipe sagan-imagenet", "test")
+    assert named.recipe == "sagan-imagenet"
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        ("--dataset digits", ("fid", "floor", "is", "accuracy", "distance")),
+        ("--dataset cifar10", ("fid", "floor", "is")),
+        ("--dataset cifar10 --data_path cifar", ("fid", "floor", "is")),
+        ("--dataset cifar10 --data_path cifar --test_data_path val", ("fid", "floor", "is")),
+        ("--dataset cifar10 --test_data_path val", ("fid", "is")),
+        ("--dataset cifar10 --reference w.pdparams", ("fid", "is")),
+        ("--dataset folder --data_path train --test_data_path val", ("fid", "is")),
+        ("--dataset folder", ()),
+        ("--dataset cifar10 --metrics kid,fid", ("kid", "fid")),
+        ("--dataset cifar10 --metrics none", ()),
+    ],
+)
+def test_metrics_without_a_choice_fit_the_data(options, chosen):
+    """The floor is among them where training images are at hand and not a folder's."""
+    assert parse(f"--samples w.pdparams {options}", "test").chosen_metrics == chosen
+
+
 def test_layers_lie_over_each_other(files):
     (files / "mine.yaml").write_text("model: acgan-mnist\ndataset: mnist\nimsize: 28\nd_lr: 1e-3\n")
     p = parse("--recipe mine.yaml --imsize 32")
@@ -564,6 +602,12 @@ def test_wrong_value_is_one_sentence(command, found):
         ("--samples w.pdparams --dataset digits --half_precision", ["--half_precision", "--dataset digits"]),
         ("--samples w.pdparams --dataset mnist --inception_weights .", ["--inception_weights", "--dataset mnist"]),
         ("--samples w.pdparams --dataset mnist --metrics fid_64", ["fid_64", "--dataset mnist"]),
+        ("--samples w.pdparams --num_samples 5", ["--samples draws none", "--num_samples"]),
+        ("--samples w.pdparams --labels 3", ["--samples draws none", "--labels"]),
+        ("--samples w.pdparams --truncation 1", ["--samples draws none", "--truncation"]),
+        ("--samples w.pdparams --standing_batches 5", ["--samples draws none", "--standing_batches"]),
+        ("--samples w.pdparams --use_ema false", ["--samples draws none", "--use_ema"]),
+        ("--samples w.pdparams --samples_npz out.npz", ["--samples draws none", "--samples_npz"]),
     ],
 )
 def test_wrong_test_is_one_sentence(command, found):

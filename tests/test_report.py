@@ -48,14 +48,17 @@ def test_figures_as_text():
     assert report.table({}) == []
 
 
-def written(folder, recipe, figures, settings=None, **options):
-    """(report.json, report.md) of a test of `recipe`."""
+def written(folder, recipe, figures, settings=None, seconds=None, **options):
+    """(report.json, report.md) of a test of `recipe`, with the settings of its published figures or others."""
     p = get_parameters(["--recipe", recipe, "--samples", str(folder), "--metrics", "none"], program="test")
     p = dataclasses.replace(p, **options)
-    settings = {"samples": "them", "num_samples": 50_000, "num_classes": p.num_classes, "imsize": p.imsize} | (
-        settings or {}
-    )
-    report.write(folder, figures, settings, p, {"samples": 1.5})
+    classes = p.num_classes or 1000
+    settings = {
+        "samples": "them", "num_samples": 50_000, "num_classes": classes, "classes drawn": classes, "imsize": p.imsize,
+        "weights": "as trained", "batch statistics": "running", "truncation": None, "half precision": False,
+        "inception weights": "a file, the published one", "number of real images": 50_000, "kid subset size": 1000,
+    } | (settings or {})  # fmt: skip
+    report.write(folder, figures, settings, p, seconds or {"samples": 1.5})
 
     def refuse(literal):
         raise AssertionError(f"{literal} is no JSON")
@@ -64,15 +67,22 @@ def written(folder, recipe, figures, settings=None, **options):
     return content, (folder / "report.md").read_text(encoding="utf-8")
 
 
+def verdicts(text):
+    """The sentences of a report on published figures."""
+    return [line for line in text.splitlines() if "ompar" in line or line.startswith("The ")]
+
+
 @pytest.mark.parametrize(
     ("recipe", "figures", "columns"),
     [
         ("sagan-imagenet", ("fid", "inception_score", "intra_fid"),
          [("FID", "18.65", "18.1482"), ("Inception Score", "52.52", "51.6682"), ("intra-FID", "83.7", "")]),
         ("acgan-imagenet", ("accuracy", "accuracy_64", "varied_class_share"),
-         [("read as the class asked for", "10.1 % ± 2.0", ""),
-          ("read as the class asked for, at 64 pixels", "7.0 %", ""), ("their share", "84.7 %", "")]),
-        ("acgan-imagenet-torch", ("accuracy",), [("read as the class asked for", "10.1 % ± 2.0", "")]),
+         [("read as the class asked for", "10.1 % ± 2.0, of 100 models", ""),
+          ("read as the class asked for, at 64 pixels", "7.0 %, of 100 models", ""),
+          ("share of classes at least as varied as the least varied real one",
+           "84.7 % of 1000 classes, of 100 models", "")]),
+        ("acgan-imagenet-torch", ("accuracy",), [("read as the class asked for", "10.1 % ± 2.0, of 100 models", "")]),
         ("acgan-cifar10", ("inception_score", "fid"), [("Inception Score", "8.25 ± 0.07", ""), ("FID", "", "")]),
         ("acgan-digits", ("classifier_fid",), [("classifier FID", "", "")]),
     ],
@@ -92,33 +102,88 @@ def test_published_figures_stand_beside(tmp_path, recipe, figures, columns):
     [
         ({}, None),
         ({"num_samples": 5000}, "num_samples 5000 instead of 50000"),
-        ({"num_classes": 10, "truncation": 0.5}, "num_classes 10 instead of 1000; truncation 0.5 instead of none"),
+        ({"classes drawn": 10, "truncation": 0.5}, "classes drawn 10 instead of 1000; truncation 0.5 instead of none"),
+        ({"imsize": 64}, "imsize 64 instead of 128"),
+        ({"half precision": True}, "half precision yes instead of no"),
+        ({"weights": "moving average"}, "weights moving average instead of as trained"),
+        (
+            {"batch statistics": "standing, over 9 batches"},
+            "batch statistics standing, over 9 batches instead of running",
+        ),
+        ({"inception weights": "mine.pth"}, "inception weights mine.pth instead of published"),
+        ({"classes drawn": "unknown"}, "classes drawn unknown instead of 1000"),
     ],
 )
 def test_whether_it_compares(tmp_path, settings, why):
-    _, text = written(tmp_path, "sagan-imagenet", {"fid": 20.0}, {"num_classes": 1000} | settings)
-    found = [line for line in text.splitlines() if "comparable" in line or "are those of" in line]
-    assert found == [f"Not comparable with the published figures: {why}." if why else found[0]]
-    assert ("Not" in found[0]) == bool(why)
+    _, text = written(tmp_path, "sagan-imagenet", {"inception_score": 20.0}, settings)
+    (found,) = verdicts(text)
+    if why:
+        assert found == f"Not comparable with the published figures: {why}."
+    else:
+        assert found == (
+            "The same as of the published figures: num_samples, classes drawn, imsize, weights, batch statistics, "
+            "truncation, half precision, inception weights. The reference images have to be too."
+        )
+
+
+def test_samples_from_elsewhere_do_not_tell_how_they_were_drawn(tmp_path):
+    settings = {"samples": "them", "num_samples": 50_000, "num_classes": 1000, "classes drawn": 1000, "imsize": 128}
+    p = get_parameters(["--recipe", "sagan-imagenet", "--samples", str(tmp_path), "--metrics", "none"], program="test")
+    report.write(tmp_path, {"fid": 20.0}, settings, p, {})
+    assert "truncation unknown instead of none" in (tmp_path / "report.md").read_text()
+
+
+def test_each_figure_has_its_own_setting(tmp_path):
+    """84.7 % is over 1000 classes, the accuracy over models of ten."""
+    figures = {"accuracy": 0.1, "varied_class_share": 0.8}
+    _, text = written(tmp_path, "acgan-imagenet", figures, {"num_samples": 10})
+    compares, differs, unknown = verdicts(text)
+    assert compares.startswith("The same as of what is published of “read as the class asked for”: classes drawn,")
+    assert "num_samples" not in compares
+    assert differs == (
+        "Not comparable with what is published of “share of classes at least as varied as the least varied real one”: "
+        "classes drawn 10 instead of 1000."
+    )
+    assert unknown == "The paper's are means over 100 models of 10 classes; of how many samples each is not known."
+
+
+@pytest.mark.parametrize("recipe", ["acgan-imagenet", "sagan-imagenet", "acgan-cifar10"])
+def test_figures_that_nobody_published_are_not_said_to_differ(tmp_path, recipe):
+    _, text = written(tmp_path, recipe, {"kid": 0.1, "precision": 0.5}, {"truncation": 0.5})
+    assert not verdicts(text) and "| paper |" not in text
+
+
+def test_samples_without_a_recipe_compare_with_nothing(tmp_path):
+    p = get_parameters(["--samples", str(tmp_path), "--metrics", "none"], program="test")
+    settings = {"samples": "them", "num_samples": 50_000, "num_classes": "unknown", "classes drawn": "unknown"}
+    report.write(tmp_path, {"fid": 20.0}, settings, p, {})
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith("# them\n") and "18.65" not in text and not verdicts(text)
 
 
 def test_a_recipe_without_published_figures_compares_nothing(tmp_path):
-    assert "published" not in written(tmp_path, "acgan-digits", {"classifier_fid": 1.0})[1]
+    assert not verdicts(written(tmp_path, "acgan-digits", {"classifier_fid": 1.0})[1])
 
 
 def test_report_for_programs(tmp_path):
     """All figures, settings and options, in JSON that any parser reads, whatever is not finite."""
     figures = {"fid": 12.345678901234567, "class_distance_ratio": math.nan, "kid": math.inf, "varied_classes": 3}
-    settings = {"truncation": 0.5, "labels": "3,7", "weights": "as trained", "file": "odd|name \udcff.safetensors"}
-    content, text = written(tmp_path, "sagan-imagenet", figures, settings, truncation=0.5)
+    settings = {
+        "truncation": 0.5,
+        "labels": "3,7: in turns",
+        "weights": "as trained",
+        "file": "odd|name \udcff.safetensors",
+    }
+    seconds = {"samples": 1.5, "classes": 0.0}  # there were none to do
+    content, text = written(tmp_path, "sagan-imagenet", figures, settings, seconds, truncation=0.5)
     assert content["figures"] == {
         "fid": 12.345678901234567, "class_distance_ratio": None, "kid": None, "varied_classes": 3,
     }  # fmt: skip
-    assert content["settings"]["labels"] == "3,7" and content["parameters"]["truncation"] == 0.5
+    assert content["settings"]["labels"] == "3,7: in turns" and content["parameters"]["truncation"] == 0.5
     assert content["seconds"] == {"samples": 1.5} and content["processes"] == 1
     assert {"numpy", "python", "machine"} < content["versions"].keys()
     for line in (
-        "| labels | 3,7 |",
+        "| labels | 3,7: in turns |",
         "| truncation | 0.5 |",
         "| weights | as trained |",
         "| seconds, samples | 1.5 |",
@@ -134,3 +199,49 @@ def test_report_for_programs(tmp_path):
 def test_few_samples_make_a_high_fid(tmp_path, name, count, warned):
     _, text = written(tmp_path, "acgan-digits", {name: 1.0}, {"num_samples": count})
     assert ("FID falls as samples become more: compare one of 9,999" in text) == warned
+
+
+def test_accuracies_stand_together():
+    """In falling resolution beside the full one, before what is of other metrics."""
+    figures = {f"accuracy{n}{r}": 0.5 for n in ("_8", "_64", "") for r in ("", "_real")}
+    names = [name for _, _, name in report.rows({"ms_ssim": 0.5, **figures, "fid": 1.0})]
+    assert names == ["fid", "accuracy_8", "accuracy_64", "accuracy", *(f"accuracy{n}_real" for n in ("_8", "_64", "")),
+                     "ms_ssim"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("figure", "drawn", "warned"),
+    [
+        ("fid", 1, True),
+        ("classifier_fid", 9, True),
+        ("classifier_kid", 1, True),
+        ("recall", 1, True),
+        ("fid", 10, False),
+        ("fid", "unknown", False),
+        ("fid_floor", 1, False),
+        ("accuracy", 1, False),
+    ],
+)
+def test_chosen_classes_are_compared_with_all(figure, drawn, warned):
+    settings = {"num_samples": 10**6, "num_classes": 10, "classes drawn": drawn, "number of real images": 10**6}
+    lines = report.cautions({figure: 1.0}, settings | {"kid subset size": 1000})
+    sentence = f"Samples of {drawn} of the 10 classes are compared with real images of all of them."
+    assert lines == [sentence] * warned
+
+
+@pytest.mark.parametrize(
+    ("count", "real", "whole"),
+    [
+        (2000, 3000, None),
+        (500, 3000, "500 samples"),
+        (1000, 3000, "1,000 samples"),
+        (2000, 360, "360 real images"),
+        (360, 360, "360 samples and real images"),
+    ],
+)
+def test_subsets_that_are_the_whole_set(count, real, whole):
+    settings = {"num_samples": count, "num_classes": 10, "classes drawn": 10, "number of real images": real}
+    lines = report.cautions({"classifier_kid": 1.0}, settings | {"kid subset size": min(1000, count, real)})
+    assert lines == (
+        [f"Each subset of KID holds all {whole}: its deviation does not tell how they vary."] if whole else []
+    )

@@ -95,6 +95,15 @@ def test_npz_that_is_no_npz(tmp_path):
     assert "nowhere.npz" in refused(tmp_path / "nowhere.npz")
 
 
+def test_a_reason_keeps_its_quotes(tmp_path):
+    path = archive(tmp_path / "samples.npz", arr_0=npy(IMAGES), arr_1=npy(LABELS))
+    data = bytearray(path.read_bytes())
+    data[data.rindex(LABELS.tobytes())] ^= 1
+    path.write_bytes(data)
+    assert refused(path).endswith("Bad CRC-32 for file 'arr_1.npy'")
+    assert refused(archive(path, images=npy(IMAGES))).endswith("There is no item named 'arr_0.npy' in the archive")
+
+
 @pytest.mark.parametrize(
     "array",
     [
@@ -244,7 +253,6 @@ def test_folder(tmp_path):
         (["0000", "0002"], None, [0, 2]),
         (["0000", "0002"], ("cat", "dog", "owl"), [0, 2]),
         (["owl", "cat"], ("owl", "dog", "cat"), [2, 0]),
-        (["owl", "cat"], None, [0, 1]),
         (["2", "3"], ("1", "2", "3"), [1, 2]),  # of real classes so named
         (["0001", "0002"], ("1", "2", "3"), [1, 2]),
     ],
@@ -253,16 +261,35 @@ def test_class_folders(tmp_path, names, class_names, labels):
     for place, name in enumerate(names):
         pictures(tmp_path / "samples" / name, IMAGES[place * 3 : place * 3 + 3])
     (tmp_path / "samples" / ".hidden").mkdir()
-    source = open_samples(tmp_path / "samples", 3, class_names)
+    source = open_samples(tmp_path / "samples", 3, class_names, needs_classes=True)
     order = [i for place in np.argsort(names) for i in range(place * 3, place * 3 + 3)]
     assert (source.images(np.arange(6)) == IMAGES[order].transpose(0, 3, 1, 2)).all()
     assert source.labels.tolist() == np.repeat(labels, 3).tolist()
 
 
+def test_class_folders_of_other_names(tmp_path):
+    """Refused where the classes are needed; else images without classes, as anyone's are."""
+    for name in ("owl", "unicorn"):
+        pictures(tmp_path / "named" / name, IMAGES[:2])
+    with pytest.raises(UserError, match="'unicorn' is neither a number nor a class"):
+        open_samples(tmp_path / "named", 3, ("owl", "dog"), needs_classes=True)
+    for class_names in (("owl", "dog"), None):
+        source = open_samples(tmp_path / "named", 3, class_names)
+        assert source.labels is None and len(source) == 4
+
+
+def test_images_beside_class_folders(tmp_path):
+    """Which of both is meant is not guessed; folders without images mean nothing."""
+    pictures(tmp_path / "both", IMAGES[:12])
+    (tmp_path / "both" / "notes").mkdir()
+    assert len(open_samples(tmp_path / "both", 3)) == 12
+    for name in ("0", "1"):
+        pictures(tmp_path / "both" / name, IMAGES[:9])
+    sentence = refused(tmp_path / "both")
+    assert "holds 12 images beside its class folders, which hold 18" in sentence
+
+
 def test_folders_that_do_not_fit(tmp_path):
-    pictures(tmp_path / "named" / "owl", IMAGES[:2])
-    pictures(tmp_path / "named" / "unicorn", IMAGES[:2])
-    assert "'unicorn' is neither a number nor a class" in refused(tmp_path / "named", ("owl", "dog"))
     pictures(tmp_path / "mixed" / "0", IMAGES[:2])
     pictures(tmp_path / "mixed" / "1", IMAGES[:2, :5, :6])
     sentence = refused(tmp_path / "mixed")
