@@ -54,7 +54,7 @@ class Published(NamedTuple):
 
 PLAIN = {
     "weights": "as trained", "batch statistics": "running", "truncation": None, "half precision": False,
-    "inception weights": "published",
+    "inception weights": "published file",
 }  # fmt: skip
 SAGAN = {"num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
 ACGAN = {"classes drawn": 10, "imsize": 128} | PLAIN
@@ -78,7 +78,9 @@ PUBLISHED = {
 }
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
 UNKNOWN = {  # recipe: what is not known of its published figures
-    "acgan-imagenet": ("The paper's are means over 100 models of 10 classes; of how many samples each is not known.",),
+    "acgan-imagenet": (
+        "The paper's are of 100 models of 10 classes each, taken together; of how many samples is not known.",
+    ),
 }
 UNKNOWN["acgan-imagenet-torch"] = UNKNOWN["acgan-imagenet"]
 

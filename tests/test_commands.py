@@ -128,6 +128,28 @@ def test_testing_draws_and_measures(trained, tmp_path):
         assert (picture == images[index, :, :, 0]).all()
 
 
+def test_a_report_says_what_its_figures_depend_on(trained, tmp_path):
+    """One class out of ten, so few that each subset of KID holds them all: on screen, and in both files."""
+    command = [ROOT / "test.py", "--pretrained_model", trained[0], "--test_path", tmp_path, "--device", "cpu"]
+    code, out, err = run(tmp_path, *command, "--labels", 3, "--num_samples", 25, "--metrics", "fid,kid,prdc,distance")
+    assert code == 0, err
+    text = (tmp_path / "report.md").read_text()
+    for line in (
+        "Samples of 1 of the 10 classes are compared with real images of all of them.",
+        "Each subset of KID holds all 25 samples: its deviation does not tell how they vary.",
+    ):
+        assert line in out.splitlines() and line in text.splitlines()
+    settings = json.loads((tmp_path / "report.json").read_text())["settings"]
+    expected = {
+        "labels": "3: in turns", "classes drawn": 1, "num_classes": 10, "real images": "test images of digits",
+        "number of real images": 360, "transform": "resized, 16x16 pixels", "training images": "of digits",
+        "number of training images": 1437, "kid subsets": 100, "kid subset size": 25, "prdc": "5 nearest neighbours",
+        "distance": "beside training images",
+    }  # fmt: skip
+    assert expected == {name: settings.get(name) for name in expected}
+    assert "seconds, classes" in text and "half precision" not in settings
+
+
 def test_a_sample_does_not_depend_on_the_batch(trained):
     path, _ = trained
     loaded = checkpoint.load(checkpoint.find(path))

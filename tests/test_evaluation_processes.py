@@ -183,7 +183,7 @@ def test_a_mistake_ends_all_processes(trained, tmp_path, options, says):
 @pytest.mark.parametrize(
     ("options", "labels", "settings"),
     [
-        (["--labels", "3,7"], [3, 7], {"weights": "moving average", "labels": "3,7"}),
+        (["--labels", "3,7"], [3, 7], {"weights": "moving average", "labels": "3,7: in turns"}),
         (["--use_ema", "false"], range(10), {"weights": "as trained", "truncation": None}),
         (["--truncation", "0.5", "--standing_batches", "2"], range(10),
          {"truncation": 0.5, "batch statistics": "standing, over 2 batches"}),

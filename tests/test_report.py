@@ -56,7 +56,7 @@ def written(folder, recipe, figures, settings=None, seconds=None, **options):
     settings = {
         "samples": "them", "num_samples": 50_000, "num_classes": classes, "classes drawn": classes, "imsize": p.imsize,
         "weights": "as trained", "batch statistics": "running", "truncation": None, "half precision": False,
-        "inception weights": "a file, the published one", "number of real images": 50_000, "kid subset size": 1000,
+        "inception weights": "published file w.pth, SHA-256", "number of real images": 50_000, "kid subset size": 1000,
     } | (settings or {})  # fmt: skip
     report.write(folder, figures, settings, p, seconds or {"samples": 1.5})
 
@@ -110,7 +110,10 @@ def test_published_figures_stand_beside(tmp_path, recipe, figures, columns):
             {"batch statistics": "standing, over 9 batches"},
             "batch statistics standing, over 9 batches instead of running",
         ),
-        ({"inception weights": "mine.pth"}, "inception weights mine.pth instead of published"),
+        (
+            {"inception weights": "own file published.pth"},
+            "inception weights own file published.pth instead of published file",
+        ),
         ({"classes drawn": "unknown"}, "classes drawn unknown instead of 1000"),
     ],
 )
@@ -144,7 +147,9 @@ def test_each_figure_has_its_own_setting(tmp_path):
         "Not comparable with what is published of “share of classes at least as varied as the least varied real one”: "
         "classes drawn 10 instead of 1000."
     )
-    assert unknown == "The paper's are means over 100 models of 10 classes; of how many samples each is not known."
+    assert (
+        unknown == "The paper's are of 100 models of 10 classes each, taken together; of how many samples is not known."
+    )
 
 
 @pytest.mark.parametrize("recipe", ["acgan-imagenet", "sagan-imagenet", "acgan-cifar10"])
