@@ -143,14 +143,14 @@ def _open_ours(path):
         yield file, metadata
 
 
-def best_score(path, metric):
-    """The score by `metric` in the checkpoint `path`, of which only the header is read; -inf where there is none."""
+def best_score(path):
+    """(score, what it compares with) in the checkpoint `path`, of which the header is read; (-inf, None) for none."""
     try:
         with _open_ours(path) as (_, metadata):
             notes = json.loads(metadata["notes"])
-            return float(notes["score"]) if notes["metric"] == metric else -math.inf
+            return float(notes["score"]), str(notes["score_key"])
     except (SafetensorError, UserError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return -math.inf
+        return -math.inf, None
 
 
 def _check_sizes(loaded, path):

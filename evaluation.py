@@ -1,6 +1,8 @@
 """The metrics of a set of images against real ones, by name: what `test.py` prints and `train.py --eval_step` logs."""
 
 import contextlib
+import functools
+import hashlib
 import math
 import time
 
@@ -20,12 +22,12 @@ from metrics.kid import kid
 from metrics.ms_ssim import SMALLEST
 from metrics.prdc import prdc
 from parameters import CLASSIFIED
-from reference import given_summary, real_summary, summary
+from reference import content_digest, given_summary, real_summary, summary
 from sources import Drawn, Real
-from utils import UserError
+from utils import UserError, file_digest
 
 # Of a metric that is not one figure of its name: the figure that tells the best of several.
-MAIN = {"is": "inception_score", "prdc": "density", "distance": "class_distance_ratio", "floor": "fid_floor"}
+MAIN = {"is": "inception_score", "prdc": "density", "distance": "class_distance_ratio"}
 HIGHER_IS_BETTER = {"is", "prdc", "accuracy", "distance"}
 FEWEST = {"fid": 2, "is": SPLITS, "kid": 2, "prdc": 6, "intra_fid": 2}  # samples
 OF_FEATURES = {"kid", "prdc", "intra_fid"}
@@ -121,6 +123,19 @@ class Evaluation:
         name = MAIN.get(metric, metric)
         value = figures[name] if name in figures else figures[_of_classifier(name)]
         return value if metric in HIGHER_IS_BETTER else -value
+
+    @functools.cached_property
+    def key(self):
+        """What tells `score`s that compare from others, a text, after `prepare`.
+
+        It is of the metric, how the samples are drawn, the real images and the extractor.
+        """
+        p = self.parameters
+        real = file_digest(p.reference) if p.reference else self.test_set and content_digest(self.test_set)
+        standing = p.standing_batches and (p.standing_batches, p.batch_size)
+        drawn = (p.eval_samples, p.labels, p.use_ema, standing, p.truncation)
+        extractor = self.extractor and self.extractor.key
+        return hashlib.sha256(repr((self.metrics[0], drawn, real, extractor)).encode()).hexdigest()[:16]
 
     def check(self, source):
         """Raise UserError unless the metrics can be taken of `source`."""

@@ -36,9 +36,12 @@ def one_of(*names):
     return Rule(f"one of {', '.join(names)}", names.__contains__)
 
 
-def option(default, help, valid=None, metavar=None, *, group, also=None):
-    """A dataclass field that is an option. `valid`: a Rule; `metavar`: its value in `--help`; `also`: another name."""
-    metadata = {"help": help, "valid": valid, "group": group, "also": also, "metavar": metavar}
+def option(default, help, valid=None, metavar=None, *, group, also=None, inferred=False):
+    """A dataclass field that is an option. `valid`: a Rule; `metavar`: its value in `--help`; `also`: another name.
+
+    `inferred`: left out, it is what other options say, so that `--help` does not show the default.
+    """
+    metadata = {"help": help, "valid": valid, "group": group, "also": also, "metavar": metavar, "inferred": inferred}
     return field(default=default, metadata=metadata)
 
 
@@ -133,7 +136,8 @@ class _Parser(argparse.ArgumentParser):
 def _help(option, names):
     others = [f"--{name}" for name, same in names.items() if same is option and name != option.name]
     also = f" (also {', '.join(others)})" if others else ""
-    default = "" if option.default is None or option.default is False else f" [{option.default}]".lower()
+    shown = option.default is not None and option.default is not False and not option.metadata["inferred"]
+    default = f" [{option.default}]".lower() if shown else ""
     return option.metadata["help"] + also + default
 
 

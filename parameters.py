@@ -126,7 +126,9 @@ HIDDEN = {"train": {"Testing"}, "test": {"Losses", "Training", "Output of a run"
 class Parameters:
     """The options of one run, made once by `get_parameters`, passed on and never changed."""
 
-    recipe: str = _recipe("sagan-imagenet", "a name listed below, or a YAML file such as a run's", metavar="NAME|FILE")
+    recipe: str = _recipe(
+        "sagan-imagenet", "a name listed below, or a YAML file such as a run's", metavar="NAME|FILE", inferred=True
+    )
     model: str = _recipe("sagan", f"the two networks: {MODEL.phrase}", MODEL)
 
     dataset: str = _data("imagenet", DATASET.phrase, DATASET)
@@ -307,12 +309,12 @@ def get_parameters(argv=None, program="train", base=None):
     named = given.pop("recipe", None)
     recipe, reason = (named, "--recipe") if named else _infer_recipe(spelled, given, program)
     layer = read_recipe(recipe)
-    folder = _folder_to_resume(given, _merge(layer, given)) if program == "train" else None
-    if folder:
-        base, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
-    elif base is not None:
+    if base is not None:
         base, reason = typed(OPTIONS, base, "the checkpoint"), "as the checkpoint says"
         base = {name: value for name, value in base.items() if name not in OF_ONE_RUN}
+    folder = run_to_resume(argv, base) if program == "train" else None
+    if folder:
+        base, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
     if base is not None:
         if named and layer["recipe"] != base.get("recipe"):
             raise UserError(f"--recipe {named} is not what was trained, {base.get('recipe')}; leave --recipe out")
@@ -340,6 +342,34 @@ def get_parameters(argv=None, program="train", base=None):
 def given_options(argv=None, program="train"):
     """The options on the command line alone: typed values by field name. `--help` prints and exits."""
     return _translate(_parse(argv, program))
+
+
+def run_to_resume(argv=None, base=None):
+    """The folder of the run that `train.py` goes on with, by its command line; None where it starts a new one.
+
+    `base` is as in `get_parameters`; without it, None too where a checkpoint's recipe says which run is meant. Raises
+    UserError for a folder that is no run's.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    given = given_options(argv)
+    resume = given.get("resume")
+    if resume is None:
+        return None
+    if resume != "auto":
+        if {"name", "save_path"} & set(given):
+            raise UserError(f"--resume {resume} says which run it is; leave out --name and --save_path")
+        if not os.path.isfile(Path(resume, RUN_FILE)):
+            raise UserError(f"--resume {resume} is no run's folder: it has no {RUN_FILE}")
+        return Path(resume).resolve()  # even "." has a name then
+    if base is None and "pretrained_model" in given and not {"recipe", "name"} & set(given):
+        return None
+    named = given.pop("recipe", None)
+    values = _merge(read_recipe(named or _infer_recipe(argv, given, "train")[0]), given)
+    recipe = (base or values).get("recipe", values["recipe"])
+    newest_first = reversed(run_numbers(values["save_path"], recipe))
+    names = [values["name"]] if values["name"] else [f"{recipe}-{number}" for number in newest_first]
+    folders = (Path(values["save_path"], name) for name in names)
+    return next((folder for folder in folders if os.path.isfile(folder / RUN_FILE)), None)
 
 
 def _parse(argv, program):
@@ -409,22 +439,6 @@ def read_recipe(recipe):
         hint = did_you_mean(recipe, names)
         raise UserError(f"--recipe {recipe} is neither a file nor one of {', '.join(names)}{hint}")
     return {"recipe": Path(recipe).stem, **read_parameters(recipe)}
-
-
-def _folder_to_resume(given, values):
-    """The folder of the run that `--resume` continues; None where a new one starts."""
-    resume = given.get("resume")
-    if resume is None:
-        return None
-    if resume != "auto":
-        if {"name", "save_path"} & set(given):
-            raise UserError(f"--resume {resume} says which run it is; leave out --name and --save_path")
-        if not os.path.isfile(Path(resume, RUN_FILE)):
-            raise UserError(f"--resume {resume} is no run's folder: it has no {RUN_FILE}")
-        return Path(resume).resolve()  # even "." has a name then
-    newest = max(run_numbers(values["save_path"], values["recipe"]), default=0)
-    folder = Path(values["save_path"], values["name"] or f"{values['recipe']}-{newest}")
-    return folder if os.path.isfile(folder / RUN_FILE) else None
 
 
 def changes(before, after):
@@ -522,6 +536,11 @@ def _check_training(p):
         _check_measures(p)
         if not p.chosen_metrics:
             raise UserError("--eval_step has nothing to measure: give --test_data_path, --reference or --metrics")
+        if p.chosen_metrics[0] == "floor":
+            raise UserError(
+                f"--metrics {p.metrics}: with --eval_step the first chooses the best weights, and floor does not "
+                "depend on them; put another first"
+            )
 
 
 def _check_testing(p, given):

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import errno
+import itertools
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from tqdm import tqdm
 import checkpoint
 import runtime
 from parameters import RUN_FILE, changes, run_numbers
-from utils import UserError, atomic_path, image_grid, lock, remove_leftovers, save_image
+from utils import LOCK_FILE, UserError, atomic_path, image_grid, lock, remove_leftovers, save_image
 
 # VisualDL groups its charts by the tag's first part.
 TAGS = {
@@ -45,13 +47,11 @@ class RunFolder:
     def __init__(self, parameters):
         self.parameters = p = parameters
         self.writes = runtime.rank() == 0
-        self._lock = self._writer = self._bar = self._writing = None
+        self._lock = self._writer = self._bar = self._writing = self._measured = None
         self.path = Path(runtime.from_first(self._claim))
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
         self._thread = ThreadPoolExecutor(1)
-        self._metric = next(iter(p.chosen_metrics), None)  # which decides what is best
-        self._best_score = checkpoint.best_score(self.weights / checkpoint.BEST, self._metric)
 
     def _claim(self):
         path = _open(self.parameters)
@@ -83,10 +83,10 @@ class RunFolder:
         if not self.writes:
             return
         p = self.parameters
+        with atomic_path(self.path / RUN_FILE) as temporary:  # first: what has it is a run's folder
+            temporary.write_text(p.to_yaml(), encoding="utf-8")
         self.weights.mkdir(exist_ok=True)
         self.images.mkdir(exist_ok=True)
-        with atomic_path(self.path / RUN_FILE) as temporary:
-            temporary.write_text(p.to_yaml(), encoding="utf-8")
         for name in (LOG, RECORDS):
             _cut(self.path / name, start.notes.get(name) if start else 0)
         self._open_records(image_set)
@@ -151,6 +151,7 @@ class RunFolder:
         self._bar.write(f"measured at step {step}: {shown}")
         for name, value in figures.items():
             self._writer.add_scalar(f"measured/{name}", value, step)
+        self._measured = step
 
     def write_samples(self, step, draw):
         """Write the picture that `draw()` gives, uint8 [H, W, C], as PNG and to VisualDL."""
@@ -169,18 +170,28 @@ class RunFolder:
         if self.writes:
             self._start_writing(self.weights / f"step-{step:08d}.safetensors", step, state, {})
 
-    def save_best(self, step, score, state):
-        """Write `weights/best.safetensors` of what `state()` gives, as `save` does, if no score so far was as high."""
-        if self.writes and score > self._best_score:
-            self._start_writing(self.weights / checkpoint.BEST, step, state, {"score": score, "metric": self._metric})
-            self._best_score = score
+    def save_best(self, step, score, key, state):
+        """Write `weights/best.safetensors` of what `state()` gives, as `save` does, if no score so far was as high.
+
+        `key`: a text that scores have in common which compare; with another one the best is chosen anew.
+        """
+        if not self.writes:
+            return
+        self._wait()  # it may be the best that is being written
+        path = self.weights / checkpoint.BEST
+        best, best_key = checkpoint.best_score(path)
+        if best_key not in (None, key):
+            self._write_line(f"{path.name} was measured in another way: the best is chosen anew")
+            best = -math.inf
+        if score > best:
+            self._start_writing(path, step, state, {"score": score, "score_key": key})
 
     def _start_writing(self, path, step, state, notes):
         self._wait()
         self._writer.flush()
         records = [self.path / name for name in (LOG, RECORDS)]
         notes |= {path.name: path.stat().st_size for path in records if path.exists()}
-        notes["whole_batch"] = self.parameters.batch_size * runtime.world_size()
+        notes |= {"whole_batch": self.parameters.batch_size * runtime.world_size(), "measured": self._measured}
         self._writing = self._thread.submit(self._write, path, step, state(), notes)
 
     def _write(self, path, step, parts, notes):
@@ -247,19 +258,36 @@ def _frame(path):
 
 
 def _open(parameters):
+    """The run's folder: that of the run that goes on, or one in which nothing has been written."""
     p = parameters
-    path = Path(p.save_path) / (p.name or f"{p.recipe}-{max(run_numbers(p.save_path, p.recipe), default=0) + 1}")
+    try:
+        os.makedirs(p.save_path, exist_ok=True)
+        return _named(p) if p.name else _numbered(p)
+    except OSError as error:
+        raise UserError(f"--save_path {p.save_path}: {error.filename} cannot be made: {error.strerror}") from None
+
+
+def _named(p):
+    path = Path(p.save_path, p.name)
     if p.resume and (path / RUN_FILE).is_file():
         return path
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
+    path.mkdir(exist_ok=True)
+    # What ended before it began has left no more than its lock.
+    if any(name != LOCK_FILE and not name.startswith(".tmp") for name in os.listdir(path)):
+        if p.resume:
+            raise UserError(f"--name {p.name}: {path} is no run's folder: it has no {RUN_FILE}; give another name")
         raise UserError(
             f"--name {p.name}: {path} exists already; give another name, or --resume auto to go on with that run"
-        ) from None
-    except OSError as error:
-        raise UserError(f"--save_path {p.save_path}: {path} cannot be made: {error.strerror}") from None
+        )
     return path
+
+
+def _numbered(p):
+    for number in itertools.count(max(run_numbers(p.save_path, p.recipe), default=0) + 1):
+        path = Path(p.save_path, f"{p.recipe}-{number}")
+        with contextlib.suppress(FileExistsError):  # of a run that starts at the same time
+            path.mkdir()
+            return path
 
 
 def _lock(path):

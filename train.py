@@ -7,12 +7,12 @@ import sys
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 import runtime  # noqa: E402
-from parameters import get_parameters, given_options  # noqa: E402
+from parameters import get_parameters, given_options, run_to_resume  # noqa: E402
 
 
 def main():
     start, source = None, None
-    if "pretrained_model" in (given := given_options()):
+    if "pretrained_model" in (given := given_options()) and not run_to_resume():
         from checkpoint import load_given
 
         start, source = load_given(given)

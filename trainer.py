@@ -65,6 +65,7 @@ class Trainer:
         p = self.parameters
         if start and not p.resume and start.step >= p.total_step:  # before a folder is made
             raise _reached(p, start, source)
+        evaluation = self._evaluation()  # before a folder is made: it may take long, or be refused
         with runtime.stop_signals() as stop, RunFolder(p) as run:  # in this order: a signal waits for the last write
             if p.resume:
                 start, source = checkpoint.load_newest(run.weights, start, source, p.pretrained_model)
@@ -79,16 +80,19 @@ class Trainer:
                     raise _reached(p, start, source)
                 self.load(start.step, start.parts, source)
                 print(f"goes on from {source}, step {start.step}", flush=True)
-            evaluation = self._evaluation()
             run.begin(self.step, image_set, own, source)
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
             data = runtime.together(data)
             done = self.step >= p.total_step
+            if evaluation and own and self._is_unmeasured(own):
+                self._evaluate(evaluation, run, stop, lambda: own.parts)  # optimizers have no state until a step
+                run.save(self.step, lambda: own.parts)  # again: the figures' line in the log belongs to it
+                done = done or stop.requested()
             while not done:
                 metrics = self.train_step(data)
                 if evaluation and self.step % p.eval_step == 0:  # before the save, which its lines in the log belong to
                     self._read(metrics)
-                    self._evaluate(evaluation, run, stop)
+                    self._evaluate(evaluation, run, stop, self.state)
                 done = self.step >= p.total_step or stop.requested()
                 run.advance(self.step)
                 logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
@@ -164,8 +168,13 @@ class Trainer:
         evaluation.prepare()
         return evaluation
 
-    def _evaluate(self, evaluation, run, stop):
-        """Measure `eval_samples` samples as `test.py` does, log the figures, keep the weights if the best."""
+    def _is_unmeasured(self, own):
+        """Whether the step of the checkpoint `own` is due to be measured, but was not, as when a signal interrupted."""
+        # Earlier versions noted nothing.
+        return self.step % self.parameters.eval_step == 0 and own.notes.get("measured", self.step) != self.step
+
+    def _evaluate(self, evaluation, run, stop, state):
+        """Measure `eval_samples` samples as `test.py` does, log the figures, keep `state()` if it is the best."""
         p, start = self.parameters, time.monotonic()
         generator = (p.use_ema and self.G_ema) or self.G
         if p.standing_batches:  # which replace the running statistics
@@ -175,7 +184,7 @@ class Trainer:
         figures = evaluation.figures(evaluation.drawn(generator, p.eval_samples), stop)
         if figures:
             run.log_figures(self.step, figures, time.monotonic() - start)
-            run.save_best(self.step, evaluation.score(figures), self.state)
+            run.save_best(self.step, evaluation.score(figures), evaluation.key, state)
 
     def update_discriminator(self, batch):
         """One Adam step of D on a `DBatch`, whose gradients stay readable. Returns the metrics, tensors by name."""

@@ -1,6 +1,7 @@
 """`test.py --samples` from end to end: which figures, of what, under which names, or why there are none."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -267,3 +268,26 @@ def test_the_first_metric_tells_the_best(metrics, figures, score, make_parameter
     digits = any(name.startswith("classifier") for name in figures)
     options = {"dataset": "digits", "num_classes": 10} if digits else {}
     assert Evaluation(make_parameters(metrics=metrics, **options)).score(figures) == score
+
+
+def test_which_scores_compare(make_parameters, tmp_path):
+    """Those of one metric, drawn and measured alike, wherever the real images are."""
+    rng = np.random.default_rng(0)
+    for name in ("a/0/1.png", "a/0/2.png", "a/1/1.png", "a/1/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(256, size=(16, 16, 3), dtype=np.uint8)).save(tmp_path / name)
+    shutil.copytree(tmp_path / "a", tmp_path / "same")
+    shutil.copytree(tmp_path / "a", tmp_path / "other")
+    Image.new("RGB", (16, 16)).save(tmp_path / "other" / "1" / "2.png")
+
+    def key(**changes):
+        options = {"dataset": "folder", "num_classes": 2, "metrics": "distance", "test_data_path": str(tmp_path / "a")}
+        return Evaluation(make_parameters(**options | changes)).key
+
+    alike = [{}, {"test_data_path": str(tmp_path / "same")}, {"batch_size": 8}, {"batch_size_test": 8}]
+    apart = [
+        {"eval_samples": 7}, {"test_data_path": str(tmp_path / "other")}, {"labels": "0"}, {"use_ema": False},
+        {"truncation": 1.0}, {"standing_batches": 2}, {"standing_batches": 2, "batch_size": 8}, {"metrics": "accuracy"},
+    ]  # fmt: skip
+    assert len({key(**changes) for changes in alike}) == 1
+    assert len({key(**changes) for changes in [{}, *apart]}) == 1 + len(apart)

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from commands import ROOT, SMALL, start
+from commands import ROOT, SMALL, run, start, wait_for
 from test_resume import assert_same_run, train
 
 import checkpoint
@@ -57,3 +57,16 @@ def test_killed_at_random_moments(kills, tmp_path, capsys):
         print(f"\n{kills} kills, {leftovers} in the middle of a write; steps lost {sorted(behind)}; {steps} steps")
     train(*map(str, [*OPTIONS, "--total_step", steps, "--keep_checkpoints", 3, "--save_path", tmp_path / "straight"]))
     assert_same_run(mine, tmp_path / "straight" / "acgan-digits-1")
+
+
+def test_killed_before_it_begins(tmp_path):
+    """As soon as there is a folder: the same command then trains."""
+    command = [ROOT / "train.py", *OPTIONS, "--total_step", INTERVAL, "--resume", "auto", "--name", "mine"]
+    command += ["--eval_step", INTERVAL, "--eval_samples", 50, "--metrics", "distance"]
+    process = start(tmp_path, *command)
+    wait_for(process, (tmp_path / "sagan_models" / "mine").exists)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    code, _, err = run(tmp_path, *command)
+    assert code == 0, err
+    assert newest_step(tmp_path / "sagan_models" / "mine") == INTERVAL

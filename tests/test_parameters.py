@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import parameters
-from parameters import RUN_FILE, Parameters, get_parameters, given_options, read_parameters, run_numbers
+from parameters import RUN_FILE, Parameters, get_parameters, given_options, read_parameters, run_numbers, run_to_resume
 from utils import UserError
 
 ROOT = Path(parameters.__file__).parent
@@ -223,10 +223,24 @@ ACGAN_OPTIONS = """--dataroot train --workers 2 --batchSize 100 --imageSize 128 
     --cuda --ngpu 1 --gpu_id 0"""
 
 
-@pytest.mark.parametrize("program", ["train", "test"])
-@pytest.mark.parametrize("options", [SAGAN_OPTIONS, ACGAN_OPTIONS])
-def test_both_programs_take_every_published_option(program, options):
-    parse(options, program)
+COMMON = {"data_path": "train", "imsize": 128, "z_dim": 110, "g_conv_dim": 64, "num_workers": 2, "manual_seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "taken"),
+    [
+        ("train", SAGAN_OPTIONS, {"batch_size": 64, "total_step": 3, "adv_loss": "wgan_gp", "save_path": "out"}),
+        ("train", SAGAN_OPTIONS, {"dont_shuffle": True, "centercrop": True, "device": "cpu", "batch_size_in_gpu": 16}),
+        ("test", SAGAN_OPTIONS, {"test_path": "out", "batch_size_test": 1, "pretrained_model": "w.pdparams"}),
+        ("train", ACGAN_OPTIONS, COMMON | {"batch_size": 100, "save_path": "out", "g_lr": 2e-4, "niter": 500}),
+        ("train", ACGAN_OPTIONS, {"save_freq": 5, "classes": "10,20", "num_classes": 10, "device": "gpu:0"}),
+        ("test", ACGAN_OPTIONS, COMMON | {"num_samples": 100, "check_path": "checkpoints/class-10-20"}),
+        ("test", ACGAN_OPTIONS, {"which_epoch": 499, "test_path": "out", "batch_size": 100}),
+    ],
+)
+def test_both_programs_take_every_published_option(program, options, taken):
+    p = parse(options, program)
+    assert {name: getattr(p, name) for name in taken} == taken
 
 
 def test_options_without_effect_say_so(capsys):
@@ -371,6 +385,27 @@ def test_resume_auto_goes_on_with_the_named_or_newest_run_or_starts_one(files):
     p = parse("--resume auto --name new --z_dim 50")
     assert (p.name, p.z_dim) == ("new", 50)
     assert parse("--resume auto --recipe acgan-mnist").name == "acgan-mnist-11"
+
+
+def test_resume_auto_passes_over_folders_of_runs_that_never_began(files):
+    start_run(files / "sagan_models" / "acgan-digits-1", "--z_dim 20")
+    (files / "sagan_models" / "acgan-digits-2").mkdir()
+    p = parse("--resume auto")
+    assert (p.name, p.z_dim) == ("acgan-digits-1", 20)
+
+
+def test_resume_auto_with_a_checkpoint_goes_on_with_runs_of_its_recipe(files):
+    command, base = "--resume auto --pretrained_model w.pdparams", {"recipe": "acgan-mnist", "z_dim": 50}
+    base |= {"model": "acgan-mnist", "dataset": "mnist", "imsize": 32}
+    start_run(files / "sagan_models" / "acgan-digits-1", "")
+    assert run_to_resume(shlex.split(command)) is None
+    assert parse(command, base=base).name is None
+    folder = files / "sagan_models" / "acgan-mnist-1"
+    folder.mkdir()
+    (folder / RUN_FILE).write_text(parse(command, base=base).to_yaml())
+    assert parse(command, base=base).name == "acgan-mnist-1"
+    for more in ("--recipe acgan-mnist", "--name acgan-mnist-1"):
+        assert run_to_resume(shlex.split(f"{command} {more}")) == Path("sagan_models/acgan-mnist-1")
 
 
 def test_a_runs_file_starts_a_new_run(files):
@@ -576,6 +611,7 @@ def test_unknown_keys_are_named_with_what_is_near(files):
         ("--pretrained_model nowhere", ["--pretrained_model nowhere"]),
         ("--netD netD_epoch_5.pth", ["--netD netD_epoch_5.pth", "--netG"]),
         ("--netG netG_epoch_5.pth --netD w.pdparams", ["--netD w.pdparams"]),
+        ("--eval_step 5 --metrics floor,fid", ["--metrics floor,fid", "--eval_step", "put another first"]),
     ],
 )
 def test_wrong_value_is_one_sentence(command, found):
@@ -639,7 +675,9 @@ def test_help_shows_every_option_with_its_default_and_does_not_load_paddle():
     assert set(FIELDS) <= set(shown)
     for name, field in FIELDS.items():
         assert len(shown[name]) > 15
-        if field.default is not None and field.default is not False:
+        if name == "recipe":  # the one that the rest of the command line decides
+            assert "[" not in shown[name]
+        elif field.default is not None and field.default is not False:
             assert shown[name].endswith(f"[{field.default}]".lower()), name
 
 

@@ -8,7 +8,7 @@ import socket
 
 import numpy as np
 import pytest
-from commands import ROOT, SMALL, kill_launched, launch, start, wait_for_step
+from commands import ROOT, SMALL, kill_launched, launch, run, start, wait_for_step
 from visualdl.proto.record_pb2 import Record
 from visualdl.reader.record_reader import RecordReader
 
@@ -238,6 +238,21 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_again(trained, tmp_path
     with pytest.raises(UserError, match="no checkpoint that can be read"):
         train("--resume", str(path), "--total_step", "2")
     assert (path / "log.txt").read_text() == before
+
+
+def test_what_a_run_started_from_is_not_needed_again(trained, tmp_path):
+    first = tmp_path / "first.safetensors"
+    shutil.copy(checkpoint.find(trained), first)
+    command = [ROOT / "train.py", "--pretrained_model", first, "--device", "cpu", "--resume", "auto", "--name", "mine"]
+    mine = tmp_path / "sagan_models" / "mine"
+    for steps in (2, 3):
+        code, _, err = run(tmp_path, *command, "--total_step", steps)
+        assert code == 0, err
+        assert checkpoint.load(checkpoint.find(mine)).step == steps
+        first.unlink(missing_ok=True)
+    shutil.rmtree(mine / "weights")  # then it is
+    code, _, err = run(tmp_path, *command, "--total_step", 4)
+    assert (code, err) == (2, f"train.py: --pretrained_model {first}: there is no such file\n")
 
 
 def test_a_checkpoint_that_does_not_say_how_long_the_log_was(trained, tmp_path):

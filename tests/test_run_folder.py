@@ -1,11 +1,18 @@
-"""A run's folder: which checkpoints it keeps, what `latest` and `best` are, what a failed write does."""
+"""A run's folder: which one it is, which checkpoints it keeps, what `latest` and `best` are."""
+
+import contextlib
+import os
+import threading
+from pathlib import Path
 
 import pytest
 
 import checkpoint
 from dataset import load_dataset
+from parameters import RUN_FILE
 from run_folder import RunFolder
 from trainer import Trainer
+from utils import UserError
 
 
 @pytest.fixture
@@ -30,7 +37,7 @@ def test_the_newest_checkpoints_are_kept(make_parameters, images, keep, kept):
     with begun(p, images) as run:
         for step in range(1, 6):
             run.save(step, state)
-        run.save_best(5, 0.5, state)
+        run.save_best(5, 0.5, "fid", state)
     assert names(run) == ["best.safetensors", "latest", *(f"step-{step:08d}.safetensors" for step in kept)]
     assert checkpoint.load(run.weights / "latest").step == 5
     assert not (run.weights / "latest").readlink().is_absolute()  # a run folder may move
@@ -43,7 +50,7 @@ def test_the_best_is_kept_across_sessions(make_parameters, images):
     for resume, scores in ((None, [-3.0, -1.5, -2.0]), ("auto", [-1.75, float("nan"), -1.25])):
         with begun(make_parameters(name="mine", resume=resume), images) as run:
             for score in scores:
-                run.save_best(len(best), score, state)
+                run.save_best(len(best), score, "fid", state)
                 run.save(100, state)  # which waits for the best
                 best.append(checkpoint.load(run.weights / "best.safetensors").step)
     assert best == [0, 1, 1, 1, 1, 5]
@@ -54,5 +61,72 @@ def test_a_damaged_best_is_replaced(make_parameters, images):
     state = Trainer(p).state
     with begun(p, images) as run:
         (run.weights / "best.safetensors").write_bytes(b"\xff" * 100)
-        run.save_best(1, -9.0, state)
+        run.save_best(1, -9.0, "fid", state)
     assert checkpoint.load(run.weights / "best.safetensors").step == 1
+
+
+def test_the_best_is_of_scores_that_compare(make_parameters, images):
+    state = Trainer(make_parameters()).state
+    best = []
+    with begun(make_parameters(), images) as run:
+        for step, (score, key) in enumerate([(-1.0, "a"), (-9.0, "b"), (-9.5, "b"), (-8.0, "b")]):
+            run.save_best(step, score, key, state)
+            run.save(100, state)
+            best.append(checkpoint.load(run.weights / "best.safetensors").step)
+    assert best == [0, 1, 1, 3]
+    assert (run.path / "log.txt").read_text().count("measured in another way: the best is chosen anew") == 1
+
+
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_a_folder_that_nothing_was_written_to_is_as_good_as_new(make_parameters, images, resume):
+    """What a run leaves that ends before it begins: the lock of a dead process, a file half written."""
+    p = make_parameters(name="mine", resume=resume)
+    folder = Path(p.save_path, "mine")
+    folder.mkdir(parents=True)
+    (folder / ".lock").write_text("process 1 on here")
+    (folder / f".tmp-parameters-x{RUN_FILE}").write_text("half")
+    with begun(p, images) as run, pytest.raises(UserError, match=f"in use by process {os.getpid()} "):
+        RunFolder(make_parameters(name="mine", resume="auto"))
+    assert run.path == folder
+    assert sorted(path.name for path in folder.iterdir() if ".tmp" in path.name or path.name == RUN_FILE) == [RUN_FILE]
+
+
+@pytest.mark.parametrize(
+    ("resume", "says"), [(None, "exists already; .* --resume auto"), ("auto", f"no run's folder: it has no {RUN_FILE}")]
+)
+def test_a_folder_of_something_else_is_refused(make_parameters, resume, says):
+    p = make_parameters(name="mine", resume=resume)
+    folder = Path(p.save_path, "mine")
+    (folder / "weights").mkdir(parents=True)
+    with pytest.raises(UserError, match=f"--name mine: .*{says}"):
+        RunFolder(p)
+    assert [path.name for path in folder.iterdir()] == ["weights"]
+
+
+def test_runs_that_start_at_once_get_numbers_of_their_own(make_parameters):
+    p, together, runs, errors = make_parameters(), threading.Barrier(8), [], []
+
+    def start():
+        together.wait()
+        try:
+            runs.append(RunFolder(p))
+        except UserError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with contextlib.ExitStack() as stack:
+        names = sorted(stack.enter_context(run).path.name for run in runs)
+    assert (names, errors) == ([f"acgan-digits-{number}" for number in range(1, 9)], [])
+
+
+@pytest.mark.parametrize("made", ["file", "link"])
+def test_a_place_for_runs_that_is_no_folder(make_parameters, made):
+    p = make_parameters()
+    path = Path(p.save_path)
+    path.touch() if made == "file" else path.symlink_to("nowhere")
+    with pytest.raises(UserError, match=f"--save_path {path}"):
+        RunFolder(p)
