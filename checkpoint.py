@@ -107,8 +107,6 @@ def load(path, wanted=PARTS):
             if values.get("classes") and count_classes(values["classes"]) != values["num_classes"]:
                 values["classes"] = None  # the recipe's choice of classes is not what these weights were trained on
             loaded = Checkpoint(step, values, parts)
-    except FileNotFoundError:
-        raise UserError(f"--pretrained_model {path}: there is no such file") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint: {short(str(error))}") from None
     _check_sizes(loaded, path)
@@ -161,6 +159,11 @@ def _check_sizes(loaded, path):
     plain = all(isinstance(part, dict) for part in (loaded.parameters, loaded.notes, *loaded.parts.values()))
     if type(loaded.step) is not int or loaded.step < 0 or not plain:
         raise UserError(f"{path} cannot be read as a checkpoint: its step, parameters or parts are not what they are")
+    for part, arrays in loaded.parts.items():
+        for name, array in arrays.items():
+            if type(name) is not str or not isinstance(array, np.ndarray):
+                what = f"{part} holds {name!r:.80} as a {type(array).__name__}"
+                raise UserError(f"{path} cannot be read as a checkpoint: {what}, not arrays by names")
     p = from_values(loaded.parameters, path)
     if p.num_classes is None or not loaded.parts:
         raise UserError(
@@ -203,7 +206,7 @@ def load_given(given, wanted=PARTS):
         if not path.is_file():
             raise UserError(f"--check_path {path.parent} has no {path.name}; give another --which_epoch")
     elif "pretrained_model" in given:
-        path = find(given["pretrained_model"])
+        return load_from(given["pretrained_model"], wanted)
     else:
         return None, None
     return load(path, wanted), path
@@ -214,14 +217,21 @@ def load_newest(folder, start, source, pretrained_model):
 
     `start` and `source` are those of a run that is new after all; (None, None) where there is nothing to start from.
     """
-    found = runtime.from_first(newest, folder)
-    if not found and not start and pretrained_model:
-        found = find(pretrained_model)
-    return (load(found), found) if found else (start, source)
+    loaded = None
+
+    def find():
+        nonlocal loaded
+        loaded, path = newest(folder)
+        return path
+
+    path = runtime.from_first(find)
+    if path:
+        return loaded or load(path), path  # the first process has read it
+    return load_from(pretrained_model) if pretrained_model and not start else (start, source)
 
 
-def newest(folder):
-    """The path of the newest whole checkpoint in `folder`; None where there is none at all.
+def newest(folder, wanted=PARTS):
+    """(checkpoint, its path): the newest whole one in `folder`, of it the parts `wanted`; (None, None) where none is.
 
     One that cannot be read is passed over aloud; the best by score is what is left when no other is whole. Raises
     UserError when none is: a run that started again would write over them.
@@ -229,13 +239,12 @@ def newest(folder):
     paths = [*reversed(step_files(folder)), *Path(folder).glob(BEST)]
     for path in paths:
         try:
-            load(path)
-            return path
+            return load(path, wanted), path
         except UserError as error:
             print(f"{path} is not whole and is passed over: {error}", file=sys.stderr)
     if paths:
         raise UserError(f"{folder} has no checkpoint that can be read: put one back, or remove them to start again")
-    return None
+    return None, None
 
 
 def step_files(folder):
@@ -243,18 +252,23 @@ def step_files(folder):
     return sorted(Path(folder).glob("step-*.safetensors"))
 
 
-def find(path):
-    """The checkpoint file that `path` means: itself, or the newest of a run's folder. Raises UserError for none."""
+def load_from(path, wanted=PARTS, option="--pretrained_model"):
+    """(checkpoint, its path) that `path`, given as `option`, means: that file, or the newest of that run's folder.
+
+    Of the checkpoint the parts `wanted`. Raises UserError for none.
+    """
     path = Path(path)
+    if not path.exists():
+        raise UserError(f"{option} {path}: there is no such file")
     if not path.is_dir():
-        return path
+        return load(path, wanted), path
     if not (path / RUN_FILE).is_file():
-        raise UserError(f"--pretrained_model {path} is a folder but no run's: it has no {RUN_FILE}")
+        raise UserError(f"{option} {path} is a folder but no run's: it has no {RUN_FILE}")
     weights = path / read_parameters(path / RUN_FILE).get("model_weights_dir", Parameters.model_weights_dir)
-    found = newest(weights)
-    if found is None:
-        raise UserError(f"--pretrained_model {path}: there is no checkpoint in {weights} yet")
-    return found
+    loaded, found = newest(weights, wanted)
+    if loaded is None:
+        raise UserError(f"{option} {path}: there is no checkpoint in {weights} yet")
+    return loaded, found
 
 
 def run_of(path):

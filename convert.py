@@ -18,14 +18,16 @@ def main():
     options = parser.parse_args()
     target = Path(options.target)
     if target.suffix not in (".safetensors", ".pdparams"):
-        raise UserError(f"{target} ends neither in .safetensors nor in .pdparams")
+        raise UserError(f"TARGET {target} ends neither in .safetensors nor in .pdparams")
     if target.exists():
-        raise UserError(f"{target} exists already")
+        raise UserError(f"TARGET {target} exists already: give another name")
+    if not target.parent.is_dir():
+        raise UserError(f"TARGET {target}: there is no folder {target.parent}")
     import paddle
 
     import checkpoint
 
-    step, parameters, parts, _ = checkpoint.load(checkpoint.find(options.source), wanted=("G", "D", "G_ema"))
+    step, parameters, parts, _ = checkpoint.load_from(options.source, ("G", "D", "G_ema"), "SOURCE")[0]
     if target.suffix == ".safetensors":
         checkpoint.save(target, step, parameters, parts)
     else:

@@ -98,9 +98,11 @@ class SNConv2D(SpectrallyNormalized):
         return F.conv2d(x, self.weight(), self.bias, padding=self.padding)
 
     def upsampled(self, x):
+        """The convolution of x [N, I, H, W] doubled: [N, O, 2H, 2W]."""
         return upsample_conv(x, self.weight(), self.bias)
 
     def pooled(self, x):
+        """The 2x2 mean of the convolution of x [N, I, H, W]: [N, O, H/2, W/2]."""
         return conv_pool(x, self.weight(), self.bias)
 
 

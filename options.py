@@ -33,6 +33,7 @@ ANYTHING = {bool: Rule("true or false", lambda _: True), str: Rule("text (in quo
 
 
 def one_of(*names):
+    """The Rule of an option whose value is one of `names`."""
     return Rule(f"one of {', '.join(names)}", names.__contains__)
 
 
@@ -124,6 +125,7 @@ def parse(argv, names, hidden_groups, **about):
 
 
 def did_you_mean(word, names, prefix=""):
+    """The end of a sentence about `word`: which of `names`, written after `prefix`, is close; "" where none is."""
     close = difflib.get_close_matches(word[:80], names, 1)
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 

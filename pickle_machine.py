@@ -135,31 +135,38 @@ class Machine:
         return value
 
     def finish(self):
+        """Raise UserError where bytes are left after the last pickle."""
         if self.position != len(self.data):
             raise UserError(f"goes on for {len(self.data) - self.position} bytes after its end")
 
     def spend(self, size):
+        """Count `size` bytes of small objects; raises UserError when they come to more than a checkpoint's would."""
         self.room -= size
         if self.room < 0:
             raise UserError("holds far more small objects than a checkpoint has")
 
     def check(self, count):
+        """Raise UserError unless `count` bytes are left to read."""
         left = len(self.data) - self.position
         if not 0 <= count <= left:
             raise UserError(f"is cut short or damaged: {count} bytes are claimed where {left} are left")
 
     def take(self, count):
+        """The next `count` bytes, a memoryview; raises UserError where fewer are left."""
         self.check(count)
         self.position += count
         return self.data[self.position - count : self.position]
 
     def number(self, code):
+        """The next number, of the `struct` format `code`."""
         return struct.unpack(code, self.take(struct.calcsize(code)))[0]
 
     def integer(self, count):
+        """The next `count` bytes as a signed little-endian integer."""
         return int.from_bytes(self.take(count), "little", signed=True)
 
     def string(self, count, codec):
+        """The next `count` bytes as text in `codec`, or as bytes where that is None; a stand-in for long ones."""
         span = _Span(self.take(count), codec)
         if count > _LONG:
             return span
@@ -167,35 +174,42 @@ class Machine:
         return span.value()
 
     def line(self):
+        """The next line as text, without its end; None for one that is longer than a name."""
         line, end, _ = bytes(self.data[self.position : self.position + _LONG]).partition(b"\n")
         self.take(len(line) + 1)
         return line.decode() if end else None
 
     def push(self, value):
+        """Put `value` on the stack."""
         self.stack.append(value)
 
     def pop_to_mark(self):
+        """Take what is above the last mark off the stack: a list."""
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
     def pop_tuple(self, count):
+        """Put the last `count` objects of the stack together as a tuple."""
         items = tuple(self.stack[-count:])
         del self.stack[-count:]
         self.push(items)
 
     def append(self, items):
+        """Append `items` to the list on top of the stack; raises UserError for anything else there."""
         if type(self.stack[-1]) is not list:
             raise UserError("appends to something that is no list")
         self.stack[-1].extend(items)
 
     def set_items(self, items):
+        """Set `items`, keys and values in turn, in the dictionary on top; raises UserError for anything else there."""
         if not isinstance(self.stack[-1], dict):
             raise UserError("sets keys of something that is no dictionary")
         _fill(self.stack[-1], zip(items[::2], items[1::2], strict=True))
 
     def find(self, module, name):
+        """Push what stands for the function `module.name`; raises UserError unless it is one of _NAMES."""
         if type(module) is not str or type(name) is not str:
             raise UserError("names a function by something that is no text")
         if (module, name) not in _NAMES:
@@ -203,16 +217,19 @@ class Machine:
         self.push(_NAMES[module, name])
 
     def find_on_stack(self):
+        """`find` of the module and the name on top of the stack."""
         name, module = self.stack.pop(), self.stack.pop()
         self.find(module, name)
 
     def reduce(self):
+        """Call the function under the top of the stack with the tuple on top; raises UserError for other objects."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if not callable(function) or type(arguments) is not tuple:  # what is callable here came out of _NAMES
             raise UserError("calls something that is no function")
         self.push(function(*arguments))
 
     def build(self):
+        """Give an array or a data type the state on top of the stack; raises UserError for any other of either."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, _Array) and type(state) is tuple and len(state) == 5:
             _, shape, target.dtype, fortran, target.source = state
@@ -225,6 +242,7 @@ class Machine:
             raise UserError("sets the state of something that has none")
 
     def persistent(self):
+        """Push the storage that the top of the stack refers to; raises UserError for any other reference."""
         kind, dtype, key, _location, count, *view = self.stack.pop()
         if kind != "storage" or not isinstance(dtype, np.dtype) or view not in ([], [None]):
             raise UserError("refers to something outside its pickle that is no tensor storage")
@@ -236,7 +254,10 @@ class Machine:
         self.push(storage)
 
     def plain(self, value, depth=0):
-        """`value` without stand-ins, as a tree: what was shared is repeated, so a walk over it has no surprises."""
+        """`value` without stand-ins, as a tree: what was shared is repeated, so a walk over it has no surprises.
+
+        Raises UserError for a tree of too many objects or levels, and for what is neither array nor plain value.
+        """
         self.spend(_OBJECT)
         if depth > _DEPTH:
             raise UserError(f"is nested more than {_DEPTH} levels deep")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils import UserError
+from utils import UserError, program
 from watch import GRACE_SECONDS, Watch
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -85,7 +85,7 @@ def run(main):
 
 
 def _say(reason):
-    print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr)
+    print(f"{program()}: {reason}", file=sys.stderr)
 
 
 def _meeting_point():
@@ -143,10 +143,12 @@ def world_size():
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
-def meet():
-    """Wait for the other processes, however long they take; over gloo a collective gives up after 30 seconds."""
-    if _watch:
-        _watch.meet()
+def meet(value=0):
+    """Wait for the other processes, however long they take; over gloo a collective gives up after 30 seconds.
+
+    Returns the largest `value`, a whole number, that any of them came with. No device is waited for.
+    """
+    return _watch.meet(value) if _watch else value
 
 
 def together(items):
@@ -257,26 +259,23 @@ def quit_on_signals():
 
 
 def _quit(number, _frame):
-    os.write(2, f"{Path(sys.argv[0]).name}: stopped by {signal.Signals(number).name}\n".encode())
+    os.write(2, f"{program()}: stopped by {signal.Signals(number).name}\n".encode())
     os._exit(128 + number)
 
 
 class StopRequest:
-    """Whether a signal has asked the run to stop, and which: its number, or None."""
+    """Whether a signal has asked the run to stop.
+
+    `asked`: the signal that this process was sent; `signal`: the one that all processes stop by. Numbers, or None.
+    """
 
     def __init__(self):
-        self.signal = None
+        self.asked = self.signal = None
 
     def requested(self):
-        """True on every process once any of them has been signalled."""
-        if world_size() > 1:
-            import paddle
-            import paddle.distributed
-
-            meet()
-            number = paddle.to_tensor([self.signal or 0])
-            paddle.distributed.all_reduce(number, paddle.distributed.ReduceOp.MAX)
-            self.signal = number.item() or None
+        """True on every process, at the same call, once any of them has been signalled."""
+        if self.signal is None:
+            self.signal = meet(self.asked or 0) or None
         return self.signal is not None
 
 
@@ -292,7 +291,7 @@ def stop_signals():
         nonlocal first
         now = time.monotonic()
         if first is None:  # though another process's may have stopped the run already
-            first, stop.signal = now, number
+            first, stop.asked = now, number
             print("\nstopping; once more to quit at once", file=sys.stderr, flush=True)
         elif number == signal.SIGINT or now - first > BURST_SECONDS:
             os._exit(128 + number)

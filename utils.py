@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 
 LOCK_FILE = ".lock"
+_UMASK = os.umask(0)  # which to read is to set, for all threads: once, while there is one
+os.umask(_UMASK)
 NPY_HEADER = 2**16  # bytes, many times what NumPy writes
 
 
@@ -25,6 +27,12 @@ def told(error):
     """What an exception that a stranger's file caused says, on one line of at most 200 characters."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else getattr(error, "strerror", None) or error
     return " ".join(str(text).split())[:200]
+
+
+def program():
+    """The name that the running command's messages begin with, such as train.py; that of a package run by -m."""
+    path = Path(sys.argv[0])
+    return path.parent.name if path.name == "__main__.py" else path.name
 
 
 @contextlib.contextmanager
@@ -40,7 +48,7 @@ def atomic_path(path):
     try:
         yield Path(name)
         _flush(name)
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, 0o666 & ~_UMASK)
         os.replace(name, path)
         with contextlib.suppress(OSError):  # not every file system flushes folders
             _flush(path.parent)
@@ -52,7 +60,8 @@ def atomic_path(path):
 def remove_leftovers(folder):
     """Remove what killed writers, `atomic_path` and safetensors, left in `folder`, in which nobody writes now."""
     for path in Path(folder).glob(".tmp*"):
-        path.unlink()
+        if path.is_symlink() or path.is_file():
+            path.unlink()
 
 
 def lock(folder):
@@ -83,12 +92,6 @@ def _flush(path):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def npy_header(member):

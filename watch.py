@@ -10,9 +10,8 @@ import socket
 import sys
 import threading
 import time
-from pathlib import Path
 
-from utils import UserError
+from utils import UserError, program
 
 DIED = 75  # exit code when another process has died: EX_TEMPFAIL of sysexits.h, "try again"
 JOIN_SECONDS = 120  # for all processes to come
@@ -39,7 +38,9 @@ class Watch:
         self.links = {}  # rank: socket
         self.joined = threading.Event()  # all links are there
         self.met = threading.Event()  # all are at the meeting that this process waits at
-        self.present, self.lock = set(), threading.Lock()  # at rank 0: who is at it
+        self.present, self.lock = {}, threading.Lock()  # who is at it, with what value; rank 0 knows all
+        self.largest = 0  # value at the last meeting
+        self.stopping = threading.Lock()  # taken for the first reason to end, for good
         self.started = self.left = False
         server = None
         if rank == 0:
@@ -50,8 +51,8 @@ class Watch:
         for work, *arguments in ((self._accept, server) if server else (self._connect,), (self._beat,)):
             threading.Thread(target=work, args=arguments, daemon=True).start()
 
-    def meet(self):
-        """Return when every process has come here, however long it takes.
+    def meet(self, value=0):
+        """The largest `value`, a whole number, of all processes, when every one has come here, however long it takes.
 
         Raises UserError when one has not even started, at the first meeting.
         """
@@ -60,11 +61,12 @@ class Watch:
             raise UserError(f"rank {missing} did not come within {JOIN_SECONDS} seconds: its log says why")
         self.met.clear()
         if self.rank == 0:
-            self._arrived(0)
+            self._arrived(0, value)
         else:
-            self._tell({"here": True})
+            self._tell({"here": value})
         self.met.wait()
         self.started = True
+        return self.largest
 
     def leave(self, reason=None, code=0):
         """Say that this process ends, well or for a `reason` that ends all of them with exit code `code`."""
@@ -87,13 +89,10 @@ class Watch:
                 threading.Thread(target=self._read, args=(link,), daemon=True).start()
 
     def _connect(self):
-        while True:
-            try:
-                link = socket.create_connection(self.address, timeout=BEAT_SECONDS)
-                break
-            except OSError:  # rank 0 has not started yet
-                time.sleep(0.2)
-        self._read(link)
+        while not self.joined.is_set():
+            with contextlib.suppress(OSError):  # rank 0 has not started yet
+                self._read(socket.create_connection(self.address, timeout=BEAT_SECONDS))
+            time.sleep(0.2)
 
     def _beat(self):
         while True:
@@ -113,8 +112,9 @@ class Watch:
         link.settimeout(BEAT_SECONDS)
         self._send(link, self.hello)
         messages = self._messages(link)
-        hello = next(messages, None) or {}
-        if hello.get("run") != self.hello["run"]:  # a stranger
+        # Others may take long to say who they are, while an import holds their interpreter.
+        hello = next((message for message in messages if message is not None or self.joined.is_set()), None) or {}
+        if hello.get("run") != self.hello["run"] or hello["rank"] not in self._others():  # a stranger, or an echo
             link.close()
             return
         self.links[hello["rank"]] = link
@@ -129,7 +129,7 @@ class Watch:
                 continue
             silent = 0
             if "here" in message:
-                self._arrived(hello["rank"])
+                self._arrived(hello["rank"], message["here"])
             if "end" in message:
                 if message["end"]:
                     self._stop(message["end"], message["code"])
@@ -157,23 +157,29 @@ class Watch:
                 except (ValueError, TypeError):
                     return
 
-    def _arrived(self, rank):
-        """At rank 0: `rank` is at the meeting, and when all are, it is over. Elsewhere: rank 0 says that it is."""
+    def _arrived(self, rank, value):
+        """At rank 0: `rank` is at the meeting, and when all are, it is over. Elsewhere: rank 0 says that it is.
+
+        `value`: what `rank` comes with, or from rank 0 the largest of all.
+        """
         with self.lock:
-            self.present.add(rank)
+            self.present[rank] = value
             if self.rank == 0 and len(self.present) < self.world_size:
                 return
+            self.largest = max(self.present.values())
             self.present.clear()
         if self.rank == 0:
-            self._tell({"here": True})
+            self._tell({"here": self.largest})
         self.met.set()
 
     def _stop(self, reason, code):
-        """End this process; rank 0 has all others end too."""
+        """End this process; rank 0 has all others end too, whose end is then no reason of its own."""
+        if not self.stopping.acquire(blocking=False):
+            return
         if self.rank == 0:
             self._tell({"end": reason, "code": code})
         if code != DIED:
             time.sleep(GRACE_SECONDS)
         if not self.left:
-            print(f"\n{Path(sys.argv[0]).name}: {reason}", file=sys.stderr, flush=True)
+            print(f"\n{program()}: {reason}", file=sys.stderr, flush=True)
             os._exit(code)

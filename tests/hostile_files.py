@@ -2,14 +2,18 @@
 
 `corpus(canary)` is a dictionary from a name to (content, what the refusal says of it). The payloads named in `LIVE`
 create the file `canary` when `pickle` or `python` does what they say; the control in test_safe_pickle.py sees to that.
+`checkpoints(parameters)` is another such dictionary, of files that can be read but are none of our checkpoints.
 """
 
 import copy
+import dataclasses
 import io
 import json
 import pickle
 import struct
 import zipfile
+
+import checkpoint
 
 LIVE = set()
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -459,3 +463,18 @@ def others():
             "no data.pkl",
         ),
     }
+
+
+def checkpoints(parameters):
+    """A generator's checkpoint as `convert.py` writes it, right but for one or two entries."""
+    network = checkpoint.models_of(parameters).build_generator(parameters)
+    weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    right = {"format": checkpoint.FORMAT, "step": 1, "parameters": dataclasses.asdict(parameters)}
+    first, array = next(iter(weights.items()))
+    changes = {
+        "checkpoint with a number as a weight": ({first: 0.5}, f"'{first}' as a float"),
+        "checkpoint with a list as a weight": ({first: [0.5]}, f"'{first}' as a list"),
+        "checkpoint with a number as a name": ({7: array}, "7 as a ndarray"),
+        "checkpoint with a number and a text more": ({7: array, "more": array}, "7 as a ndarray"),
+    }
+    return {case: (pickle.dumps(right | {"G": weights | change}, 2), said) for case, (change, said) in changes.items()}

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_files import checkpoints
 from safetensors.numpy import save_file
 
 import checkpoint
 from dataset import batches, load_dataset
 from parameters import Parameters
 from trainer import Trainer
-from utils import UserError, atomic_path
+from utils import UserError, atomic_path, remove_leftovers
 
 ROOT = Path(checkpoint.__file__).parent
 
@@ -88,6 +89,14 @@ def test_a_checkpoint_that_is_not_what_it_claims_is_refused(trained, tmp_path, c
     with pytest.raises(UserError) as caught:
         checkpoint.load(path)
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_whose_entries_are_no_arrays_by_name_is_refused(make_parameters, tmp_path):
+    path = tmp_path / "hostile.pdparams"
+    for content, says in checkpoints(make_parameters()).values():
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"^{path} cannot be read as a checkpoint: G holds {says}, not arrays by"):
+            checkpoint.load(path)
 
 
 CLAIMS = [{"g_conv_dim": 4096}, {"z_dim": 4096, "d_conv_dim": 4096}, {"model": "sagan", "imsize": 128}]
@@ -176,14 +185,15 @@ def test_the_newest_whole_checkpoint_is_found(saved, tmp_path, capsys):
     cut, flipped = tmp_path / "step-00000010.safetensors", tmp_path / "step-00000011.safetensors"
     cut.write_bytes(saved.read_bytes()[:-5])
     flipped.write_bytes(saved.read_bytes()[:-5] + bytes(5))
-    assert checkpoint.newest(tmp_path).name == "step-00000009.safetensors"
+    loaded, path = checkpoint.newest(tmp_path)
+    assert loaded.step == 7 and path.name == "step-00000009.safetensors"
     told = capsys.readouterr().err.splitlines()
     assert [line.startswith(f"{path} is not whole") for line, path in zip(told, (flipped, cut), strict=True)] == [1, 1]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="no run's"):
-        checkpoint.find(tmp_path)
+        checkpoint.load_from(tmp_path)
 
 
 def test_a_killed_writer_leaves_what_was_there(tmp_path):
@@ -206,6 +216,27 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
         temporary.write_bytes(b"half")
         raise OSError("disk full")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_written_has_the_mode_of_any_file(tmp_path):
+    """That the umask leaves; which is not read while it writes, since that sets it for all threads."""
+    code = (
+        "import os; os.umask(0o027)\n"
+        "from utils import atomic_path\n"
+        "os.umask = lambda mask: print('umask is set')\n"
+        f"with atomic_path({str(tmp_path / 'file')!r}) as path: path.write_text('new')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_leftovers_are_removed_and_folders_are_not(tmp_path):
+    (tmp_path / ".tmp-a.png").write_text("half")
+    (tmp_path / ".tmp-latest").symlink_to("nowhere")
+    (tmp_path / ".tmp-mine").mkdir()
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".tmp-mine"]
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_a_report_says_what_its_figures_depend_on(trained, tmp_path):
 
 def test_a_sample_does_not_depend_on_the_batch(trained):
     path, _ = trained
-    loaded = checkpoint.load(checkpoint.find(path))
+    loaded = checkpoint.load_from(path)[0]
     p = Parameters(**loaded.parameters)
     G = acgan_models.build_generator(p)
     checkpoint.load_network(G, loaded.parts["G_ema"], path)
@@ -176,12 +176,12 @@ def test_a_stopped_run_saves_and_resume_goes_on(tmp_path, stop):
     assert "Traceback" not in err
     step = int(re.search(r"stopped at step (\d+)", err)[1])
     assert step >= 3
-    loaded = checkpoint.load(checkpoint.find(run_folder))
+    loaded = checkpoint.load_from(run_folder)[0]
     assert loaded.step == step
     code, out, err = run(tmp_path, ROOT / "train.py", "--resume", "auto", "--name", "mine", "--total_step", step + 2)
     assert code == 0, err
     assert out.splitlines()[0].startswith("recipe acgan-digits")
-    assert checkpoint.load(checkpoint.find(run_folder)).step == step + 2
+    assert checkpoint.load_from(run_folder)[0].step == step + 2
     lines = re.findall(r"step (\d+) d_real", (run_folder / "log.txt").read_text())
     assert lines == [str(n) for n in range(1, step + 3)]
 
@@ -237,7 +237,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(trained, tmp_path):
         ["bash", "-c", f"trap '' XFSZ; ulimit -f 100; {train}"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert checkpoint.load(checkpoint.find(tmp_path / "run")).step == 6
+    assert checkpoint.load_from(tmp_path / "run")[0].step == 6
     assert not [file for file in (tmp_path / "run").rglob("*") if ".tmp" in file.name]
 
 
@@ -276,12 +276,32 @@ def test_a_checkpoint_converts_to_paddle_and_back(trained, tmp_path):
     for source, target in ((path, paddle_file), (paddle_file, ours)):
         code, _, err = run(tmp_path, ROOT / "convert.py", source, target)
         assert code == 0, err
-    first, last = checkpoint.load(checkpoint.find(path)), checkpoint.load(ours)
+    first, last = checkpoint.load_from(path)[0], checkpoint.load(ours)
     assert (last.step, last.parameters) == (first.step, first.parameters)
     state = paddle.load(str(paddle_file))
     for part in ("G", "D", "G_ema"):
         assert first.parts[part].keys() == last.parts[part].keys() == state[part].keys()
         for name, array in first.parts[part].items():
             assert (last.parts[part][name] == array).all() and (state[part][name].numpy() == array).all()
-    code, _, err = run(tmp_path, ROOT / "convert.py", path, ours)
-    assert code == 2 and "exists already" in err
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "says"),
+    [
+        ("nowhere", "ours.safetensors", "SOURCE nowhere: there is no such file"),
+        (".", "ours.safetensors", "SOURCE . is a folder but no run's: it has no parameters.yaml"),
+        ("nowhere", "no folder/ours.safetensors", "TARGET no folder/ours.safetensors: there is no folder no folder"),
+        ("nowhere", "ours.pth", "TARGET ours.pth ends neither in .safetensors nor in .pdparams"),
+        ("nowhere", "there.pdparams", "TARGET there.pdparams exists already: give another name"),
+    ],
+)
+def test_what_cannot_be_converted_is_named(tmp_path, source, target, says):
+    (tmp_path / "there.pdparams").touch()
+    assert run(tmp_path, ROOT / "convert.py", source, target) == (2, "", f"convert.py: {says}\n")
+
+
+def test_a_package_is_named_as_one(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "alignment", tmp_path / "nope.json"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.startswith(f"alignment: {tmp_path}/nope.json ")

@@ -64,7 +64,7 @@ def test_the_best_is_kept(trained):
 
 
 def test_it_changes_nothing_of_the_training(trained):
-    states = [checkpoint.load(checkpoint.find(trained / name)) for name in ("measured", "plain")]
+    states = [checkpoint.load_from(trained / name)[0] for name in ("measured", "plain")]
     assert states[0].step == states[1].step == 6
     for part, arrays in states[0].parts.items():
         for name, array in arrays.items():
@@ -170,7 +170,7 @@ def test_a_signal_while_it_measures(tmp_path, processes):
         process.kill()
     assert "Traceback" not in err
     assert processes > 1 or process.returncode == 130
-    step = checkpoint.load(checkpoint.find(log.parent)).step
+    step = checkpoint.load_from(log.parent)[0].step
     assert step == 2 and measured(log.parent) == {}
 
 

@@ -23,8 +23,8 @@ def last_step(run_folder):
 
 
 def newest_step(run_folder):
-    path = checkpoint.newest(run_folder / "weights")
-    return checkpoint.load(path).step if path else 0
+    loaded, _ = checkpoint.newest(run_folder / "weights")
+    return loaded.step if loaded else 0
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])

@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path, monkeypatch):
         train("--resume", str(killed))
     process.kill()
     process.communicate(timeout=60)
-    assert checkpoint.newest(killed / "weights").name == "step-00000017.safetensors"
+    assert checkpoint.newest(killed / "weights")[1].name == "step-00000017.safetensors"
     assert "step 21 " in (killed / "log.txt").read_text()
     train("--resume", str(killed))
     assert_same_run(killed, tmp_path / straight)
@@ -139,7 +139,7 @@ def test_another_number_of_processes_goes_on(model, before, after, whole_batches
         process = launch(tmp_path, 2, ROOT / "train.py", "--resume", "run")
         out, _ = process.communicate(timeout=300)
         assert process.returncode == 0, out
-    found, straight = (checkpoint.load(checkpoint.find(folder)).parts for folder in (path, one))
+    found, straight = (checkpoint.load_from(folder)[0].parts for folder in (path, one))
     apart = {part: difference(found[part], straight[part]) for part in ("G", "D", "G_ema")}
     losses = [[float(re.search(r"g_adv (\S+)", line)[1]) for line in logged(folder)] for folder in (path, one)]
     with capsys.disabled():
@@ -171,10 +171,10 @@ def test_changed_parameters_are_taken_and_logged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     steps = ["--total_step", "2", "--model_save_step", "2", "--log_step", "1"]
     path = train(*SMALL, *steps, "--name", "mine")
-    before = checkpoint.load(checkpoint.find(path)).parts
+    before = checkpoint.load_from(path)[0].parts
     # Adam moves a weight by at most about its learning rate, which is not the one that the optimizer was saved with.
     train("--resume", str(path), "--total_step", "3", "--d_lr", "1e-12", "--keep_checkpoints", "1")
-    after = checkpoint.load(checkpoint.find(path)).parts
+    after = checkpoint.load_from(path)[0].parts
     moved = {
         part: max(abs(after[part][n] - array).max() for n, array in before[part].items() if n.endswith("weight"))
         for part in "GD"
@@ -190,7 +190,7 @@ def test_changed_parameters_are_taken_and_logged(tmp_path, monkeypatch):
     assert text.index("resumed at step 2 of 3") < text.index(lines[0]) < text.index(" step 3 ")
     assert [file.name for file in checkpoint.step_files(path / "weights")] == ["step-00000003.safetensors"]
     train("--resume", str(path), "--total_step", "4")
-    assert checkpoint.load(checkpoint.find(path)).parameters["d_lr"] == 1e-12
+    assert checkpoint.load_from(path)[0].parameters["d_lr"] == 1e-12
 
 
 @pytest.fixture(scope="module")

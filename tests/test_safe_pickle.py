@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from hostile_files import LIVE, corpus, entry, pickled, safetensors_file
+from hostile_files import LIVE, checkpoints, corpus, entry, pickled, safetensors_file
 
 import runtime  # noqa: F401  (before paddle)
 from safe_pickle import load_pickle, load_state
@@ -310,14 +310,14 @@ def test_the_payloads_do_run_when_pickle_loads_them(hostile):
 
 SAFE = """
 import json, resource, sys
-from safe_pickle import load_state
+from checkpoint import load
 from utils import UserError
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 128 * 2**20,) * 2)
 refused = []
 for path in json.load(sys.stdin):
     try:
-        load_state(path)
+        load(path)
     except UserError as error:
         refused.append(str(error))
 print(json.dumps(refused))
@@ -325,10 +325,13 @@ print(json.dumps(refused))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its address space by what /proc says")
-def test_the_whole_corpus_in_128_mb(hostile, truncated, capsys):
+def test_the_whole_corpus_in_128_mb(hostile, truncated, make_parameters, tmp_path, capsys):
     """Tried, refused, executed: in a process that may take 128 MB more than it has after its imports."""
     folder, files = hostile
     tried = [str(path) for path, _ in files.values()] + [str(path) for path in truncated]
+    for number, (content, _) in enumerate(checkpoints(make_parameters()).values()):
+        tried.append(str(tmp_path / f"{number}.pdparams"))
+        Path(tried[-1]).write_bytes(content)
     command = [sys.executable, "-c", SAFE]
     done = subprocess.run(command, input=json.dumps(tried), capture_output=True, text=True, check=True, cwd=ROOT)
     refused, executed = json.loads(done.stdout), int((folder / "canary").exists())

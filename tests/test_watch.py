@@ -1,5 +1,6 @@
 """What the processes of a run do when one of them fails, dies, hangs or was started otherwise: with real processes."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -59,6 +60,28 @@ runtime.run(main)
 """
 
 
+STEPS = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+import runtime
+
+def main():
+    with runtime.stop_signals() as stop:
+        runtime.meet()
+        print("begun", flush=True)
+        step = 0
+        while not stop.requested():
+            step += 1
+            time.sleep(0.03 * runtime.rank())  # so that most of rank 0's time is spent waiting for the others
+        assert stop.requested()
+        print("stopped at", step, "by", stop.signal, flush=True)
+    runtime.meet()
+    return 0
+
+runtime.run(main)
+"""
+
+
 class Group:
     """Processes started one by one as the launcher starts them, which nothing but themselves watches over."""
 
@@ -109,6 +132,13 @@ class Group:
         return [process.wait(max(0.1, deadline - time.monotonic())) for process in self.processes]
 
 
+def changed_meetings(folder, *lines):
+    """MEETINGS as a script, with `lines` of its own before it starts."""
+    script = Path(folder, "meetings.py")
+    script.write_text(MEETINGS.replace("import runtime\n", "\n".join(["import runtime, watch, ctypes", *lines, ""])))
+    return script
+
+
 def meetings(folder, count, *arguments):
     script = Path(folder, "meetings.py")
     script.write_text(MEETINGS)
@@ -142,6 +172,14 @@ def test_the_others_learn_why_a_process_failed(tmp_path, failing, what, code, re
         assert ("Traceback" in group.text(failing)) == (what == "bug")
 
 
+def test_the_first_reason_counts(tmp_path):
+    """Though another process ends of it, without a word, before rank 0 does."""
+    script = changed_meetings(tmp_path, "watch.GRACE_SECONDS = 0.2 if runtime.rank() else 2")
+    with Group(tmp_path, [[script, "mistake", "1"]] * 3) as group:
+        assert group.codes(15) == [2] * 3
+        assert f"{group.name(1)} has stopped: the images are gone\n" in group.text(0)
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_process_may_end_before_the_others(tmp_path, first):
     with meetings(tmp_path, 3, "end", str(first)) as group:
@@ -173,11 +211,75 @@ def test_strangers_are_not_listened_to(tmp_path):
         assert "Traceback" not in group.text(0)
 
 
-def test_a_process_that_never_starts_is_named(tmp_path):
-    script = tmp_path / "meetings.py"
-    script.write_text(
-        MEETINGS.replace("import runtime", "import runtime, watch\nwatch.JOIN_SECONDS = watch.LEAVE_SECONDS = 2")
+def test_a_stranger_that_says_nothing_holds_nobody_up(tmp_path):
+    with meetings(tmp_path, 3, "late", "1") as group, contextlib.ExitStack() as links:
+        group.processes[1].send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                links.enter_context(socket.create_connection(group.meeting))
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        group.processes[1].send_signal(signal.SIGCONT)
+        assert group.codes(20) == [0] * 3
+
+
+@pytest.mark.parametrize("stranger", ["closes", "is an echo"])
+def test_a_stranger_in_the_place_of_rank_0_is_left_for_it(tmp_path, stranger):
+    """As a server of a run before, not yet gone; or the process's own connection, which it may find at such a port."""
+    script = changed_meetings(
+        tmp_path,
+        "import pathlib",
+        "while runtime.rank() == 0 and not pathlib.Path('gone').exists(): time.sleep(0.05)",
     )
+    with Group(tmp_path, [[script, "late", "1"]] * 2) as group:
+        with socket.create_server(group.meeting) as server:
+            server.settimeout(10)
+            link, _ = server.accept()
+            with link:
+                link.settimeout(10)
+                hello = link.recv(4096)
+                if stranger == "is an echo":
+                    link.sendall(hello)
+                    assert link.recv(4096) == b""
+        (tmp_path / "gone").touch()
+        assert group.codes(20) == [0] * 2
+
+
+@pytest.mark.parametrize("held", [0, 1])
+def test_a_process_whose_interpreter_is_held_is_waited_for(tmp_path, held):
+    """As by an import, for three beats, between the connection and the first word."""
+    script = changed_meetings(
+        tmp_path,
+        "watch.BEAT_SECONDS = 0.5",
+        "def hold(*arguments, read=watch.Watch._read):",
+        "    ctypes.PyDLL(None).usleep(1_500_000)",
+        "    read(*arguments)",
+        f"if runtime.rank() == {held}: watch.Watch._read = hold",
+    )
+    with Group(tmp_path, [[script, "late", "1"]] * 2) as group:
+        assert group.codes(20) == [0] * 2, group.text(1 - held)
+
+
+@pytest.mark.parametrize("told", [[0], [1], [0, 1, 2]])
+def test_processes_stop_by_the_same_signal_at_the_same_moment(tmp_path, told):
+    """Whichever of them it is sent to, and though it comes while the others are waited for."""
+    script = tmp_path / "steps.py"
+    script.write_text(STEPS)
+    with Group(tmp_path, [[script]] * 3) as group:
+        group.until("begun")
+        for rank in told:
+            group.processes[rank].send_signal(signal.SIGTERM if rank else signal.SIGINT)
+        assert group.codes(15) == [0] * 3
+        lines = [group.text(rank).splitlines()[-1] for rank in range(3)]
+        assert len(set(lines)) == 1 and re.fullmatch(rf"stopped at \d+ by {15 if max(told) else 2}", lines[0]), lines
+        assert [("stopping; once more" in group.text(rank)) for rank in range(3)] == [rank in told for rank in range(3)]
+
+
+def test_a_process_that_never_starts_is_named(tmp_path):
+    script = changed_meetings(tmp_path, "watch.JOIN_SECONDS = watch.LEAVE_SECONDS = 2")
     with Group(tmp_path, [[script, "late", "5"], [script, "late", "5"], ["-c", "pass"]]) as group:
         assert group.codes(20) == [2, 2, 0]
         assert "meetings.py: rank 2 did not come within 2 seconds: its log says why\n" in group.text(0)
