@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import time
+from functools import partial
 
 import pytest
 from commands import ROOT, SMALL, launch, run, start, wait_for
@@ -156,10 +157,11 @@ def test_the_last_step_is_measured_once(trained, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_signal_while_it_measures(tmp_path, processes):
-    """The measurement is left, the step is saved."""
+    """The measurement is left, the step is saved; the resumed run measures first."""
     options = [*COMMAND, "--total_step", 1000, "--eval_step", 2, "--eval_samples", 10**6, "--metrics", "fid"]
     options += ["--name", "run"]
-    process = launch(tmp_path, processes, *options) if processes > 1 else start(tmp_path, *options)
+    begin = partial(launch, tmp_path, processes) if processes > 1 else partial(start, tmp_path)
+    process = begin(*options)
     log = tmp_path / "sagan_models" / "run" / "log.txt"
     try:
         wait_for(process, lambda: log.exists() and " step 1 " in log.read_text())
@@ -172,6 +174,10 @@ def test_a_signal_while_it_measures(tmp_path, processes):
     assert processes > 1 or process.returncode == 130
     step = checkpoint.load_from(log.parent)[0].step
     assert step == 2 and measured(log.parent) == {}
+    process = begin(ROOT / "train.py", "--resume", log.parent, "--total_step", 4, "--eval_samples", 100)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert list(measured(log.parent)) == [2, 4]
 
 
 @pytest.mark.parametrize(

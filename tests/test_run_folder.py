@@ -1,7 +1,7 @@
 """A run's folder: which one it is, which checkpoints it keeps, what `latest` and `best` are."""
 
-import contextlib
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -104,23 +104,30 @@ def test_a_folder_of_something_else_is_refused(make_parameters, resume, says):
 
 
 def test_runs_that_start_at_once_get_numbers_of_their_own(make_parameters):
-    p, together, runs, errors = make_parameters(), threading.Barrier(8), [], []
+    p, count, each = make_parameters(), 8, 10
+    together, names, errors = threading.Barrier(count, timeout=60), [], []
 
     def start():
-        together.wait()
-        try:
-            runs.append(RunFolder(p))
-        except UserError as error:
-            errors.append(error)
+        for _ in range(each):
+            together.wait()
+            try:
+                with RunFolder(p) as run:
+                    names.append(run.path.name)
+            except UserError as error:
+                errors.append(error)
 
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with contextlib.ExitStack() as stack:
-        names = sorted(stack.enter_context(run).path.name for run in runs)
-    assert (names, errors) == ([f"acgan-digits-{number}" for number in range(1, 9)], [])
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads meet between any two lines
+    try:
+        threads = [threading.Thread(target=start) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert errors == []
+    assert sorted(names) == sorted(f"acgan-digits-{number}" for number in range(1, count * each + 1))
 
 
 @pytest.mark.parametrize("made", ["file", "link"])
