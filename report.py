@@ -56,8 +56,9 @@ PLAIN = {
     "weights": "as trained", "batch statistics": "running", "truncation": None, "half precision": False,
     "inception weights": "published file",
 }  # fmt: skip
-SAGAN = {"num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
-ACGAN = {"classes drawn": 10, "imsize": 128} | PLAIN
+SAGAN = {"dataset": "imagenet", "num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
+ACGAN = {"dataset": "imagenet", "classes drawn": 10, "imsize": 128} | PLAIN
+CIFAR10 = {"dataset": "cifar10", "num_samples": 50_000, "classes drawn": 10, "imsize": 32} | PLAIN
 # Recipe -> figure -> what is published of it.
 PUBLISHED = {
     "sagan-imagenet": {
@@ -70,11 +71,7 @@ PUBLISHED = {
         "accuracy_64": Published("7.0 %, of 100 models", None, ACGAN),
         "varied_class_share": Published("84.7 % of 1000 classes, of 100 models", None, ACGAN | {"classes drawn": 1000}),
     },
-    "acgan-cifar10": {
-        "inception_score": Published(
-            "8.25 ± 0.07", None, {"num_samples": 50_000, "classes drawn": 10, "imsize": 32} | PLAIN
-        ),
-    },
+    "acgan-cifar10": {"inception_score": Published("8.25 ± 0.07", None, CIFAR10)},
 }
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
 UNKNOWN = {  # recipe: what is not known of its published figures

@@ -127,6 +127,7 @@ class Tester:
             "samples": self.what,
             "file": str(self.file),
             "sha256": file_digest(self.file) if self.file.is_file() else "a folder",
+            "dataset": p.dataset,
             "num_samples": len(source),
             "num_classes": evaluation.num_classes or "unknown",
             "labels": self._labels(source),

@@ -25,6 +25,7 @@ import acgan_models
 import checkpoint
 import sampler
 from parameters import RUN_FILE, Parameters
+from report import PUBLISHED
 
 SHORT = ["--total_step", "6", "--log_step", "2", "--sample_step", "3", "--model_save_step", "4"]
 
@@ -147,6 +148,9 @@ def test_a_report_says_what_its_figures_depend_on(trained, tmp_path):
         "distance": "beside training images",
     }  # fmt: skip
     assert expected == {name: settings.get(name) for name in expected}
+    of_inception = {"half precision", "inception weights"}
+    for figure in (figure for figures in PUBLISHED.values() for figure in figures.values()):
+        assert figure.settings.keys() - of_inception <= settings.keys()  # so none is unknown
     assert "seconds, classes" in text and "half precision" not in settings
 
 

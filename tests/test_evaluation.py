@@ -159,6 +159,7 @@ def test_weights_without_a_head_give_fid_alone(tested, refused, data, weights, t
     options = ["--samples", data / "samples.npz", "--reference", data / "64.npz", "--metrics"]
     assert "no 1008-way head" in refused(*options, "fid_64,is", inception=headless)
     report = tested(*options, "fid_64", inception=headless)
+    assert report["settings"]["inception weights"].startswith("own file") and not report["settings"]["half precision"]
     assert list(report["figures"]) == ["fid_64"] and str(data / "64.npz") in report["settings"].values()
 
 

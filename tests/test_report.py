@@ -54,7 +54,8 @@ def written(folder, recipe, figures, settings=None, seconds=None, **options):
     p = dataclasses.replace(p, **options)
     classes = p.num_classes or 1000
     settings = {
-        "samples": "them", "num_samples": 50_000, "num_classes": classes, "classes drawn": classes, "imsize": p.imsize,
+        "samples": "them", "dataset": p.dataset, "num_samples": 50_000, "num_classes": classes,
+        "classes drawn": classes, "imsize": p.imsize,
         "weights": "as trained", "batch statistics": "running", "truncation": None, "half precision": False,
         "inception weights": "published file w.pth, SHA-256", "number of real images": 50_000, "kid subset size": 1000,
     } | (settings or {})  # fmt: skip
@@ -103,6 +104,7 @@ def test_published_figures_stand_beside(tmp_path, recipe, figures, columns):
         ({}, None),
         ({"num_samples": 5000}, "num_samples 5000 instead of 50000"),
         ({"classes drawn": 10, "truncation": 0.5}, "classes drawn 10 instead of 1000; truncation 0.5 instead of none"),
+        ({"dataset": "cifar10"}, "dataset cifar10 instead of imagenet"),
         ({"imsize": 64}, "imsize 64 instead of 128"),
         ({"half precision": True}, "half precision yes instead of no"),
         ({"weights": "moving average"}, "weights moving average instead of as trained"),
@@ -124,8 +126,8 @@ def test_whether_it_compares(tmp_path, settings, why):
         assert found == f"Not comparable with the published figures: {why}."
     else:
         assert found == (
-            "The same as of the published figures: num_samples, classes drawn, imsize, weights, batch statistics, "
-            "truncation, half precision, inception weights. The reference images have to be too."
+            "The same as of the published figures: dataset, num_samples, classes drawn, imsize, weights, batch "
+            "statistics, truncation, half precision, inception weights. The reference images have to be too."
         )
 
 
@@ -141,7 +143,9 @@ def test_each_figure_has_its_own_setting(tmp_path):
     figures = {"accuracy": 0.1, "varied_class_share": 0.8}
     _, text = written(tmp_path, "acgan-imagenet", figures, {"num_samples": 10})
     compares, differs, unknown = verdicts(text)
-    assert compares.startswith("The same as of what is published of “read as the class asked for”: classes drawn,")
+    assert compares.startswith(
+        "The same as of what is published of “read as the class asked for”: dataset, classes drawn,"
+    )
     assert "num_samples" not in compares
     assert differs == (
         "Not comparable with what is published of “share of classes at least as varied as the least varied real one”: "
