@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import math
+import os
 import time
 
 import numpy as np
@@ -39,7 +40,8 @@ PER_CLASS = 1000  # images of each class that the distance compares
 class Evaluation:
     """The metrics that `parameters.metrics` chooses, ready to be taken of any source of images of the right size.
 
-    `seconds` gathers how long each stage took. Raises UserError where weights, statistics or data do not fit.
+    `seconds` gathers how long each stage took, with what interrupted sessions did of it. Raises UserError where
+    weights, statistics or data do not fit.
     """
 
     def __init__(self, parameters):
@@ -50,8 +52,9 @@ class Evaluation:
         wants_train = chosen and (p.dataset in CLASSIFIED or "floor" in chosen)
         self.test_set = load_dataset(p, "test") if wants_test else None
         self.train_set = load_dataset(p, "train") if wants_train else None
-        self.needs = self._needs("features" if p.dataset in CLASSIFIED else "2048")
+        self.needs = self._needs(chosen)
         self.extractor = self._real = self._floor = None
+        self._real_by_class = {}  # by metric: of the real images, [num_classes]
         if p.reference:
             self._real = given_summary(p.reference, self.needs.taps)
 
@@ -86,8 +89,10 @@ class Evaluation:
             found["half precision"] = p.half_precision
         return found
 
-    def _needs(self, tap):
-        chosen, p = self.metrics, self.parameters
+    def _needs(self, chosen):
+        """What the metrics `chosen` need of a pass."""
+        p = self.parameters
+        tap = "features" if p.dataset in CLASSIFIED else "2048"
         layers = {"fid": tap, "floor": tap, "fid_64": "64", "fid_192": "192", "fid_768": "768"}
         taps = [layers[name] for name in chosen if name in layers]
         resolutions = ()
@@ -97,10 +102,20 @@ class Evaluation:
         return Needs(tuple(dict.fromkeys(taps)), bool(OF_FEATURES & set(chosen)), "is" in chosen, resolutions)
 
     @contextlib.contextmanager
-    def _stage(self, name):
+    def stage(self, name):
+        """Add to `seconds` how long the block takes that runs under it."""
         start = time.monotonic()
         yield
-        self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 3)
+        self._add_seconds(name, time.monotonic() - start)
+
+    def _add_seconds(self, name, seconds):
+        self.seconds[name] = round(self.seconds.get(name, 0) + seconds, 3)
+
+    @functools.cached_property
+    def _test_labels(self):
+        """The classes of the test images, shuffled: a part of them has all classes too."""
+        labels = (self.test_set or load_dataset(self.parameters, "test")).labels
+        return runtime.generator(self.parameters.manual_seed, "test labels").permutation(labels)
 
     def drawn(self, generator, count):
         """Samples of `generator` as a source, of the classes that `labels` chooses."""
@@ -110,9 +125,7 @@ class Evaluation:
             if classes.max() >= p.num_classes:
                 raise UserError(f"--labels {classes.max()} is no class: there are {p.num_classes}, from 0")
         elif p.labels == "auto" and p.test_data_path:
-            # Shuffled: a part of them has all classes too.
-            classes = (self.test_set or load_dataset(p, "test")).labels
-            classes = runtime.generator(p.manual_seed, "test labels").permutation(classes)
+            classes = self._test_labels
         else:
             classes = np.arange(p.num_classes)
         return Drawn(generator, p, classes[np.arange(count) % len(classes)])
@@ -139,7 +152,13 @@ class Evaluation:
 
     def check(self, source):
         """Raise UserError unless the metrics can be taken of `source`."""
-        chosen = set(self.metrics)
+        p, chosen = self.parameters, set(self.metrics)
+        of_folders = p.dataset in ("folder", "imagenet")
+        if "floor" in chosen and of_folders and os.path.samefile(p.data_path, p.test_data_path):
+            raise UserError(
+                f"--metrics floor compares test images with training images, but --test_data_path {p.test_data_path} "
+                f"and --data_path {p.data_path} are one folder: give another --test_data_path, or leave floor out"
+            )
         for name in sorted(chosen & FEWEST.keys()):
             if len(source) < FEWEST[name]:
                 found = f"{FEWEST[name]} samples or more, not {len(source)}"
@@ -167,7 +186,7 @@ class Evaluation:
         p = self.parameters
         if self.extractor or not any(self.needs):
             return
-        with self._stage("extractor"):
+        with self.stage("extractor"):
             if p.dataset in CLASSIFIED:
                 self.extractor = ClassifierExtractor(p, self.train_set)
             else:
@@ -177,27 +196,31 @@ class Evaluation:
     def figures(self, source, stop, writers=(), parts_folder=None, key=None):
         """The metrics of `source`, a dictionary by name, on rank 0 (elsewhere {}); None when `stop` was asked.
 
-        The rest is as in `measurement.measure`.
+        The rest is as in `measurement.measure`; parts that another extractor has measured are not taken over.
         """
-        p = self.parameters
         self.prepare()
-        with self._stage("real images"):
+        with self.stage("real images"):
             if not self._real_is_known(stop):
                 return None
-        with self._stage("samples"):
-            seen = measure(
-                source, self.extractor, self.needs, p.manual_seed, "samples", stop, writers, parts_folder, key
-            )
+        needs = self._needs([name for name in self.metrics if name != "floor"])
+        key = f"{key} {self.extractor.key if self.extractor else ''}"
+        with self.stage("samples"):
+            seed = self.parameters.manual_seed
+            seen = measure(source, self.extractor, needs, seed, "samples", stop, writers, parts_folder, key)
             if seen is None:
                 return None
-        with self._stage("classes"):
+        self._add_seconds("samples", seen.earlier)
+        with self.stage("classes"):
             by_class = self._by_class(source, stop)
             if by_class is None:
                 return None
         if runtime.rank():
             return {}
-        with self._stage("figures"):
-            return self._compare(summary(seen, len(source)), source.labels, by_class)
+        try:
+            with self.stage("figures"):
+                return self._compare(summary(seen, len(source)), source.labels, by_class, stop)
+        except _Stopped:
+            return None
 
     @property
     def real_place(self):
@@ -211,11 +234,14 @@ class Evaluation:
             self._real = real_summary(self.test_set, self.extractor, needs, "real images", stop)
             if self._real is None:
                 return False
+            self._add_seconds("real images", self._real.earlier)
         if self._floor is None and "floor" in self.metrics:
             self._floor = real_summary(
                 self.train_set, self.extractor, Needs((self.extractor.tap,)), "training images", stop
             )
-            return self._floor is not None
+            if self._floor is None:
+                return False
+            self._add_seconds("real images", self._floor.earlier)
         return True
 
     def _by_class(self, source, stop):
@@ -223,21 +249,30 @@ class Evaluation:
 
         None when `stop` was asked.
         """
-        measures = {"ms_ssim": self._ms_ssim, "distance": self._distance}
-        rank, world_size, classes = runtime.rank(), runtime.world_size(), self.test_set and self.test_set.num_classes
-        real = self.train_set if self.parameters.dataset in CLASSIFIED else self.test_set
         result = {}
-        for name in (name for name in measures if name in self.metrics):
-            for whose, images in (("real", Real(real)), ("generated", source)):
-                values = np.zeros(classes)
-                rounds = range(0, classes, world_size)
-                for first in tqdm(rounds, desc=f"{name}, {whose}", unit="class", leave=False, disable=rank > 0):
-                    if stop.requested():  # on all processes or on none
-                        return None
-                    if (label := first + rank) < classes:
-                        values[label] = measures[name](images, label)
-                result[name, whose] = sum(runtime.gather(values))
+        for name in (name for name in ("ms_ssim", "distance") if name in self.metrics):
+            if name not in self._real_by_class:
+                real = Real(self.train_set if self.parameters.dataset in CLASSIFIED else self.test_set)
+                if (values := self._of_classes(name, real, "real", stop)) is None:
+                    return None
+                self._real_by_class[name] = values
+            if (values := self._of_classes(name, source, "generated", stop)) is None:
+                return None
+            result[name] = self._real_by_class[name], values
         return result
+
+    def _of_classes(self, name, source, whose, stop):
+        """The metric `name` within each class of `source`, [num_classes]; None when `stop` was asked."""
+        measure_class = {"ms_ssim": self._ms_ssim, "distance": self._distance}[name]
+        rank, world_size, classes = runtime.rank(), runtime.world_size(), self.test_set.num_classes
+        values = np.zeros(classes)
+        rounds = range(0, classes, world_size)
+        for first in tqdm(rounds, desc=f"{name}, {whose}", unit="class", leave=False, disable=rank > 0):
+            if stop.requested():  # on all processes or on none
+                return None
+            if (label := first + rank) < classes:
+                values[label] = measure_class(source, label)
+        return sum(runtime.gather(values))
 
     def _ms_ssim(self, images, label):
         return class_ms_ssim(_OfClass(images, label), self.parameters.manual_seed, label)
@@ -249,41 +284,65 @@ class Evaluation:
             return np.nan
         return class_distance(chosen[some], np.full(len(some), label))["class_distance"]
 
-    def _compare(self, found, labels, by_class):
+    def _compare(self, found, labels, by_class, stop):
+        """The figures of `found`, on rank 0; raises _Stopped soon after it has been signalled."""
         real, chosen, prefix, figures = self._real, self.metrics, self.extractor and self.extractor.prefix, {}
         for resolution, right in found.right.items():
             name = f"{prefix}accuracy" + ("" if resolution == self.parameters.imsize else f"_{resolution}")
             figures |= {name: right / found.count, f"{name}_real": real.right[resolution] / real.count}
         for tap, gaussian in found.gaussians.items():
-            if tap == self.extractor.tap and "fid" not in chosen:
-                continue
+            _go_on(stop)
             name = "fid" if tap == self.extractor.tap else f"fid_{tap}"
             figures[prefix + name] = fid(real.gaussians[tap], gaussian)["fid"]
         if "floor" in chosen:
+            _go_on(stop)
             tap = self.extractor.tap
             figures[f"{prefix}fid_floor"] = fid(self._floor.gaussians[tap], real.gaussians[tap])["fid"]
         figures |= {name if not prefix else _of_classifier(name): value for name, value in found.score.items()}
         if "kid" in chosen:
-            size = min(KID_SUBSET_SIZE, found.count, real.count)
-            values = kid(real.features, found.features, KID_SUBSETS, size, self.parameters.manual_seed)
+            size, seed = min(KID_SUBSET_SIZE, found.count, real.count), self.parameters.manual_seed
+            with _progress("KID", "subset", stop) as progress:
+                values = kid(real.features, found.features, KID_SUBSETS, size, seed, progress)
             figures |= {prefix + name: value for name, value in values.items()}
         if "prdc" in chosen:
-            with tqdm(desc="precision, recall", unit="block", leave=False) as bar:
-                values = prdc(real.features, found.features, NEAREST, progress=_on(bar))
+            with _progress("precision, recall", "block", stop) as progress:
+                values = prdc(real.features, found.features, NEAREST, progress=progress)
             figures |= {prefix + name: value for name, value in values.items()}
         if "intra_fid" in chosen:
             classes = self.test_set.num_classes
-            with tqdm(desc="intra-FID", unit="class", total=classes, leave=False) as bar:
-                values = intra_fid(real.features, self.test_set.labels, found.features, labels, classes, bar.update)
+            with _progress("intra-FID", "class", stop) as progress:
+                values = intra_fid(real.features, self.test_set.labels, found.features, labels, classes, progress)
             figures[f"{prefix}intra_fid"] = values["intra_fid"]
         if "ms_ssim" in chosen:
-            figures |= varied_classes(by_class["ms_ssim", "real"], by_class["ms_ssim", "generated"])
+            figures |= varied_classes(*by_class["ms_ssim"])
         if "distance" in chosen:
-            real_distance, distance = by_class["distance", "real"], by_class["distance", "generated"]
+            real_distance, distance = by_class["distance"]
             both = np.isfinite(real_distance) & np.isfinite(distance)  # classes with two images or more
             ratio = distance[both].mean() / real_distance[both].mean() if both.any() else math.nan
             figures["class_distance_ratio"] = float(ratio)
         return figures
+
+
+class _Stopped(Exception):
+    """A signal has asked this process to stop."""
+
+
+def _go_on(stop):
+    if stop.asked is not None:  # of this process alone: the others have nothing to do any more
+        raise _Stopped
+
+
+@contextlib.contextmanager
+def _progress(title, unit, stop):
+    """A bar, as the function that a metric calls with how much of how much is done; it raises _Stopped."""
+    with tqdm(desc=title, unit=unit, leave=False) as bar:
+
+        def progress(done, total):
+            _go_on(stop)
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
 
 
 def _of_classifier(name):
@@ -301,11 +360,3 @@ class _OfClass:
 
     def __getitem__(self, numbers):
         return self.source.images(self.indices[numbers])
-
-
-def _on(bar):
-    def progress(done, total):
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return progress

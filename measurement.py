@@ -1,6 +1,7 @@
 """One pass over a set of images through a feature extractor: shared out over processes, resumable, in flat memory."""
 
 import contextlib
+import copy
 import sys
 import time
 import zipfile
@@ -19,7 +20,8 @@ CHUNK = 256  # images: what processes share out, and what an interrupted pass ha
 READ = 64  # images at once through the extractor, whatever the batch they were drawn in: so their features are the same
 SPLITS = 10  # of the Inception Score, as published
 SAVE_EVERY = 60  # seconds
-DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UserError)  # a part that is no part
+# What reading a part that is none may raise.
+DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, UserError)
 
 
 class Needs(NamedTuple):
@@ -41,6 +43,7 @@ class Seen:
         self.score = None
         self.rows = {}  # by chunk: features float32 [n, width]
         self.right = {}  # by resolution: how many were read as their class
+        self.earlier = 0.0  # seconds that interrupted sessions took for what they have done of it
 
     def update(self, chunk, parts, found):
         """Add a chunk: `found` is what an extractor's `read` gave, `parts` the part of the score each image is in."""
@@ -87,15 +90,19 @@ class Seen:
         return seen
 
     def merge(self, other):
-        """Add what another pass has seen of the same images, in other chunks of them; raises UserError for the same."""
+        """Add what another pass has seen of the same images, in other chunks of them.
+
+        Raises UserError, and changes nothing, for the same chunks and for parts that do not fit.
+        """
         if (self.done & other.done).any():
             raise UserError("it has chunks that another part has too")
-        self.done = self.done | other.done
-        for tap, statistics in other.statistics.items():
-            self.statistics.setdefault(tap, FeatureStatistics(len(statistics.mean))).merge(statistics)
+        statistics, score = copy.deepcopy((self.statistics, self.score))
+        for tap, more in other.statistics.items():
+            statistics.setdefault(tap, FeatureStatistics(len(more.mean))).merge(more)
         if other.score:
-            self.score = self.score or ScoreSums(*other.score.probabilities.shape[::-1])
-            self.score.merge(other.score)
+            score = score or ScoreSums(*other.score.probabilities.shape[::-1])
+            score.merge(other.score)
+        self.statistics, self.score, self.done = statistics, score, self.done | other.done
         self.rows |= other.rows
         for resolution, count in other.right.items():
             self.right[resolution] = self.right.get(resolution, 0) + count
@@ -110,17 +117,20 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
 
     `extractor` may be None where nothing is needed. `writers` get every chunk: `write(indices, images)`. With
     `parts_folder`, what is done is kept there under `key`, so that the same call goes on where one was interrupted;
-    `finish` removes it.
+    `finish` removes it. Where nobody wants the images, none is made.
     """
-    seen, count = Seen(len(source), needs), len(source)
-    done = seen.done.copy()
+    seen, count, start = Seen(len(source), needs), len(source), time.monotonic()
+    if not any(needs) and not writers:
+        seen.done[:] = True
+        return seen
+    done, earlier = seen.done.copy(), 0.0
     if parts_folder:
-        done = runtime.from_first(_take_over, seen, count, Path(parts_folder), key)
-        _save_part(seen, parts_folder, key)
+        done, earlier = runtime.from_first(_take_over, seen, count, Path(parts_folder), key)
+        _save_part(seen, parts_folder, key, earlier)
     order = runtime.generator(seed, "splits").permutation(count) if needs.score else None
     todo, world_size = np.flatnonzero(~done), runtime.world_size()
     mine, rounds = todo[runtime.rank() :: world_size], -(-len(todo) // world_size)
-    saved, stopped = time.monotonic(), False
+    saved, stopped = start, False
     before = min(int(done.sum()) * CHUNK, count)
     with tqdm(total=count, initial=before, desc=title, unit="img", leave=False, disable=runtime.rank() > 0) as bar:
         for number in range(rounds):
@@ -136,16 +146,17 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
             seen.update(chunk, part_of(order[indices], count, SPLITS) if needs.score else None, found)
             bar.update(min(len(images) * world_size, count - bar.n))  # the others are as far
             if parts_folder and time.monotonic() - saved > SAVE_EVERY:
-                _save_part(seen, parts_folder, key)
                 saved = time.monotonic()
+                _save_part(seen, parts_folder, key, earlier + saved - start)
     if parts_folder:
-        _save_part(seen, parts_folder, key)
+        _save_part(seen, parts_folder, key, earlier + time.monotonic() - start)
     if stopped:
         runtime.meet()  # who ends first may have a launcher end the others
         return None
     whole = Seen(count, needs)
     for state in runtime.gather(seen.state()):
         whole.merge(Seen.from_state(count, needs, state))
+    whole.earlier = earlier
     return whole
 
 
@@ -163,36 +174,42 @@ def finish(folder):
         path.unlink(missing_ok=True)
 
 
-def _save_part(seen, folder, key):
+def _save_part(seen, folder, key, seconds):
+    """Keep in `folder` what this process has seen, for which the pass took `seconds` so far."""
     with atomic_path(Path(folder) / f"part-{runtime.rank()}.npz") as temporary:
-        np.savez(temporary, key=np.array(key), **seen.state())
+        np.savez(temporary, key=np.array(key), seconds=np.array(seconds), **seen.state())
 
 
 def _take_over(seen, count, folder, key):
-    """Join into `seen`, and into its file, what an interrupted pass left in `folder`; returns which chunks are done."""
-    paths = _parts(folder)
+    """Join into `seen`, and into its file, what an interrupted pass left in `folder`.
+
+    Returns which chunks are done and how many seconds that took.
+    """
+    paths, earlier = _parts(folder), 0.0
     for path in paths:
         try:
-            if (state := _load_part(path)).pop("key", None) == key:
+            if (state := _load_part(path)).pop("key") == key:
+                seconds = float(state.pop("seconds"))
                 seen.merge(Seen.from_state(count, seen.needs, state))
+                earlier = max(earlier, seconds)  # processes worked at the same time
         except DAMAGED as error:
             print(f"{path} is passed over: {error}", file=sys.stderr)
-    _save_part(seen, folder, key)
+    _save_part(seen, folder, key, earlier)
     for path in paths:
         if path.name != "part-0.npz":
             path.unlink(missing_ok=True)
     if seen.done.any():
         print(f"goes on where it was: {seen.done.mean():.0%} is done", flush=True)
-    return seen.done.copy()
+    return seen.done.copy(), earlier
 
 
-def goes_on(folder, key):
-    """Whether `folder` holds what `measure` keeps of an unfinished pass under `key`."""
+def keys(folder):
+    """The keys under which `folder` holds what `measure` keeps of unfinished passes."""
+    found = set()
     for path in _parts(folder):
         with contextlib.suppress(*DAMAGED):
-            if _load_part(path, ("key",))["key"] == key:
-                return True
-    return False
+            found.add(_load_part(path, ("key",))["key"])
+    return found
 
 
 def _parts(folder):

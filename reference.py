@@ -53,6 +53,7 @@ class Summary(NamedTuple):
     right: dict  # by resolution: how many images are read as their class
     score: dict  # the Inception Score
     place: str | None = None  # where on disk it is
+    earlier: float = 0.0  # seconds that interrupted sessions took for it
 
 
 def summary(seen, count):
@@ -63,6 +64,7 @@ def summary(seen, count):
         seen.features if seen.needs.features else None,
         seen.right,
         seen.score.result() if seen.score else {},
+        earlier=seen.earlier,
     )
 
 

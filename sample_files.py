@@ -29,8 +29,11 @@ class PNGWriter:
             raise UserError(f"{option} {self.folder} is gone, and samples in it: give another folder")
         if not goes_on and any(not path.is_dir() for path in self.folder.rglob("*")):
             raise UserError(f"{option} {self.folder} is not empty: give another folder")
-        for label in range(num_classes):
-            (self.folder / f"{label:04d}").mkdir(parents=True, exist_ok=True)
+        try:
+            for label in range(num_classes):
+                (self.folder / f"{label:04d}").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{option} {self.folder} cannot be made: {error.strerror}; give another folder") from None
 
     def write(self, indices, images):
         """Write samples `indices`, uint8 [n, C, H, W]."""
@@ -45,12 +48,12 @@ class PNGWriter:
 class NPZWriter:
     """Writes samples to one .npz: arr_0 uint8 [N, H, W, C] and arr_1 int64 [N], as guided-diffusion.
 
-    They gather in a hidden file beside it; `path` appears, whole, at the end.
+    They gather in a hidden file beside it, of the test that has this `key`; `path` appears, whole, at the end.
     """
 
-    def __init__(self, path, labels, image_shape, goes_on):
+    def __init__(self, path, labels, image_shape, key, goes_on):
         self.path, self.labels = Path(path), labels
-        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._part = self.path.with_name(f".{self.path.name}.{key[:8]}.part")
         channels, height, width = image_shape
         shape = (len(labels), height, width, channels)
         self._size = math.prod(shape[1:])

@@ -3,6 +3,7 @@
 import numpy as np
 import paddle
 from scipy.special import ndtr, ndtri
+from tqdm import tqdm
 
 import runtime
 from layers import BatchNorm
@@ -54,7 +55,8 @@ def use_standing_statistics(generator, parameters):
     """
     p = parameters
     norms = [layer for layer in generator.sublayers() if isinstance(layer, BatchNorm)]
-    for batch in range(p.standing_batches):
+    batches, hidden = range(p.standing_batches), runtime.rank() > 0 or not p.standing_batches
+    for batch in tqdm(batches, desc="standing statistics", unit="batch", leave=False, disable=hidden):
         for norm in norms:
             norm.training, norm.momentum = True, batch / (batch + 1)
         indices = range(batch * p.batch_size, (batch + 1) * p.batch_size)

@@ -1,20 +1,24 @@
 """Tester: load a generator or samples, draw, write them, measure them, write the report."""
 
+import contextlib
 import dataclasses
+import glob
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 import checkpoint
 import report
 import runtime
 import sampler
 from evaluation import Evaluation
-from measurement import finish, goes_on
+from measurement import finish, keys
 from sample_files import NPZWriter, PNGWriter
 from sources import open_samples
-from utils import UserError, file_digest, save_image
+from utils import LOCK_FILE, UserError, file_digest, lock, save_image
 
 OF_THE_MACHINE = ("device", "num_workers", "batch_size_test", "parallel")  # a test on another one goes on with this one
 
@@ -50,6 +54,7 @@ class Tester:
             }
             default = checkpoint.run_of(source) / f"test-{Path(source).stem}"
         self.parameters, self.file, self.default_folder = p, Path(p.samples or source), default
+        self._lock = None
         _say(f"samples: {self.file}" if p.samples else f"{self.file}: {self.what}")
 
     def test(self):
@@ -61,22 +66,30 @@ class Tester:
         evaluation = Evaluation(p)
         source = self._source(evaluation)
         evaluation.check(source)
-        evaluation.prepare()
         settings = self._settings(evaluation, source)
         key = _key(settings, p)
-        folder = Path(runtime.from_first(lambda: str(self._folder())))
-        if p.standing_batches and not p.samples:
-            sampler.use_standing_statistics(self.G, p)
-        writers = self._writers(folder, source.labels, goes_on(folder, key))
-        figures = {}
-        if evaluation.metrics or writers:
-            with runtime.stop_signals() as stop:
-                figures = evaluation.figures(source, stop, writers, folder, key)
-            if figures is None:
-                _say("stopped; the same command goes on where it was")
-                raise SystemExit(128 + stop.signal)
-        if runtime.rank():
-            return
+        with self._claimed(key) as (folder, goes_on):  # and all else that is written, before anything is computed
+            writers = self._writers(folder, source.labels, key, goes_on)
+            evaluation.prepare()
+            if p.standing_batches and not p.samples:
+                with evaluation.stage("standing statistics"):
+                    sampler.use_standing_statistics(self.G, p)
+            figures = {}
+            if evaluation.metrics or writers:
+                with runtime.stop_signals() as stop:
+                    figures = evaluation.figures(source, stop, writers, folder, key)
+                if figures is None:
+                    _say("stopped; the same command goes on where it was")
+                    raise SystemExit(128 + (stop.signal or stop.asked))
+            if runtime.rank() == 0:
+                self._report(folder, figures, settings, evaluation, writers)
+
+    def _report(self, folder, figures, settings, evaluation, writers):
+        p, extractor = self.parameters, evaluation.extractor
+        settings["extractor"] = extractor.key if extractor else "none"
+        if weights := getattr(extractor, "weights", None):
+            settings["inception weights"] = weights
+        settings["real statistics"] = evaluation.real_place or "none"
         if not evaluation.metrics:
             print("nothing was measured: --test_data_path, --reference or --metrics choose what is")
         lines = [*report.table(figures), *report.cautions(figures, settings)]
@@ -85,9 +98,9 @@ class Tester:
         if not p.samples:
             save_image(folder / "class_grid.png", sampler.class_grid(self.G, p))
             print(f"class grid: {folder / 'class_grid.png'}")
-        settings["real statistics"] = evaluation.real_place or "none"
         report.write(folder, figures, settings, p, evaluation.seconds)
         finish(folder)
+        (folder / LOCK_FILE).unlink()  # of no use beside a report
         print(f"report: {folder / 'report.md'}")
 
     def _source(self, evaluation):
@@ -97,27 +110,57 @@ class Tester:
             return open_samples(p.samples, p.channels, names, evaluation.needs_classes)
         return evaluation.drawn(self.G, p.num_samples)
 
-    def _folder(self):
-        """Where the report goes: a new folder, or one whose test was interrupted."""
-        p = self.parameters
-        folder, number = Path(p.test_path or self.default_folder), 1
-        if p.test_path and (folder / "report.json").exists():
-            raise UserError(f"--test_path {folder} has a report already: give another folder")
-        while (folder / "report.json").exists():
-            number += 1
-            folder = self.default_folder.with_name(f"{self.default_folder.name}-{number}")
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    @contextlib.contextmanager
+    def _claimed(self, key):
+        """The folder of the report, which no other test uses meanwhile, and whether this one was interrupted there."""
+        try:
+            folder, goes_on = runtime.from_first(self._claim, key)
+            yield Path(folder), goes_on
+        finally:
+            if self._lock:
+                self._lock.close()
 
-    def _writers(self, folder, labels, again):
+    def _claim(self, key):
+        given = self.parameters.test_path
+        for folder in [Path(given)] if given else self._folders(key):
+            try:
+                obstacle = _obstacle(folder, key) or self._lock_folder(folder, key)
+            except OSError as error:
+                reason = f"cannot be used ({error.strerror})"
+                raise UserError(f"--test_path {folder} {reason}: give another folder") from None
+            if not obstacle:
+                return str(folder), key in _tests(folder)
+            if given:
+                raise UserError(f"--test_path {folder} {obstacle}: give another folder")
+
+    def _lock_folder(self, folder, key):
+        """Keep other tests out of `folder`, made if need be; returns why that cannot be, or None."""
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = lock(folder)
+        except BlockingIOError as owner:
+            return f"is in use by {owner}"
+        return _obstacle(folder, key)  # who had the lock may have left something
+
+    def _folders(self, key):
+        """Where the report may go: folders in which this test was interrupted, then new ones, numbered."""
+        first = self.default_folder
+        for folder in sorted(first.parent.glob(f"{glob.escape(first.name)}*")):
+            if key in _tests(folder):
+                yield folder
+        yield first
+        for number in itertools.count(2):
+            yield first.with_name(f"{first.name}-{number}")
+
+    def _writers(self, folder, labels, key, goes_on):
         p, writers = self.parameters, []
         if p.samples_dir:
-            writers.append(PNGWriter("--samples_dir", p.samples_dir, labels, p.num_classes, again))
+            writers.append(PNGWriter("--samples_dir", p.samples_dir, labels, p.num_classes, goes_on))
         elif p.check_path:  # where samples are all that its published command makes
-            writers.append(PNGWriter("--test_path", folder / "samples", labels, p.num_classes, again))
+            writers.append(PNGWriter("--test_path", folder / "samples", labels, p.num_classes, goes_on))
         if p.samples_npz:
             shape = (p.channels, p.imsize, p.imsize)
-            writers.append(NPZWriter(p.samples_npz, labels, shape, again))
+            writers.append(NPZWriter(p.samples_npz, labels, shape, key, goes_on))
         return writers
 
     def _settings(self, evaluation, source):
@@ -126,7 +169,7 @@ class Tester:
         return {
             "samples": self.what,
             "file": str(self.file),
-            "sha256": file_digest(self.file) if self.file.is_file() else "a folder",
+            "sha256": runtime.from_first(_digest, self.file, source),
             "dataset": p.dataset,
             "num_samples": len(source),
             "num_classes": evaluation.num_classes or "unknown",
@@ -136,8 +179,6 @@ class Tester:
             "manual_seed": p.manual_seed,
             **self.weights,
             **evaluation.settings(len(source)),
-            "extractor": evaluation.extractor.key if evaluation.extractor else "none",
-            **({"inception weights": weights} if (weights := getattr(evaluation.extractor, "weights", None)) else {}),
         }
 
     def _labels(self, source):
@@ -153,6 +194,31 @@ def _key(settings, parameters):
     """What an interrupted test and the one that goes on with it have in common."""
     values = {k: v for k, v in dataclasses.asdict(parameters).items() if k not in OF_THE_MACHINE}
     return hashlib.sha256(repr((settings, values)).encode()).hexdigest()
+
+
+def _tests(folder):
+    """The keys of the tests that were interrupted in `folder`."""
+    return {key.partition(" ")[0] for key in keys(folder)}  # without the extractor's
+
+
+def _obstacle(folder, key):
+    """Why the test `key` cannot use `folder`; None where it can."""
+    if (folder / "report.json").exists():
+        return "has a report already"
+    if _tests(folder) - {key}:
+        return "has what an interrupted test of other options or weights has done"
+    return None
+
+
+def _digest(path, source):
+    """The SHA-256 of the file `path`, or that of a folder's images: of what `sha256sum` prints of them in order."""
+    if path.is_file():
+        return file_digest(path)
+    digest = hashlib.sha256()
+    for file in tqdm(source.files, desc="digest of the samples", unit="img", leave=False):
+        name = str(file.relative_to(path))
+        digest.update(f"{file_digest(file)}  {name}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _say(line):

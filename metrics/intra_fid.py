@@ -13,7 +13,7 @@ def intra_fid(real, real_labels, fake, fake_labels, num_classes, progress=None):
     Args:
         real, fake: float [N_real, width] and [N_fake, width].
         real_labels, fake_labels: int [N_real] and [N_fake], in 0 … num_classes - 1.
-        progress: called after each class, or None.
+        progress: called as progress(done, total) after each class, or None.
 
     Returns:
         {"intra_fid": float, "intra_fid_classes": float [num_classes]}.
@@ -33,5 +33,5 @@ def intra_fid(real, real_labels, fake, fake_labels, num_classes, progress=None):
             gaussians.append(statistics.gaussian())
         distances[label] = fid(*gaussians)["fid"]
         if progress:
-            progress()
+            progress(label + 1, num_classes)
     return {"intra_fid": float(distances.mean()), "intra_fid_classes": distances}

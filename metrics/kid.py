@@ -6,7 +6,7 @@ from runtime import generator
 from utils import UserError
 
 
-def kid(features_a, features_b, subsets=100, subset_size=1000, seed=0):
+def kid(features_a, features_b, subsets=100, subset_size=1000, seed=0, progress=None):
     """The unbiased squared MMD with the kernel (x·y / width + 1)^3, over random subsets drawn without replacement.
 
     The estimate is the U-statistic of Gretton et al., *A Kernel Two-Sample Test* (JMLR 2012, eq. 3): it may be
@@ -17,6 +17,7 @@ def kid(features_a, features_b, subsets=100, subset_size=1000, seed=0):
         subsets: int, how many subsets.
         subset_size: int, at least 2 and at most the number of samples in either set.
         seed: int.
+        progress: called as progress(done, total) after each subset, or None.
 
     Returns:
         {"kid": float, "kid_std": float}, the mean and the (population) standard deviation over subsets.
@@ -45,6 +46,8 @@ def kid(features_a, features_b, subsets=100, subset_size=1000, seed=0):
             for features in (features_a, features_b)
         )
         distances.append(_squared_mmd(a, b))
+        if progress:
+            progress(len(distances), subsets)
     return {"kid": float(np.mean(distances)), "kid_std": float(np.std(distances))}
 
 

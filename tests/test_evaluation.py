@@ -215,6 +215,19 @@ def test_classes_that_do_not_fit(refused, data, tmp_path):
     )
 
 
+def test_a_floor_of_one_folder(refused, data):
+    options = ["--samples", data / "samples.npz", "--test_data_path", data / "real", "--metrics", "floor"]
+    sentence = refused(*options, "--dataset", "folder", "--data_path", data / "training" / ".." / "real")
+    assert "--metrics floor" in sentence and "are one folder" in sentence
+
+
+def test_a_place_that_cannot_be_written_is_seen_before_the_weights(refused, data, tmp_path):
+    (tmp_path / "page.safetensors").write_text("<html>not found</html>")
+    options = ["--samples", data / "samples.npz", "--reference", data / "64.npz", "--metrics", "fid_64"]
+    sentence = refused(*options, "--test_path", "page.safetensors", inception="page.safetensors")
+    assert sentence.startswith("--test_path page.safetensors cannot be used (File exists)")
+
+
 def test_samples_that_mix_sizes(refused, data, tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(
         class_folders(tmp_path / "mixed", SAMPLES, "ab") / "a" / "x.png"
@@ -247,6 +260,76 @@ def test_no_weights_and_no_internet(refused, data, tmp_path, monkeypatch):
     sentence = refused(*options, inception=None)
     for part in (inception_weights.FILE, "http://127.0.0.1:9/weights.pth", str(tmp_path / "cache")):
         assert part in sentence
+
+
+class Pictures:
+    """Digits of noise as samples; a signal comes while image `stop_at` is asked for."""
+
+    size = 16
+
+    def __init__(self, stop=None, stop_at=None):
+        self.labels, self.stop, self.stop_at, self.asked = np.arange(300) % 10, stop, stop_at, 0
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        self.asked += len(indices)
+        if self.stop_at is not None and self.asked > self.stop_at:
+            self.stop.signal = 2
+        return np.random.default_rng(indices[0]).integers(0, 256, (len(indices), 1, 16, 16), np.uint8)
+
+
+@pytest.mark.parametrize("metric", ["fid", "kid", "prdc", "intra_fid", "floor"])
+def test_a_signal_before_the_last_stage(make_parameters, metric):
+    """It comes when all samples are seen, and ends the computation of the figure."""
+    evaluation = Evaluation(make_parameters(dataset="digits", num_classes=10, metrics=f"is,{metric}"))
+    stop = runtime.StopRequest()
+    assert evaluation.figures(Pictures(stop, stop_at=299), stop) is None and stop.signal == 2
+    assert evaluation.figures(Pictures(), runtime.StopRequest())
+
+
+def test_the_floor_needs_no_samples(make_parameters):
+    evaluation = Evaluation(make_parameters(dataset="digits", num_classes=10, metrics="floor"))
+    source = Pictures()
+    assert list(evaluation.figures(source, runtime.StopRequest())) == ["classifier_fid_floor"] and source.asked == 0
+
+
+class Counted:
+    """An `ImageSet`, and how many of its images were asked for."""
+
+    def __init__(self, image_set):
+        self.image_set, self.asked = image_set, 0
+
+    def __getattr__(self, name):
+        return getattr(self.image_set, name)
+
+    def __getitem__(self, index):
+        self.asked += 1
+        return self.image_set[index]
+
+
+def test_real_images_are_compared_once(make_parameters):
+    evaluation = Evaluation(make_parameters(dataset="digits", num_classes=10, metrics="ms_ssim,distance"))
+    real = evaluation.train_set = Counted(evaluation.train_set)
+    stop = runtime.StopRequest()
+    assert evaluation.figures(Pictures(stop, stop_at=0), stop) is None
+    first, asked = evaluation.figures(Pictures(), runtime.StopRequest()), real.asked
+    assert asked > 0 and evaluation.figures(Pictures(), runtime.StopRequest()) == first
+    assert real.asked == asked
+
+
+def test_the_classes_of_test_images_are_read_once(make_parameters, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "test" / name / "0.png")
+    p = make_parameters(
+        "acgan-mlp", dataset="folder", num_classes=2, metrics="is", test_data_path=str(tmp_path / "test")
+    )
+    evaluation = Evaluation(p)
+    labels = evaluation.drawn(None, 7).labels
+    (tmp_path / "test").rename(tmp_path / "away")
+    assert (evaluation.drawn(None, 7).labels == labels).all()
 
 
 @pytest.mark.parametrize(

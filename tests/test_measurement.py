@@ -10,7 +10,7 @@ import pytest
 
 import measurement
 import runtime
-from measurement import CHUNK, Needs, Seen, finish, goes_on, measure
+from measurement import CHUNK, Needs, Seen, finish, keys, measure
 from metrics.fid import fid
 from metrics.inception_score import inception_score
 from reference import summary
@@ -121,7 +121,7 @@ def test_an_interrupted_pass_goes_on(whole, tmp_path, cuts):
         stop = StopRequest()
         source = Source(stop=stop, stop_at=cut)
         assert one_pass(source, stop, writers=[writer], parts_folder=tmp_path, key="k") is None
-        assert goes_on(tmp_path, "k") and not goes_on(tmp_path, "another")
+        assert keys(tmp_path) == {"k"}
         asked += source.asked
     source = Source()
     found = one_pass(source, writers=[writer], parts_folder=tmp_path, key="k")
@@ -155,7 +155,7 @@ def parts_of(folder, chunks, rank, key="k", needs=NEEDS):
         indices = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, COUNT))
         found = extractor.read(source.images(indices), source.labels[indices], needs)
         seen.update(chunk, measurement.part_of(order[indices], COUNT, measurement.SPLITS), found)
-    np.savez(folder / f"part-{rank}.npz", key=np.array(key), **seen.state())
+    np.savez(folder / f"part-{rank}.npz", key=np.array(key), seconds=np.array(100.0 + rank), **seen.state())
     return folder / f"part-{rank}.npz"
 
 
@@ -167,6 +167,33 @@ def test_the_parts_of_several_processes_are_joined(whole, tmp_path, capsys):
     assert source.asked == [2]
     assert "goes on where it was: 83% is done" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["part-0.npz"]
+
+
+def test_what_earlier_sessions_took_is_added(tmp_path):
+    """Processes worked at the same time; the seconds of a session that was killed count from the part that it saved."""
+    for rank, chunks in enumerate(([0, 3], [1, 4])):
+        parts_of(tmp_path, chunks, rank)  # after 100 and 101 seconds
+    stop = StopRequest()
+    assert one_pass(Source(stop=stop, stop_at=0), stop, parts_folder=tmp_path, key="k") is None
+    with np.load(tmp_path / "part-0.npz") as held:
+        seconds = held["seconds"]
+    assert 101 < seconds < 111
+    assert one_pass(parts_folder=tmp_path, key="k").earlier == seconds
+    assert one_pass().earlier == 0
+
+
+def test_a_part_that_is_refused_changes_nothing():
+    """Of two statistics, the first of which fits."""
+    seen, other = Seen(COUNT, NEEDS), Seen(COUNT, NEEDS)
+    source, rng = Source(), np.random.default_rng(0)
+    for chunk, part, width in ((0, seen, WIDTH), (1, other, WIDTH + 1)):
+        found = Projection().read(source.images(np.arange(CHUNK)), source.labels[:CHUNK], NEEDS)
+        part.update(chunk, np.zeros(CHUNK, int), found | {"b": rng.standard_normal((CHUNK, width))})
+    before = {name: array.copy() for name, array in seen.state().items()}
+    with pytest.raises(measurement.UserError, match="cannot be merged"):
+        seen.merge(other)
+    after = seen.state()
+    assert after.keys() == before.keys() and all((after[name] == array).all() for name, array in before.items())
 
 
 def flip(path, place):
@@ -219,6 +246,11 @@ def test_nothing_is_needed_but_the_samples(tmp_path):
     writer = Writer()
     seen = measure(Source(), None, Needs(), 0, "samples", StopRequest(), [writer])
     assert writer.written == list(range(COUNT)) and seen.done.all()
+
+
+def test_nothing_is_needed_at_all():
+    source = Source()
+    assert measure(source, None, Needs(), 0, "samples", StopRequest()).done.all() and source.asked == []
 
 
 def test_a_nan_is_one_sentence():

@@ -33,12 +33,12 @@ def frechet(a, b):
 def test_the_mean_over_classes():
     real, real_labels = features(0, [50, 70, 40, 90])
     fake, fake_labels = features(1, [60, 30, 80, 50])
-    done = []
-    found = intra_fid(real, real_labels, fake, fake_labels, CLASSES, lambda: done.append(1))
+    calls = []
+    found = intra_fid(real, real_labels, fake, fake_labels, CLASSES, lambda done, total: calls.append((done, total)))
     expected = [frechet(real[real_labels == label], fake[fake_labels == label]) for label in range(CLASSES)]
     np.testing.assert_allclose(found["intra_fid_classes"], expected, rtol=1e-6)
     assert found["intra_fid"] == pytest.approx(np.mean(expected), rel=1e-6)
-    assert len(done) == CLASSES
+    assert calls == [(done, CLASSES) for done in range(1, CLASSES + 1)]
 
 
 @pytest.mark.filterwarnings("ignore:Matrix is singular")

@@ -49,6 +49,12 @@ def test_subsets_depend_on_the_seed_alone():
     assert kid(a, b, subsets=5, subset_size=50, seed=4) != first
 
 
+def test_progress_reaches_its_total():
+    calls = []
+    kid(*np.zeros((2, 9, 8)), subsets=5, subset_size=3, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 5) for done in range(1, 6)]
+
+
 def test_bad_features():
     features = np.zeros((5, 3))
     with pytest.raises(UserError, match="NaN"):
