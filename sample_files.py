@@ -33,7 +33,7 @@ class PNGWriter:
             for label in range(num_classes):
                 (self.folder / f"{label:04d}").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{option} {self.folder} cannot be made: {error.strerror}; give another folder") from None
+            raise UserError(f"{option} {self.folder} cannot be made ({error.strerror}): give another folder") from None
 
     def write(self, indices, images):
         """Write samples `indices`, uint8 [n, C, H, W]."""

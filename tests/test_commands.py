@@ -211,12 +211,12 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, command, says):
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
-        ("--test_path", "file", "file"),
+        ("--test_path", "file", "--test_path file cannot be used (File exists)"),
         ("--test_path", "tested", "--test_path tested has a report already"),
-        ("--samples_dir", "file", "file"),
+        ("--samples_dir", "file", "--samples_dir file cannot be made (Not a directory)"),
         ("--samples_dir", "full", "--samples_dir full is not empty"),
         ("--samples_npz", "file", "--samples_npz file exists already"),
-        ("--samples_npz", "nowhere/samples.npz", "nowhere"),
+        ("--samples_npz", "nowhere/samples.npz", "--samples_npz nowhere/samples.npz cannot be written"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_one_sentence(trained, tmp_path, option, value, says):

@@ -31,6 +31,7 @@ from utils import UserError
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "inception_metrics.json").read_text())
 WORDNET, SIZE, EACH = ("n01440764", "n01443537"), 16, 5
 LABELS = np.repeat(np.arange(2), EACH)
+DIGITS = {"dataset": "digits", "num_classes": 10, "centercrop_size": 16}  # as the recipe: one classifier for all tests
 REAL, TRAINING, SAMPLES = (draw.blobs(2 * EACH, SIZE, seed, seed % 2) for seed in range(3))
 
 
@@ -283,14 +284,14 @@ class Pictures:
 @pytest.mark.parametrize("metric", ["fid", "kid", "prdc", "intra_fid", "floor"])
 def test_a_signal_before_the_last_stage(make_parameters, metric):
     """It comes when all samples are seen, and ends the computation of the figure."""
-    evaluation = Evaluation(make_parameters(dataset="digits", num_classes=10, metrics=f"is,{metric}"))
+    evaluation = Evaluation(make_parameters(**DIGITS, metrics=f"is,{metric}"))
     stop = runtime.StopRequest()
     assert evaluation.figures(Pictures(stop, stop_at=299), stop) is None and stop.signal == 2
     assert evaluation.figures(Pictures(), runtime.StopRequest())
 
 
 def test_the_floor_needs_no_samples(make_parameters):
-    evaluation = Evaluation(make_parameters(dataset="digits", num_classes=10, metrics="floor"))
+    evaluation = Evaluation(make_parameters(**DIGITS, metrics="floor"))
     source = Pictures()
     assert list(evaluation.figures(source, runtime.StopRequest())) == ["classifier_fid_floor"] and source.asked == 0
 
@@ -310,7 +311,7 @@ class Counted:
 
 
 def test_real_images_are_compared_once(make_parameters):
-    evaluation = Evaluation(make_parameters(dataset="digits", num_classes=10, metrics="ms_ssim,distance"))
+    evaluation = Evaluation(make_parameters(**DIGITS, metrics="ms_ssim,distance"))
     real = evaluation.train_set = Counted(evaluation.train_set)
     stop = runtime.StopRequest()
     assert evaluation.figures(Pictures(stop, stop_at=0), stop) is None
