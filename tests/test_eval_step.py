@@ -126,7 +126,7 @@ def test_the_best_is_chosen_anew_when_scores_do_not_compare(tmp_path):
 def test_an_interrupted_measurement_is_made_up_for(tmp_path):
     process = start(tmp_path, *COMMAND, *QUICK, "--eval_samples", 10**6, "--total_step", 4, "--name", "run")
     folder, shown = tmp_path / "sagan_models" / "run", ""
-    while "samples:" not in shown:  # the measurement's own progress bar
+    while "distance, real:" not in shown:  # the measurement's own progress bar
         shown += process.stderr.read(1)
         assert process.poll() is None, shown
     process.send_signal(signal.SIGINT)
