@@ -149,7 +149,7 @@ def test_the_last_step_is_measured_once(trained, tmp_path):
     assert len(lines) == 2 and lines[0] == lines[1]  # with their time
     for name in ("step-00000006", "best"):
         saved = checkpoint.load(folder / "weights" / f"{name}.safetensors").parts
-        for part, arrays in checkpoint.load(checkpoint.find(trained / "plain")).parts.items():
+        for part, arrays in checkpoint.load_from(trained / "plain")[0].parts.items():
             assert saved[part].keys() == arrays.keys()
             assert all((saved[part][tensor] == array).all() for tensor, array in arrays.items())
 
@@ -183,7 +183,7 @@ def test_a_signal_while_it_measures(tmp_path, processes):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--metrics", "is", "--eval_samples", "9"], "--metrics is needs 10 samples"),
+        (["--metrics", "is", "--eval_samples", "9"], "is needs 10 samples or more, not 9"),
         (["--metrics", "intra_fid", "--eval_samples", "15"], "two samples of each class"),
         (["--metrics", "none"], "--eval_step has nothing to measure"),
         (["--metrics", "fid", "--labels", "99"], "--labels 99 is no class"),

@@ -242,13 +242,13 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_again(trained, tmp_path
 
 def test_what_a_run_started_from_is_not_needed_again(trained, tmp_path):
     first = tmp_path / "first.safetensors"
-    shutil.copy(checkpoint.find(trained), first)
+    shutil.copy(checkpoint.load_from(trained)[1], first)
     command = [ROOT / "train.py", "--pretrained_model", first, "--device", "cpu", "--resume", "auto", "--name", "mine"]
     mine = tmp_path / "sagan_models" / "mine"
     for steps in (2, 3):
         code, _, err = run(tmp_path, *command, "--total_step", steps)
         assert code == 0, err
-        assert checkpoint.load(checkpoint.find(mine)).step == steps
+        assert checkpoint.load_from(mine)[0].step == steps
         first.unlink(missing_ok=True)
     shutil.rmtree(mine / "weights")  # then it is
     code, _, err = run(tmp_path, *command, "--total_step", 4)
