@@ -162,10 +162,10 @@ class Evaluation:
         for name in sorted(chosen & FEWEST.keys()):
             if len(source) < FEWEST[name]:
                 found = f"{FEWEST[name]} samples or more, not {len(source)}"
-                raise UserError(f"{name} needs {found}: give more, or leave it out of --metrics")
+                raise UserError(f"{name!r} needs {found}: give more, or leave it out of --metrics")
             if name != "is" and self.test_set and len(self.test_set) < FEWEST[name]:
                 found = f"{FEWEST[name]} real images or more, not {len(self.test_set)}"
-                raise UserError(f"{name} needs {found}: give more, or leave it out of --metrics")
+                raise UserError(f"{name!r} needs {found}: give more, or leave it out of --metrics")
         if "ms_ssim" in chosen and source.size < SMALLEST:
             raise UserError(f"--metrics ms_ssim needs images of {SMALLEST} pixels or more a side, not {source.size}")
         classes, labels = self.num_classes, source.labels

@@ -183,7 +183,7 @@ def test_a_signal_while_it_measures(tmp_path, processes):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--metrics", "is", "--eval_samples", "9"], "is needs 10 samples or more, not 9"),
+        (["--metrics", "is", "--eval_samples", "9"], "'is' needs 10 samples or more, not 9"),
         (["--metrics", "intra_fid", "--eval_samples", "15"], "two samples of each class"),
         (["--metrics", "none"], "--eval_step has nothing to measure"),
         (["--metrics", "fid", "--labels", "99"], "--labels 99 is no class"),

@@ -178,7 +178,7 @@ def test_statistics_that_do_not_fit(refused, data, tmp_path):
 def test_too_few_samples(refused, data, tmp_path, metric, fewest):
     np.savez(tmp_path / "few.npz", SAMPLES[: fewest - 1].transpose(0, 2, 3, 1))
     sentence = refused("--samples", "few.npz", "--test_data_path", data / "real", "--metrics", metric)
-    assert f"{metric} needs {fewest} samples or more, not {fewest - 1}" in sentence and "--metrics" in sentence
+    assert f"'{metric}' needs {fewest} samples or more, not {fewest - 1}" in sentence and "--metrics" in sentence
 
 
 def test_too_few_or_too_small_to_compare(refused, data, tmp_path):
@@ -188,7 +188,7 @@ def test_too_few_or_too_small_to_compare(refused, data, tmp_path):
         for index in range(2):
             Image.fromarray(REAL[index].transpose(1, 2, 0)).save(tmp_path / "two" / name / f"{index}.png")
     samples = ["--samples", data / "samples.npz"]
-    assert "prdc needs 6 real images" in refused(*samples, "--test_data_path", "two", "--metrics", "fid,prdc")
+    assert "'prdc' needs 6 real images" in refused(*samples, "--test_data_path", "two", "--metrics", "fid,prdc")
     np.savez(tmp_path / "small.npz", SAMPLES[:, :, :12, :12].transpose(0, 2, 3, 1), LABELS)
     real = ["--test_data_path", data / "real"]
     assert "16 pixels or more a side, not 12" in refused("--samples", "small.npz", *real, "--metrics", "fid,ms_ssim")
