@@ -21,7 +21,7 @@ from tqdm import tqdm
 import runtime
 import sampler
 from image_files import FORMATS, folder_names, image_names, read_image
-from utils import UserError, npy_header
+from utils import UserError, npy_header, told
 
 WIDEST = 4096  # pixels a side
 MOST = 10**7  # images, whose classes are held in memory
@@ -146,11 +146,8 @@ class NPZ:
         except UserError:
             raise
         except Exception as error:  # a stranger's file may trip anything above
-            # The text of a KeyError itself is quoted.
-            text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            reason = getattr(error, "strerror", None) or " ".join(str(text).split())[:200]
             raise UserError(
-                f"--samples {path} cannot be read as .npz with arr_0, uint8 [N, H, W, 1 or 3]: {reason}"
+                f"--samples {path} cannot be read as .npz with arr_0, uint8 [N, H, W, 1 or 3]: {told(error)}"
             ) from None
         _, height, self.size, found = self._images.shape
         _check_side(height, self.size)
