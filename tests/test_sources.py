@@ -314,7 +314,7 @@ def test_a_folder_with_a_broken_image(tmp_path, where):
 def test_what_we_write_is_read_back(tmp_path, channels):
     """By `--samples_npz` and `--samples_dir`, in chunks out of order: the same images and classes."""
     images = IMAGES[..., :channels].transpose(0, 3, 1, 2)
-    npz = NPZWriter(tmp_path / "samples.npz", LABELS, images.shape[1:], False)
+    npz = NPZWriter(tmp_path / "samples.npz", LABELS, images.shape[1:], "a test", False)
     png = PNGWriter("--samples_dir", tmp_path / "pngs", LABELS, 6, False)
     for start in (16, 0, 8):
         indices = np.arange(start, min(start + 8, 20))
