@@ -87,13 +87,13 @@ class Trainer:
             if evaluation and own and self._is_unmeasured(own):
                 self._evaluate(evaluation, run, stop, lambda: own.parts)  # optimizers have no state until a step
                 run.save(self.step, lambda: own.parts)  # again: the figures' line in the log belongs to it
-                done = done or stop.requested()
+                done = stop.requested() or done
             while not done:
                 metrics = self.train_step(data)
                 if evaluation and self.step % p.eval_step == 0:  # before the save, which its lines in the log belong to
                     self._read(metrics)
                     self._evaluate(evaluation, run, stop, self.state)
-                done = self.step >= p.total_step or stop.requested()
+                done = stop.requested() or self.step >= p.total_step
                 run.advance(self.step)
                 logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
                 if logs or saves:

@@ -12,6 +12,9 @@ from test_resume import train
 from visualdl import LogReader
 
 import checkpoint
+import evaluation
+from dataset import load_dataset
+from trainer import Trainer
 from utils import UserError
 
 COMMAND = [ROOT / "train.py", *SMALL, "--log_step", 1, "--sample_step", 100, "--model_save_step", 100]
@@ -136,6 +139,21 @@ def test_an_interrupted_measurement_is_made_up_for(tmp_path):
     train("--resume", str(folder), "--eval_samples", "100")
     assert list(measured(folder)) == [2, 4]
     assert checkpoint.load(folder / "weights" / "best.safetensors").step in (2, 4)
+
+
+@pytest.mark.slow
+def test_the_last_step_is_interrupted_between_its_figures(make_parameters, monkeypatch):
+    """The run is stopped, not complete: its measurement is to be made up for."""
+
+    def interrupted(*arguments, compare=evaluation.kid):
+        signal.raise_signal(signal.SIGINT)
+        return compare(*arguments)
+
+    monkeypatch.setattr(evaluation, "kid", interrupted)
+    p = make_parameters(dataset="digits", num_classes=10, total_step=2, eval_step=2, eval_samples=100, metrics="kid")
+    path, stopped = Trainer(p).train(load_dataset(p))
+    assert stopped == signal.SIGINT and measured(path) == {}
+    assert checkpoint.load_from(path)[0].step == 2
 
 
 def test_the_last_step_is_measured_once(trained, tmp_path):
