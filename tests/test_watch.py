@@ -1,6 +1,5 @@
 """What the processes of a run do when one of them fails, dies, hangs or was started otherwise: with real processes."""
 
-import contextlib
 import os
 import re
 import shutil
@@ -192,38 +191,35 @@ def test_a_late_process_is_waited_for(tmp_path):
         assert group.codes(15) == [0] * 3
 
 
+def connected(address):
+    """A connection to `address`, which may not be listened at yet."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection(address)
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 def test_strangers_are_not_listened_to(tmp_path):
     """Connections from outside while rank 0 waits for rank 1."""
     with meetings(tmp_path, 3, "late", "1") as group:
         group.processes[1].send_signal(signal.SIGSTOP)
-        deadline = time.monotonic() + 10
         for words in (b"GET / HTTP/1.1\r\n\r\n", b'{"run": "another", "rank": 1}\n', b"[1]\n", b"\xff" * 20_000, b""):
-            while True:
-                try:
-                    with socket.create_connection(group.meeting) as link:
-                        link.sendall(words)
-                    break
-                except ConnectionRefusedError:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.05)
+            with connected(group.meeting) as link:
+                link.sendall(words)
         group.processes[1].send_signal(signal.SIGCONT)
         assert group.codes(20) == [0] * 3
         assert "Traceback" not in group.text(0)
 
 
 def test_a_stranger_that_says_nothing_holds_nobody_up(tmp_path):
-    with meetings(tmp_path, 3, "late", "1") as group, contextlib.ExitStack() as links:
+    with meetings(tmp_path, 3, "late", "1") as group:
         group.processes[1].send_signal(signal.SIGSTOP)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                links.enter_context(socket.create_connection(group.meeting))
-                break
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        group.processes[1].send_signal(signal.SIGCONT)
-        assert group.codes(20) == [0] * 3
+        with connected(group.meeting):
+            group.processes[1].send_signal(signal.SIGCONT)
+            assert group.codes(20) == [0] * 3
 
 
 @pytest.mark.parametrize("stranger", ["closes", "is an echo"])
