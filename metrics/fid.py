@@ -38,11 +38,7 @@ class FeatureStatistics:
 
     def update(self, features):
         """Add a batch of features [N, width], float32 or float64. Raises UserError for another width or a NaN."""
-        features = np.asarray(features, dtype=np.float64)
-        if features.ndim != 2 or features.shape[1] != len(self.mean):
-            raise UserError(f"features of shape {list(features.shape)} do not fit statistics of width {len(self.mean)}")
-        if not np.isfinite(features).all():
-            raise UserError("the features hold a NaN or an infinity, so they have no mean and no FID")
+        features = _checked(features, len(self.mean))
         if len(features):
             mean = features.mean(axis=0)
             self._join(len(features), mean, features - mean)
@@ -80,9 +76,22 @@ class FeatureStatistics:
 
     def gaussian(self):
         """The Gaussian of the features seen so far, with numpy.cov's ddof=1. Raises UserError for fewer than two."""
-        if self.count < 2:
-            raise UserError(f"a covariance needs at least two samples, not {self.count}")
+        _has_covariance(self.count)
         return Gaussian(self.mean.copy(), self.scatter / (self.count - 1))
+
+
+def _checked(features, width):
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2 or features.shape[1] != width:
+        raise UserError(f"features of shape {list(features.shape)} do not fit others of width {width}")
+    if not np.isfinite(features).all():
+        raise UserError("the features hold a NaN or an infinity, so they have no mean and no FID")
+    return features
+
+
+def _has_covariance(count):
+    if count < 2:
+        raise UserError(f"a covariance needs at least two samples, not {count}")
 
 
 def fid(a, b):
@@ -112,9 +121,41 @@ def fid(a, b):
     if spread is None:
         spread = _full_rank_distance(a.covariance, b.covariance)
     if spread is None:
-        spread = _factored_distance(_factor(a.covariance), _factor(b.covariance))
+        rows_a, rows_b = _factor(a.covariance), _factor(b.covariance)
+        spread = _factored_distance(rows_a, rows_b, _singular_values(rows_a @ rows_b.T))
     shift = a.mean - b.mean
     return {"fid": float(shift @ shift + spread)}
+
+
+def fid_of_features(a, b):
+    """FID between two sets of features.
+
+    Of no more samples than dimensions the centred features themselves are F and G, and no covariance is made: of the
+    fifty images of an ImageNet class that is more than a hundred times faster.
+
+    Args:
+        a, b: float32 or float64 [N, width], of the same width; at least two each.
+
+    Returns:
+        {"fid": float}, at least 0.
+
+    Raises:
+        UserError: fewer samples, widths that differ, or a NaN.
+    """
+    width = np.shape(a)[-1]
+    a, b = _checked(a, width), _checked(b, width)
+    if max(len(a), len(b)) > width:
+        gaussians = []
+        for features in (a, b):
+            statistics = FeatureStatistics(width)
+            statistics.update(features)
+            gaussians.append(statistics.gaussian())
+        return fid(*gaussians)
+    _has_covariance(min(len(a), len(b)))
+    mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
+    rows_a, rows_b = (a - mean_a) / math.sqrt(len(a) - 1), (b - mean_b) / math.sqrt(len(b) - 1)
+    spread = _factored_distance(rows_a, rows_b, np.linalg.svd(rows_a @ rows_b.T, compute_uv=False))
+    return {"fid": float(np.sum((mean_a - mean_b) ** 2) + spread)}
 
 
 def _transport_distance(covariance, change):
@@ -177,10 +218,10 @@ def _rounding(values):
     return len(values) * np.finfo(np.float64).eps * np.max(values)
 
 
-def _factored_distance(rows_a, rows_b):
-    """tr(A) + tr(B) - 2 tr((A B)^½) of A = FᵀF and B = GᵀG, from F and G."""
+def _factored_distance(rows_a, rows_b, singular_values):
+    """tr(A) + tr(B) - 2 tr((A B)^½) of A = FᵀF and B = GᵀG, from F, G and the singular values of F Gᵀ."""
     traces = math.fsum([np.sum(rows_a**2), np.sum(rows_b**2)])
-    spread = traces - 2 * _nuclear_norm(rows_a @ rows_b.T)
+    spread = traces - 2 * math.fsum(singular_values)
     if spread < CANCELS * traces:
         spread = _procrustes_distance(rows_a, rows_b)
     return spread
@@ -200,12 +241,12 @@ def _factor(covariance):
     return factor
 
 
-def _nuclear_norm(product):
-    """The sum of the singular values of a graded matrix, from the eigenvalues of the smaller of its Gram matrices."""
+def _singular_values(product):
+    """The singular values of a graded matrix, from the eigenvalues of the smaller of its Gram matrices."""
     if product.shape[0] < product.shape[1]:
         product = product.T
     squares = np.linalg.eigvalsh(product.T @ product)
-    return math.fsum(np.sqrt(np.maximum(squares, 0)))
+    return np.sqrt(np.maximum(squares, 0))
 
 
 def _procrustes_distance(rows_a, rows_b):

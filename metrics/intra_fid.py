@@ -3,7 +3,7 @@ section 4.1; SAGAN section 4): a generator that ignores the class, or draws one 
 
 import numpy as np
 
-from metrics.fid import FeatureStatistics, fid
+from metrics.fid import fid_of_features
 from utils import UserError
 
 
@@ -23,15 +23,11 @@ def intra_fid(real, real_labels, fake, fake_labels, num_classes, progress=None):
     """
     distances = np.empty(num_classes)
     for label in range(num_classes):
-        gaussians = []
-        for name, features, labels in (("real", real, real_labels), ("generated", fake, fake_labels)):
-            rows = features[np.flatnonzero(labels == label)]
+        of_class = [real[real_labels == label], fake[fake_labels == label]]
+        for name, rows in zip(("real", "generated"), of_class, strict=True):
             if len(rows) < 2:
                 raise UserError(f"intra-FID needs two {name} images of each class; class {label} has {len(rows)}")
-            statistics = FeatureStatistics(rows.shape[1])
-            statistics.update(rows)
-            gaussians.append(statistics.gaussian())
-        distances[label] = fid(*gaussians)["fid"]
+        distances[label] = fid_of_features(*of_class)["fid"]
         if progress:
             progress(label + 1, num_classes)
     return {"intra_fid": float(distances.mean()), "intra_fid_classes": distances}

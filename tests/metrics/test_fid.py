@@ -10,7 +10,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from alignment import draw
-from metrics.fid import FeatureStatistics, Gaussian, fid, load_statistics, save_statistics
+from metrics.fid import FeatureStatistics, Gaussian, fid, fid_of_features, load_statistics, save_statistics
 from utils import UserError
 
 FIXTURE = json.loads((Path(__file__).parents[1] / "fixtures" / "metrics.json").read_text())
@@ -65,6 +65,43 @@ def test_fewer_samples_than_dimensions(count_a, count_b, decay):
     root = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum()
     expected = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2) + np.sum(centred_a**2) + np.sum(centred_b**2) - 2 * root
     assert fid(gaussian_of(a), gaussian_of(b))["fid"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("count_a", "count_b"), [(2, 3), (30, 64), (64, 64), (65, 30), (40, 300)])
+def test_features_themselves(count_a, count_b):
+    """Below and above as many samples as dimensions: what SciPy's root of the covariances' product says."""
+    a, b = correlated(count_a, 64, 3).astype(np.float32), 1.2 * correlated(count_b, 64, 4).astype(np.float32) + 0.1
+    covariances = [np.cov(each.astype(np.float64), rowvar=False) for each in (a, b)]
+    root = np.sqrt(np.maximum(np.linalg.eigvals(covariances[0] @ covariances[1]).real, 0)).sum()
+    shift = a.mean(axis=0, dtype=np.float64) - b.mean(axis=0, dtype=np.float64)
+    expected = shift @ shift + np.trace(sum(covariances)) - 2 * root
+    assert fid_of_features(a, b)["fid"] == pytest.approx(expected, rel=1e-6)
+    assert fid_of_features(a, b)["fid"] == pytest.approx(fid(gaussian_of(a), gaussian_of(b))["fid"], rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 30, 64, 300])
+def test_features_that_are_moved(count):
+    """By 1e-6 in each of 64 dimensions; and, about their mean, made larger by 1e-4, 10^-8 of the traces."""
+    a = correlated(count, 64, 3)
+    mean = a.mean(axis=0)
+    larger = mean + (1 + 1e-4) * (a - mean)
+    expected = 1e-8 * np.sum((a - mean) ** 2) / (count - 1)
+    assert fid_of_features(a, a + 1e-6)["fid"] == pytest.approx(64e-12, rel=1e-6)
+    assert fid_of_features(a, larger)["fid"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "sentence"),
+    [
+        (np.zeros((1, 4)), np.zeros((3, 4)), "at least two samples, not 1"),
+        (np.zeros((9, 4)), np.zeros((0, 4)), "at least two samples, not 0"),
+        (np.zeros((3, 4)), np.zeros((3, 5)), "width 4"),
+        (np.zeros((3, 4)), np.full((3, 4), np.nan), "NaN"),
+    ],
+)
+def test_features_without_a_distance(a, b, sentence):
+    with pytest.raises(UserError, match=sentence):
+        fid_of_features(a, b)
 
 
 @pytest.mark.parametrize("difference", [1e-2, 1e-4, 1e-6])

@@ -73,7 +73,7 @@ def test_classes_that_cannot_be_compared():
         intra_fid(real, labels, real, few, CLASSES)
     with pytest.raises(UserError, match="two real images of each class; class 4 has 0"):
         intra_fid(real, labels, real, labels, 5)
-    with pytest.raises(UserError, match="widths 12 and 11"):
+    with pytest.raises(UserError, match="do not fit others of width 12"):
         intra_fid(real, labels, real[:, :11], labels, CLASSES)
     broken = real.copy()
     broken[7, 3] = np.nan
