@@ -170,8 +170,7 @@ class Trainer:
 
     def _is_unmeasured(self, own):
         """Whether the step of the checkpoint `own` is due to be measured, but was not, as when a signal interrupted."""
-        # Earlier versions noted nothing.
-        return self.step % self.parameters.eval_step == 0 and own.notes.get("measured", self.step) != self.step
+        return self.step % self.parameters.eval_step == 0 and own.notes.get("measured") != self.step
 
     def _evaluate(self, evaluation, run, stop, state):
         """Measure `eval_samples` samples as `test.py` does, log the figures, keep `state()` if it is the best."""

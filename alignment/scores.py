@@ -6,7 +6,7 @@ import numpy as np
 
 from alignment import draw
 from alignment.compare import compare
-from metrics.fid import FeatureStatistics, fid
+from metrics.fid import fid, gaussian_of
 from metrics.inception import Inception
 from metrics.inception_score import inception_score
 from metrics.kid import kid
@@ -26,7 +26,7 @@ def check_scores(fixture):
     fake = (0.9 * draw.rng("features/fake", seed).standard_normal((count, width)) + 0.25).astype(np.float32)
     rows = []
     if "fid" in fixture:
-        rows.append(compare("metric", "fid", fixture["fid"], _fid(real, fake), EXACT))
+        rows.append(compare("metric", "fid", fixture["fid"], fid(gaussian_of(real), gaussian_of(fake))["fid"], EXACT))
     if "inception_score" in fixture:
         logits = 3 * draw.rng("logits", seed).standard_normal((count, fixture.whole("classes")))
         found = inception_score(logits.astype(np.float32), fixture.whole("splits"))
@@ -84,21 +84,12 @@ def _features(inception, images):
 
 def _score(name, first, second):
     if match := re.fullmatch("fid_(64|192|768|2048)", name):
-        return _fid(first[match[1]], second[match[1]])
+        return fid(gaussian_of(first[match[1]]), gaussian_of(second[match[1]]))["fid"]
     if match := re.fullmatch("inception_score_set0_([0-9]{1,4})splits", name):
         return list(inception_score(first["logits_unbiased"], int(match[1])).values())
     if name == "kid_polynomial_single_subset_of_all":
         return _kid(first["2048"], second["2048"])
     raise UserError(f"has the unknown score {name[:60]}")
-
-
-def _fid(first, second):
-    gaussians = []
-    for features in (first, second):
-        statistics = FeatureStatistics(features.shape[1])
-        statistics.update(features)
-        gaussians.append(statistics.gaussian())
-    return fid(*gaussians)["fid"]
 
 
 def _kid(first, second):

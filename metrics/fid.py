@@ -80,6 +80,13 @@ class FeatureStatistics:
         return Gaussian(self.mean.copy(), self.scatter / (self.count - 1))
 
 
+def gaussian_of(features):
+    """The Gaussian of features [N, width] that are all there at once; raises UserError as FeatureStatistics does."""
+    statistics = FeatureStatistics(features.shape[1])
+    statistics.update(features)
+    return statistics.gaussian()
+
+
 def _checked(features, width):
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2 or features.shape[1] != width:
@@ -145,12 +152,7 @@ def fid_of_features(a, b):
     width = np.shape(a)[-1]
     a, b = _checked(a, width), _checked(b, width)
     if max(len(a), len(b)) > width:
-        gaussians = []
-        for features in (a, b):
-            statistics = FeatureStatistics(width)
-            statistics.update(features)
-            gaussians.append(statistics.gaussian())
-        return fid(*gaussians)
+        return fid(gaussian_of(a), gaussian_of(b))
     _has_covariance(min(len(a), len(b)))
     mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
     rows_a, rows_b = (a - mean_a) / math.sqrt(len(a) - 1), (b - mean_b) / math.sqrt(len(b) - 1)

@@ -152,7 +152,7 @@ def test_features_of_unequal_scales(difference):
         a, b = ((each - each.mean(axis=0)) / np.sqrt(len(each) - 1) for each in (x, y))
         root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
         expected = np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * root
-        assert fid(gaussian_of(x), gaussian_of(y))["fid"] == pytest.approx(expected, rel=1e-6)
+        assert fid(gaussian_of(x), gaussian_of(y))["fid"] == pytest.approx(expected, rel=1e-8)
 
 
 def test_equal_sets_are_at_distance_zero():

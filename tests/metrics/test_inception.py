@@ -11,7 +11,7 @@ import pytest
 
 from alignment import draw
 from metrics import inception_weights
-from metrics.fid import FeatureStatistics, fid
+from metrics.fid import fid, gaussian_of
 from metrics.inception import CLASSES, POOLED, Inception, resize
 from metrics.inception_score import inception_score
 from metrics.inception_weights import find_weights, load_weights
@@ -40,12 +40,6 @@ def features_of(inception, images, batch=16):
     return {tap: np.concatenate([part[tap] for part in parts]) for tap in inception.taps}
 
 
-def statistics_of(features):
-    statistics = FeatureStatistics(features.shape[1])
-    statistics.update(features)
-    return statistics.gaussian()
-
-
 @pytest.mark.parametrize("size", [32, pytest.param(128, marks=pytest.mark.slow)])
 def test_fixture(inception, size):
     """Features to 1e-5 and scores to 1e-4: the reference computes in float32, its FID from singular covariances."""
@@ -59,7 +53,7 @@ def test_fixture(inception, size):
             assert found["projection"] == pytest.approx(expected["projection"], abs=1e-5 * scale), tap
     expected = FIXTURE["metrics"][str(size)]
     for tap in ("192", "2048"):
-        score = fid(*(statistics_of(features[tap]) for features in sets))["fid"]
+        score = fid(*(gaussian_of(features[tap]) for features in sets))["fid"]
         assert score == pytest.approx(expected[f"fid_{tap}"], rel=1e-4)
     score = inception_score(sets[0]["logits_unbiased"], splits=4)
     assert list(score.values()) == pytest.approx(expected["inception_score_set0_4splits"], abs=1e-6)
