@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,44 @@ def _physical_cores(cpuinfo):
 
 
 _set_environment()
+
+
+def threads():
+    """How many threads a call of the maths library runs on."""
+    # Paddle sets OMP_NUM_THREADS to 1 when it loads; MKL's own variable goes before it.
+    return int(os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or 1)
+
+
+@contextlib.contextmanager
+def math_threads(count):
+    """Inside, a call of the maths library on the CPU runs on `count` threads."""
+    set_threads(count)
+    try:
+        yield
+    finally:
+        set_threads(threads())
+
+
+def set_threads(count):
+    """Let each later call of the maths library on the CPU run on `count` threads."""
+    from paddle.base import core
+
+    core.set_num_threads(count)
+
+
+def parallel(function, items):
+    """`function` of each of `items`, a list in their order.
+
+    On a CPU several threads work on items, and each computes on one thread of the maths library: how many threads a
+    matrix product runs on changes how it rounds. So the bits depend neither on the number of threads nor on that of
+    processes, and other work on the machine slows the items down gently.
+    """
+    import paddle
+
+    if paddle.get_device() != "cpu":
+        return list(map(function, items))
+    with math_threads(1), ThreadPoolExecutor(threads()) as pool:
+        return list(pool.map(function, items))
 
 
 _watch = None  # over the other processes, where there are any

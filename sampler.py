@@ -10,6 +10,7 @@ from layers import BatchNorm
 from utils import image_grid
 
 GRID_CLASSES, GRID_COLUMNS = 10, 10
+CHUNK = 16  # rows of each call of G in evaluation
 
 
 def to_range(images, parameters):
@@ -25,14 +26,59 @@ def to_pixels(images, parameters):
 
 
 def generate(generator, parameters, indices, labels, purpose="sample"):
-    """Images uint8 [N, C, H, W] of samples `indices` of classes `labels` (both int [N]), by G in the mode it is in."""
-    p = parameters
-    z = np.stack([_noise(runtime.generator(p.manual_seed, purpose, i), p) for i in indices])
-    if len(z) == 1:  # a matrix of one row has a kernel of its own, which rounds otherwise: the sample is drawn twice
-        z, labels = np.repeat(z, 2, axis=0), np.repeat(labels, 2)
+    """Images uint8 [N, C, H, W] of samples `indices` of classes `labels` (both int [N]), by G in evaluation mode.
+
+    A matrix product rounds a row differently when the number of rows differs. So G always gets CHUNK rows, and sample i
+    is always in the same one of them: its bits depend on the seed, i and its class alone.
+    """
+    p, indices, labels = parameters, np.asarray(indices), np.asarray(labels)
+    rows = _row(indices)
+
+    def draw(places):
+        z, classes = np.zeros([CHUNK, p.z_dim]), np.zeros(CHUNK, np.int64)  # rows without a sample stay 0
+        z[rows[places]] = _noise_of(p, purpose, indices[places])
+        classes[rows[places]] = labels[places]
+        return _call(generator, p, z, classes)[rows[places]]
+
+    calls = _calls(rows)
+    images = runtime.parallel(draw, calls)
+    return np.concatenate(images)[np.argsort(np.concatenate(calls))]
+
+
+def generate_batch(generator, parameters, indices, labels, purpose="sample"):
+    """As `generate`, but in one call of G, for batch norms that use the batch's own statistics."""
+    z = _noise_of(parameters, purpose, indices)
+    return _call(generator, parameters, z, np.asarray(labels))
+
+
+def _row(indices):
+    """The row of G's batch that each sample of int [N] is in.
+
+    Each aligned chunk of CHUNK samples fills a whole batch. The 7 turns every chunk by another amount: so samples that
+    are a fixed number apart, such as those of one class, are in different rows too, and fill few batches.
+    """
+    return (indices + 7 * (indices // CHUNK)) % CHUNK
+
+
+def _calls(rows):
+    """The places in `rows`, int [N], as lists for one call of G each: no row is in a list twice."""
+    order = np.argsort(rows, kind="stable")
+    counts = np.bincount(rows, minlength=CHUNK)
+    call = np.empty(len(rows), np.int64)
+    call[order] = np.concatenate([np.arange(count) for count in counts])  # the n-th sample of a row is in call n
+    return [np.flatnonzero(call == number) for number in range(counts.max())]
+
+
+def _call(generator, parameters, z, labels):
     with paddle.no_grad():
         images = generator(paddle.to_tensor(z.astype(paddle.get_default_dtype())), paddle.to_tensor(labels))
-    return to_pixels(images, p)[: len(indices)]
+    return to_pixels(images, parameters)
+
+
+def _noise_of(parameters, purpose, indices):
+    """Noise [N, z_dim] of samples `indices`."""
+    p = parameters
+    return np.stack([_noise(runtime.generator(p.manual_seed, purpose, i), p) for i in indices])
 
 
 def _noise(rng, parameters):
@@ -61,13 +107,17 @@ def use_standing_statistics(generator, parameters):
             norm.training, norm.momentum = True, batch / (batch + 1)
         indices = range(batch * p.batch_size, (batch + 1) * p.batch_size)
         labels = runtime.generator(p.manual_seed, "standing labels", batch).integers(p.num_classes, size=p.batch_size)
-        generate(generator, p, indices, labels, "standing")
+        with runtime.math_threads(1):  # every number of processes gets the same bits
+            generate_batch(generator, p, indices, labels, "standing")
     for norm in norms:
         norm.eval()
 
 
-def class_grid(generator, parameters):
-    """A picture, uint8 [H, W, C]: the first ten classes in order, a row each, the same noise at every call."""
+def class_grid(generator, parameters, draw=generate):
+    """A picture, uint8 [H, W, C]: the first ten classes in order, a row each, the same noise at every call.
+
+    `draw`: `generate`, or `generate_batch` for a G that uses the batch's own statistics.
+    """
     classes = min(parameters.num_classes, GRID_CLASSES)
     labels = np.repeat(np.arange(classes), GRID_COLUMNS)
-    return image_grid(generate(generator, parameters, range(len(labels)), labels, "grid"), GRID_COLUMNS)
+    return image_grid(draw(generator, parameters, range(len(labels)), labels, "grid"), GRID_COLUMNS)

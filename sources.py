@@ -38,9 +38,7 @@ class Drawn:
         return len(self.labels)
 
     def images(self, indices):
-        size = self.parameters.batch_size_test
-        parts = [indices[start : start + size] for start in range(0, len(indices), size)]
-        return np.concatenate([sampler.generate(self.generator, self.parameters, i, self.labels[i]) for i in parts])
+        return sampler.generate(self.generator, self.parameters, indices, self.labels[indices])
 
 
 class Real:

@@ -156,7 +156,7 @@ class Trainer:
         generator = self.G_ema or self.G
         generator.eval()
         with batch_statistics(generator):
-            return sampler.class_grid(generator, self.parameters)
+            return sampler.class_grid(generator, self.parameters, sampler.generate_batch)
 
     def _evaluation(self):
         if not self.parameters.eval_step:

@@ -35,7 +35,7 @@ class Classifier(nn.Layer):
     def read(self, images):
         """(features float32 [N, 128], class logits float32 [N, num_classes]) of images uint8 [N, C, S, S]."""
         self.eval()
-        with paddle.no_grad():
+        with paddle.no_grad(), runtime.math_threads(1):
             features = self.features(_to_range(images))
             return features.numpy(), self.classes(features).numpy()
 
@@ -49,7 +49,11 @@ def classifier_of(image_set):
 
 
 def train_classifier(image_set, seed):
-    """A `Classifier` trained on `image_set`, each image shifted by up to a sixteenth of its size at random."""
+    """A `Classifier` trained on `image_set`, each image shifted by up to a sixteenth of its size at random.
+
+    It computes on one thread, as `read` does: so its figures depend neither on the number of threads nor on that of
+    processes.
+    """
     images = image_set.stacked()
     size = image_set.image_shape[-1]
     paddle.seed(int(runtime.generator(seed, "classifier").integers(2**31)))
@@ -58,16 +62,17 @@ def train_classifier(image_set, seed):
     optimizer = paddle.optimizer.Adam(schedule, parameters=classifier.parameters())
     classifier.train()
     reach = size // 16
-    for update in tqdm(range(UPDATES), desc="classifier", unit="update", leave=False):
-        rng = runtime.generator(seed, "classifier batch", update)
-        chosen = rng.integers(len(images), size=BATCH)
-        shift = tuple(rng.integers(-reach, reach + 1, size=2))
-        batch = np.roll(images[chosen], shift, axis=(2, 3))
-        loss = F.cross_entropy(classifier(_to_range(batch)), paddle.to_tensor(image_set.labels[chosen]))
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        schedule.step()
+    with runtime.math_threads(1):
+        for update in tqdm(range(UPDATES), desc="classifier", unit="update", leave=False):
+            rng = runtime.generator(seed, "classifier batch", update)
+            chosen = rng.integers(len(images), size=BATCH)
+            shift = tuple(rng.integers(-reach, reach + 1, size=2))
+            batch = np.roll(images[chosen], shift, axis=(2, 3))
+            loss = F.cross_entropy(classifier(_to_range(batch)), paddle.to_tensor(image_set.labels[chosen]))
+            loss.backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            schedule.step()
     return classifier
 
 

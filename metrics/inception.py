@@ -4,7 +4,6 @@ Network: Szegedy et al., *Rethinking the Inception Architecture for Computer Vis
 graph's own resize, poolings and 1008 logits. Layers carry PyTorch's names, so the published weights map one to one.
 """
 
-import os
 import sys
 import tempfile
 from functools import partial
@@ -15,6 +14,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import inference, nn
 
+import runtime
 from metrics.inception_weights import FILE, published_name
 from utils import UserError
 
@@ -271,9 +271,7 @@ def _predictor(network):
         config.disable_gpu()
         config.disable_glog_info()
         config.enable_mkldnn()
-        # After its import both are set; the larger is what the user or `runtime` asked for.
-        flag = paddle.get_flags("FLAGS_paddle_num_threads")["FLAGS_paddle_num_threads"]
-        config.set_cpu_math_library_num_threads(max(flag, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+        config.set_cpu_math_library_num_threads(runtime.threads())
         predictor = inference.create_predictor(config)
     source = predictor.get_input_handle(predictor.get_input_names()[0])
     targets = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
@@ -282,6 +280,7 @@ def _predictor(network):
         source.reshape(images.shape)
         source.copy_from_cpu(images.numpy())
         predictor.run()
+        runtime.set_threads(runtime.threads())  # it leaves the whole process with one thread
         return [target.copy_to_cpu() for target in targets]
 
     return run

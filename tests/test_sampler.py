@@ -31,7 +31,7 @@ class Recorder(paddle.nn.Layer):
 
 def noise_of(p, batches):
     recorder = Recorder()
-    images = [sampler.generate(recorder, p, batch, np.array(batch) % 5) for batch in batches]
+    images = [sampler.generate_batch(recorder, p, batch, np.array(batch) % 5) for batch in batches]
     assert all(image.dtype == np.uint8 for image in images)
     return np.concatenate(recorder.noise)
 
@@ -60,28 +60,58 @@ def test_a_sample_does_not_depend_on_its_batch(make_parameters, truncation):
     assert not (noise_of(make_parameters(truncation=truncation, manual_seed=1), [range(12)]) == whole).any()
 
 
-@pytest.mark.parametrize("batch_size", [2, 7, 64])
-def test_a_source_draws_in_batches(make_parameters, batch_size):
-    recorder = Recorder()
-    source = Drawn(recorder, make_parameters(batch_size_test=batch_size), np.arange(40) % 3)
-    found = source.images(np.arange(5, 25))
-    assert found.shape == (20, 1, 4, 5) and recorder.labels == (np.arange(5, 25) % 3).tolist()
-    assert max(map(len, recorder.noise)) == min(batch_size, 20)
-    assert (np.concatenate(recorder.noise) == noise_of(make_parameters(), [range(25)])[5:]).all()
+class Bits(paddle.nn.Layer):
+    """A generator whose images are the bytes of another's floats."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, z, labels):
+        floats = np.ascontiguousarray(self.network(z, labels).numpy())
+        return paddle.to_tensor(floats.view(np.uint8).astype(np.float32) / 255)
 
 
-@pytest.mark.parametrize("model", ["sagan", "acgan-imagenet", "acgan-mlp"])
-def test_batches_draw_the_same_bytes(make_parameters, model):
-    p = make_parameters(model)
+CUTS = {
+    **{f"by {size}": [range(80)[first : first + size] for first in range(0, 80, size)] for size in (1, 2, 7, 16, 23, 64)},
+    "every tenth": [np.arange(first, 80, 10) for first in range(10)],
+    "backwards": [np.arange(80)[::-1]],
+    "twice": [[7, 3, 7], [3, 3]],
+}
+
+
+@pytest.mark.parametrize("model", ["sagan", "acgan-imagenet", "acgan-mnist", "acgan-mlp"])
+def test_a_sample_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(make_parameters, model, monkeypatch):
+    p = make_parameters(model, dont_normalize=True)
     build = (sagan_models if model == "sagan" else acgan_models).build_generator
-    network = with_statistics(build(p), np.random.default_rng(0))
-    labels = np.arange(16) % 5
-    whole = sampler.generate(network, p, range(16), labels)
-    for size in (1, 2, 7):
-        parts = [
-            sampler.generate(network, p, range(16)[i : i + size], labels[i : i + size]) for i in range(0, 16, size)
-        ]
-        assert (np.concatenate(parts) == whole).all()
+    network = Bits(with_statistics(build(p), np.random.default_rng(0)))
+    whole = sampler.generate(network, p, range(80), np.arange(80) % 5)
+    for name, batches in CUTS.items():
+        for indices in map(np.array, batches):
+            images = sampler.generate(network, p, indices, indices % 5)
+            assert (images == whole[indices]).all(), f"{name}: {indices}"
+    for count in ("1", "3"):  # as a process beside others has them
+        monkeypatch.setenv("MKL_NUM_THREADS", count)
+        assert (sampler.generate(network, p, range(80), np.arange(80) % 5) == whole).all(), f"{count} threads"
+
+
+class CountingRows(Recorder):
+    """A Recorder for networks of `make_parameters`' size that keeps how many rows each call has."""
+
+    def forward(self, z, labels):
+        super().forward(z, labels)
+        return paddle.zeros([len(z), 3, 4, 4])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 500])
+def test_the_generator_sees_chunks_of_one_size(make_parameters, batch_size):
+    p, counting = make_parameters(batch_size_test=batch_size), CountingRows()
+    source = Drawn(counting, p, np.arange(300) % 5)
+    for indices in (np.arange(256), np.arange(256, 300), np.array([299]), np.arange(3, 300, 5)):
+        assert source.images(indices).shape == (len(indices), 3, 4, 4)
+    sampler.class_grid(counting, p)
+    assert {len(noise) for noise in counting.noise} == {sampler.CHUNK}
+    assert len(counting.noise) < 16 + 3 + 1 + 60 / 16 * 1.5 + 4  # samples a fixed number apart fill batches too
 
 
 @pytest.mark.parametrize(
@@ -141,7 +171,7 @@ def test_standing_statistics_are_the_mean_over_batches(make_parameters, model):
         layer.register_forward_pre_hook(keep(name))
     for batch in range(3):
         labels = runtime.generator(p.manual_seed, "standing labels", batch).integers(p.num_classes, size=6)
-        sampler.generate(twin, p, range(batch * 6, batch * 6 + 6), labels, "standing")
+        sampler.generate_batch(twin, p, range(batch * 6, batch * 6 + 6), labels, "standing")
     after = network.state_dict()
     statistics = {f"{name}.{kind}" for name in names for kind in ("_mean", "_variance")}
     for name in names:
