@@ -6,17 +6,17 @@ import math
 import re
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from image_files import class_folders, fit, image_names, read_image
+from image_files import class_folders, count_turned, fit, image_names, read_image, say_once, say_skipped
 from published_data import read_cifar10, read_mnist
-from runtime import blocks, generator
-from utils import UserError
+from runtime import blocks, generator, rank
+from utils import UserError, told
 
 CLASS_NAMES = {
     "digits": tuple("0123456789"),
@@ -30,6 +30,7 @@ FAKE_IMAGES, FAKE_CLASSES = 10_000, 10
 BROKEN_SHARE = 0.01  # of a data set's files; when more cannot be read, the run stops
 BATCHES_AHEAD = 2
 SIZES_COMPARED = 1000  # files: asking a network's file system for the sizes of a million takes minutes
+HEADERS_READ = 1000  # files, likewise
 
 
 class ImageSet:
@@ -94,22 +95,23 @@ class ArraySet(ImageSet):
 class FolderSet(ImageSet):
     """Images in class folders, ordered by class, then by file name, and read when they are asked for.
 
-    A file that is not an image, or is cut short, is named on stderr, once, and the next in this order that can be read
-    takes its place. Getting an image raises UserError when more than BROKEN_SHARE of all files have turned out so.
-    Threads may share the set.
+    A file that is not an image, or is cut short, is named and counted on stderr, once, and the next in this order that
+    can be read takes its place. Getting an image raises UserError when more than BROKEN_SHARE of all files have turned
+    out so. Threads may share the set.
     """
 
     def __init__(self, parameters, option, path):
-        names = class_folders(path, option)
+        self._skipped = Counter()
+        names = class_folders(path, option, self._skipped)
         synsets = all(re.fullmatch(r"n\d{8}", name) for name in names)
         training = option == "--data_path"  # tests follow, and need not say it again
         if parameters.dataset == "imagenet" and training and len(names) != 1000 and not synsets:
             found = f"{len(names)} classes, {names[0]} to {names[-1]}"
             print(f"{option} {path} does not look like ImageNet, but is used: {found}", file=sys.stderr)
         names = [names[c] for c in choose_classes(names, parameters.classes)]
-        files = [image_names(Path(path, name), option) for name in names]
+        files = [image_names(Path(path, name), option, self._skipped) for name in names]
         super().__init__(parameters, names, np.repeat(np.arange(len(names)), list(map(len, files))))
-        self.folder = path
+        self.option, self.folder = option, path
         self.files = list(itertools.chain.from_iterable(files))
         self._broken = set()
         self._lock = threading.Lock()
@@ -123,6 +125,19 @@ class FolderSet(ImageSet):
             "file sizes": _digest(str(sizes).encode()),
         }
 
+    def say_what_is_read(self):
+        """Print once, on rank 0, how many files are skipped, and how many of the first have an EXIF orientation."""
+        if rank() > 0:
+            return
+        say_skipped(self.option, self.folder, self._skipped)
+        first = tuple(map(self.path, range(min(HEADERS_READ, len(self)))))
+        if turned := count_turned(first):
+            found = f"{turned} of the first {len(first)} images in {self.option} {self.folder}"
+            if self.parameters.exif:
+                say_once(f"turned upright by --exif: {found}")
+            else:
+                say_once(f"stored sideways or mirrored: {found}, by their EXIF orientation; --exif turns them upright")
+
     def __getitem__(self, index):
         first = range(len(self))[index]  # IndexError beyond the end
         for place in itertools.chain(range(first, len(self)), range(first)):
@@ -130,18 +145,19 @@ class FolderSet(ImageSet):
                 continue
             path = self.path(place)
             try:
-                return fit(read_image(path), self.parameters), self.labels[place]
+                return fit(read_image(path, self.parameters.exif), self.parameters), self.labels[place]
             except UserError as error:
                 raise UserError(f"{path}: {error}") from None
             except FileNotFoundError as error:
                 for folder in (self.folder, path.parent):
                     if not Path(folder).exists():
                         raise UserError(f"{folder} is gone: put it back, and --resume goes on") from None
-                self._leave_out(place, error)
+                self._leave_out(place, told(error))
             except MemoryError:
                 raise UserError(f"{path} takes more memory than is left: lower --num_workers or --batch_size") from None
             except Exception as error:  # whatever Pillow trips over in a stranger's file
-                self._leave_out(place, "not an image" if isinstance(error, UnidentifiedImageError) else error)
+                unknown = isinstance(error, UnidentifiedImageError)
+                self._leave_out(place, "it is not an image, or Pillow cannot read its kind" if unknown else told(error))
 
     def path(self, place):
         """The file of image `place`."""
@@ -151,7 +167,8 @@ class FolderSet(ImageSet):
         with self._lock:
             if place not in self._broken:
                 self._broken.add(place)
-                print(f"{str(self.path(place))!r} is left out: {reason}", file=sys.stderr)
+                count = f"{len(self._broken)} of {len(self)} files so far"
+                print(f"{str(self.path(place))!r} is left out ({count}): {reason}", file=sys.stderr)
             if len(self._broken) > BROKEN_SHARE * len(self):
                 paths = ", ".join(repr(str(self.path(place))) for place in sorted(self._broken)[:3])
                 raise UserError(
@@ -218,6 +235,8 @@ def load_dataset(parameters, split="train"):
             f"--num_classes {p.num_classes} is not the number of classes in --dataset {p.dataset}, "
             f"{image_set.num_classes}: leave it out, or choose some by --classes, such as random:{p.num_classes}:1"
         )
+    if isinstance(image_set, FolderSet):
+        image_set.say_what_is_read()
     image_set[0]  # so that options that do not fit the images are refused before anything is built
     return image_set
 

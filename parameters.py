@@ -140,6 +140,7 @@ class Parameters:
     centercrop: bool = _data(False, "resize the shorter side and cut the middle out, instead of squeezing")
     centercrop_size: int = _data(128, "side of what is cut out, in pixels; left out: --imsize", SIZE)
     dont_resize: bool = _data(False, "take images at the size they have")
+    exif: bool = _data(False, "turn images of folders upright as their EXIF orientation says, as phones store it")
     dont_normalize: bool = _data(False, "scale pixels to 0..1 instead of -1..1")
     dont_shuffle: bool = _data(False, "keep the data's order in every epoch")
     dont_drop_last: bool = _data(False, "train on an epoch's last batch even if it is not full")
@@ -529,6 +530,8 @@ def _check_training(p):
         raise UserError(f"--dataset {p.dataset} needs --data_path: a folder with one folder of images a class")
     if p.dataset in ("digits", "fake") and p.data_path is not None:
         raise UserError(f"--data_path {p.data_path} would not be read: --dataset {p.dataset} brings its own images")
+    if p.exif and p.dataset not in ("folder", "imagenet"):
+        raise UserError(f"--exif has no effect on --dataset {p.dataset}, which has no EXIF: leave it out")
     _must_exist("data_path", p.data_path)
     if not p.resume:
         _must_exist("pretrained_model", p.pretrained_model)

@@ -111,6 +111,8 @@ def content_digest(image_set):
     """What tells these images, as the networks see them, from any others: a text."""
     p, digest = image_set.parameters, hashlib.blake2b(digest_size=16)
     digest.update(repr((p.imsize, p.centercrop, p.centercrop_size, p.dont_resize, image_set.class_names)).encode())
+    if p.exif:  # left out where it is false: what is cached without it stays valid
+        digest.update(b"exif")
     digest.update(image_set.labels.tobytes())
     for index in tqdm(range(len(image_set)), desc="digest of real images", leave=False, unit="img"):
         if isinstance(image_set, FolderSet):

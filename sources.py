@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 import runtime
 import sampler
-from image_files import FORMATS, folder_names, image_names, read_image
+from image_files import FORMATS, folder_names, image_names, read_image, say_skipped
 from utils import UserError, npy_header, told
 
 WIDEST = 4096  # pixels a side
@@ -60,16 +61,19 @@ class Folder:
     """The images in a folder, or in class folders, all of one size, with 1 or 3 `channels` as the real images have.
 
     The class of a folder is its place in `class_names`, or else its number, as `--samples_dir` names them; `labels` are
-    None where a folder is neither, and `needs_classes` is False. Raises UserError for a folder without images, images
-    both beside and in class folders, of several sizes or not square, and a name that is no class.
+    None where a folder is neither, and `needs_classes` is False. `exif` turns images as `read_image` does. Raises
+    UserError for a folder without images, images both beside and in class folders, of several sizes or not square, and
+    a name that is no class.
     """
 
-    def __init__(self, path, channels, class_names=None, needs_classes=False):
-        self.mode = "L" if channels == 1 else "RGB"
+    def __init__(self, path, channels, class_names=None, needs_classes=False, exif=False):
+        self.mode, self.exif = "L" if channels == 1 else "RGB", exif
+        skipped, skipped_inside = Counter(), Counter()
         names = folder_names(path, "--samples")
-        self.files = [Path(path, name) for name in image_names(path, "--samples")]
+        self.files = [Path(path, name) for name in image_names(path, "--samples", skipped)]
         self.labels = None
-        inside = [[Path(path, name, file) for file in image_names(Path(path, name), "--samples")] for name in names]
+        folders = [Path(path, name) for name in names]
+        inside = [[folder / file for file in image_names(folder, "--samples", skipped_inside)] for folder in folders]
         counts = list(map(len, inside))
         if self.files and any(counts):
             raise UserError(
@@ -80,8 +84,11 @@ class Folder:
             self.files = list(itertools.chain.from_iterable(inside))
             numbers = _numbers(names, class_names, needs_classes)
             self.labels = None if numbers is None else np.repeat(numbers, counts)
+            skipped["folder"] = 0  # they are read
+            skipped += skipped_inside
         if not self.files:
             raise UserError(f"--samples {path} holds no images: give a folder of images, or of class folders")
+        say_skipped("--samples", path, skipped)
         self.size = _common_size(self.files)
 
     def __len__(self):
@@ -92,7 +99,7 @@ class Folder:
 
     def _image(self, path):
         try:
-            return np.atleast_3d(read_image(path).convert(self.mode)).transpose(2, 0, 1)
+            return np.atleast_3d(read_image(path, self.exif).convert(self.mode)).transpose(2, 0, 1)
         except Exception as error:  # whatever Pillow trips over in a stranger's file
             raise UserError(f"--samples: {str(path)!r} cannot be read as an image: {error}") from None
 
@@ -209,6 +216,9 @@ def _check_side(height, width):
         raise UserError(f"--samples has images of {width}x{height} pixels, not square ones of at most {WIDEST}")
 
 
-def open_samples(path, channels, class_names=None, needs_classes=False):
-    """The source of `--samples`, a folder or a `.npz` file, to measure against images of 1 or 3 `channels`."""
-    return Folder(path, channels, class_names, needs_classes) if Path(path).is_dir() else NPZ(path, channels)
+def open_samples(path, channels, class_names=None, needs_classes=False, exif=False):
+    """The source of `--samples`, a folder or a `.npz` file, to measure against images of 1 or 3 `channels`.
+
+    `exif` turns the images of a folder as their EXIF orientation says.
+    """
+    return Folder(path, channels, class_names, needs_classes, exif) if Path(path).is_dir() else NPZ(path, channels)

@@ -107,7 +107,7 @@ class Tester:
         p = self.parameters
         if p.samples:
             names = evaluation.test_set and evaluation.test_set.class_names
-            return open_samples(p.samples, p.channels, names, evaluation.needs_classes)
+            return open_samples(p.samples, p.channels, names, evaluation.needs_classes, p.exif)
         return evaluation.drawn(self.G, p.num_samples)
 
     @contextlib.contextmanager

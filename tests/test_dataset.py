@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from commands import ROOT, launch, run
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -273,6 +274,18 @@ def test_broken_files_are_named_once_and_replaced_by_the_next(animals, capsys, n
     lines = sorted(capsys.readouterr().err.splitlines())
     assert [re.search("(dog|fox)/0..", line)[0] for line in lines] == ["dog/010", "dog/011", "fox/099"]
     assert "not an image" in lines[0]
+    assert [re.search(r"left out \((\d) of 400 files so far\)", line)[1] for line in lines] == ["1", "2", "3"]
+
+
+def test_a_picture_of_floats_is_left_out_with_the_reason(animals, capsys):
+    """Read as it is it would be black."""
+    Image.fromarray(np.full((9, 12), 0.5, np.float32)).save(animals / "dog" / "010.tif")
+    (animals / "dog" / "010.png").unlink()
+    image_set = load_dataset(folder(animals))
+    np.testing.assert_array_equal(image_set[110][0], image_set[111][0])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "dog/010.tif' is left out (1 of 400 files so far): its pixels are floating-point" in line
+    assert line.endswith("convert it to a PNG with 8 or 16 bits a channel")
 
 
 def test_threads_that_meet_a_broken_file_together_name_it_once(animals, capsys):
@@ -301,6 +314,143 @@ def test_a_broken_file_in_a_small_folder_stops_at_once(tmp_path):
         (tmp_path / name / "a.png").write_text("no image")
     with pytest.raises(UserError, match=r"1 of the 4 files .*cat/a.png"):
         load_dataset(folder(tmp_path))
+
+
+# Files that are skipped, photos that are turned
+
+
+def litter(path):
+    """What a class folder may hold beside images."""
+    for name in ("a.heic", "b.HEIC", "Thumbs.db", ".DS_Store", "notes.txt"):
+        (path / name).touch()
+    (path / "gone.png").symlink_to("nowhere")
+    (path / "loop.png").symlink_to("loop.png")
+    (path / "more.png").mkdir()
+    os.mkfifo(path / "pipe.png")
+
+
+def test_what_is_skipped_is_said_once(animals, capsys):
+    """However often the set is loaded; of the chosen classes; on rank 0."""
+    for name in ("cat", "dog"):
+        litter(animals / name)
+    Image.new("RGB", (8, 8)).save(animals / "beside.png")
+    for _ in range(2):
+        load_dataset(folder(animals))
+    load_dataset(folder(animals, classes="dog,fox"))
+    *loops, everything, chosen = capsys.readouterr().err.splitlines()
+    assert loops == [f"'{animals}/{name}/loop.png' is left out: it is a link to itself" for name in ("cat", "dog")]
+    assert everything == (
+        f"skipped in --data_path {animals}: 4 .heic files, 2 .db files, 2 .txt files, 2 broken links, 2 folders, "
+        "2 links to themselves, 2 special files, 1 image beside the classes"
+    )
+    assert chosen == (
+        f"skipped in --data_path {animals}: 2 .heic files, 1 .db file, 1 .txt file, 1 broken link, 1 folder, "
+        "1 image beside the classes, 1 link to itself, 1 special file"
+    )
+
+
+def test_what_is_skipped_changes_no_order(animals):
+    """The digests are those of versions that did not count it."""
+    before = load_dataset(folder(animals)).fingerprint()
+    for name in ANIMALS:
+        litter(animals / name)
+    image_set = load_dataset(folder(animals))
+    assert image_set.fingerprint() == before
+    assert {name: before[name] for name in before if name != "file sizes"} == {
+        "number of images": 400, "classes": "5aa51ddf5c3a6840", "labels": "0d1e9bed68d373ea",
+        "file names": "c2a0394e219d2ef0",
+    }  # fmt: skip
+    (animals / "cat" / "005.jfif").write_bytes((animals / "cat" / "005.png").read_bytes())
+    assert load_dataset(folder(animals)).files[4:8] == ["004.png", "005.jfif", "005.png", "006.png"]
+
+
+def sideways(path):
+    """A photo of 9 x 12 pixels, its upper half white, as a phone stores it: turned by 90 degrees."""
+    upright = np.zeros((12, 9, 3), np.uint8)
+    upright[:6] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(upright)).save(path, exif=exif, quality=95)
+    return path
+
+
+def test_photos_that_are_stored_sideways_are_counted_or_turned(animals, capsys):
+    sideways(animals / "cat" / "000.jpg")
+    (animals / "cat" / "000.png").unlink()
+    stored, again, turned = (load_dataset(folder(animals, exif=exif)) for exif in (False, False, True))
+    assert capsys.readouterr().err.splitlines() == [
+        f"stored sideways or mirrored: 1 of the first 400 images in --data_path {animals}, by their EXIF orientation; "
+        "--exif turns them upright",
+        f"turned upright by --exif: 1 of the first 400 images in --data_path {animals}",
+    ]
+    assert abs(turned[0][0][:, :3].astype(int) - 255).max() < 20 and turned[0][0][:, -3:].max() < 20
+    assert abs(stored[0][0][:, :, :3].astype(int) - 255).max() < 20 and stored[0][0][:, :, -3:].max() < 20
+    np.testing.assert_array_equal(turned[1][0], stored[1][0])
+    np.testing.assert_array_equal(again[0][0], stored[0][0])
+    assert turned.fingerprint() == stored.fingerprint()  # of the files
+
+
+def test_the_first_thousand_are_looked_at(tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg", exif=exif)
+    for name, count in (("cat", 990), ("dog", 30)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            (tmp_path / name / f"{number:03}.jpg").symlink_to(tmp_path / "photo.jpg")
+    load_dataset(folder(tmp_path))
+    assert "1000 of the first 1000 images" in capsys.readouterr().err
+
+
+FLOWERS = [
+    "--data_path", "flowers", "--dataset", "folder", "--imsize", 32, "--g_conv_dim", 4, "--d_conv_dim", 4,
+    "--batch_size", 4, "--total_step", 2, "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    """Twenty photos of two classes, one of them stored sideways, and what is no image; its folder."""
+    for label, name in enumerate(("rose", "tulip")):
+        (tmp_path / "flowers" / name).mkdir(parents=True)
+        for number in range(10):
+            noise = np.random.default_rng([label, number]).integers(0, 256, (12, 16, 3), np.uint8)
+            Image.fromarray(noise).resize((80, 60)).save(tmp_path / "flowers" / name / f"{number}.jpg")
+    sideways(tmp_path / "flowers" / "rose" / "3.jpg")
+    (tmp_path / "flowers" / "rose" / "photo.heic").touch()
+    (tmp_path / "flowers" / "rose" / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "flowers" / "tulip" / "more").mkdir()
+    return tmp_path
+
+
+SKIPPED = "skipped in --data_path flowers: 1 .heic file, 1 broken link, 1 folder"
+SIDEWAYS = (
+    "stored sideways or mirrored: 1 of the first 20 images in --data_path flowers, by their EXIF orientation; --exif "
+    "turns them upright"
+)
+
+
+def test_a_training_says_what_it_reads_and_keeps_to_it(flowers):
+    """`--exif` is a matter of the data: a run does not change it."""
+    code, out, err = run(flowers, ROOT / "train.py", *FLOWERS, "--name", "stored")
+    assert code == 0 and "trained 2 steps" in out, err
+    assert [err.splitlines().count(line) for line in (SKIPPED, SIDEWAYS)] == [1, 1]
+    code, out, err = run(flowers, ROOT / "train.py", *FLOWERS, "--name", "turned", "--exif")
+    assert code == 0 and "trained 2 steps" in out, err
+    assert "turned upright by --exif: 1 of the first 20 images in --data_path flowers" in err.splitlines()
+    runs = flowers / "sagan_models"
+    code, _, err = run(flowers, ROOT / "train.py", "--resume", runs / "stored", "--exif", "--total_step", 3)
+    assert code == 2 and err.startswith("train.py: --exif True is not what ") and len(err.splitlines()) == 1
+    code, _, err = run(flowers, ROOT / "train.py", "--resume", runs / "turned", "--total_step", 3)
+    assert code == 0 and "turned upright by --exif" in err, err
+
+
+def test_rank_0_says_it(flowers):
+    process = launch(flowers, 2, ROOT / "train.py", *FLOWERS)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    logs = [(flowers / "logs" / f"workerlog.{rank}").read_text().splitlines() for rank in range(2)]
+    assert [[log.count(line) for line in (SKIPPED, SIDEWAYS)] for log in logs] == [[1, 1], [0, 0]]
 
 
 # Batches

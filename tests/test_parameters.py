@@ -608,6 +608,7 @@ def test_unknown_keys_are_named_with_what_is_near(files):
         ("--recipe acgan-imagenet", ["--data_path", "imagenet"]),
         ("--dataset folder", ["--data_path", "folder"]),
         ("--dataset digits --data_path train", ["--data_path train", "digits"]),
+        ("--dataset digits --exif", ["--exif", "digits", "leave it out"]),
         ("--pretrained_model nowhere", ["--pretrained_model nowhere"]),
         ("--netD netD_epoch_5.pth", ["--netD netD_epoch_5.pth", "--netG"]),
         ("--netG netG_epoch_5.pth --netD w.pdparams", ["--netD w.pdparams"]),

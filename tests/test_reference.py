@@ -241,3 +241,14 @@ def test_the_digest_is_of_what_the_networks_see(images, make_parameters):
     again = load_dataset(make_parameters(dataset="digits", num_classes=None, batch_size=9), "test")
     assert content_digest(digits[0]) != content_digest(digits[1]) == content_digest(again)
     assert digits[0].num_classes == CLASSES
+
+
+def test_images_that_are_turned_have_another_digest(tmp_path, make_parameters):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    sets = [
+        load_dataset(make_parameters(dataset="folder", data_path=str(tmp_path), num_classes=None, exif=exif))
+        for exif in (False, True)
+    ]
+    assert content_digest(sets[0]) != content_digest(sets[1])

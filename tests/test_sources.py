@@ -335,3 +335,31 @@ def test_a_gray_folder_measured_in_colour(tmp_path):
     pictures(tmp_path / "gray", IMAGES[..., :1])
     found = open_samples(tmp_path / "gray", 3).images(np.arange(20))
     assert (found == IMAGES[..., :1].transpose(0, 3, 1, 2)).all() and found.shape[1] == 3
+
+
+def test_what_is_no_image_is_counted(tmp_path, capsys):
+    for name in ("0", "1"):
+        pictures(tmp_path / "samples" / name, IMAGES[:2])
+        (tmp_path / "samples" / name / "a.heic").touch()
+        (tmp_path / "samples" / name / "more").mkdir()
+    (tmp_path / "samples" / "notes.txt").touch()
+    for _ in range(2):
+        assert len(open_samples(tmp_path / "samples", 3)) == 4
+    line = f"skipped in --samples {tmp_path}/samples: 2 .heic files, 1 .txt file, 2 folders"
+    assert capsys.readouterr().err.splitlines().count(line) == 1
+
+
+def test_exif_turns_a_folder_when_asked_for(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    (tmp_path / "samples").mkdir()
+    Image.fromarray(IMAGES[0]).save(tmp_path / "samples" / "a.png", exif=exif)
+    stored, turned = (open_samples(tmp_path / "samples", 3, exif=exif).images([0])[0] for exif in (False, True))
+    assert (stored == IMAGES[0].transpose(2, 0, 1)).all()
+    assert (turned == np.rot90(IMAGES[0], -1).transpose(2, 0, 1)).all()
+
+
+def test_samples_of_floats_are_refused_with_the_reason(tmp_path):
+    (tmp_path / "samples").mkdir()
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "samples" / "a.tif")
+    assert "a.tif' cannot be read as an image: its pixels are floating-point" in refused(tmp_path / "samples")
