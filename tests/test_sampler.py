@@ -73,7 +73,10 @@ class Bits(paddle.nn.Layer):
 
 
 CUTS = {
-    **{f"by {size}": [range(80)[first : first + size] for first in range(0, 80, size)] for size in (1, 2, 7, 16, 23, 64)},
+    **{
+        f"by {size}": [range(80)[first : first + size] for first in range(0, 80, size)]
+        for size in (1, 2, 7, 16, 23, 64)
+    },
     "every tenth": [np.arange(first, 80, 10) for first in range(10)],
     "backwards": [np.arange(80)[::-1]],
     "twice": [[7, 3, 7], [3, 3]],
