@@ -293,91 +293,104 @@ BY_PROGRAM = {"train": {"check_path": "save_path"}, "test": {"batchSize": "num_s
 
 
 def get_parameters(argv=None, program="train", base=None):
-    """The merged and checked `Parameters` of a command line; prints which recipe it runs, and why.
+    """The `CommandLine.parameters` of the arguments `argv` (this process's by default) of `program`."""
+    return CommandLine(argv, program).parameters(base)
 
-    `argv`: the arguments (this process's by default). `program`: "train" or "test". `base`: values by field name, such
-    as a checkpoint's own, in the recipe's place. Raises UserError for whatever is wrong.
+
+class CommandLine:
+    """A command line, read once: what is given, which recipe it means and why, which run it goes on with.
+
+    `program`: "train" or "test". `given`: the options on it, but for --recipe, as typed values by field name.
+    `spelled`: their names on it. `named`: the value of --recipe or None. `recipe`, `reason`: that, or
+    the recipe that the rest means, and why. Raises UserError for whatever is wrong; `--help` prints and exits.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    options = _parse(argv, program)
-    _say_what_has_no_effect(options)
-    spelled = {word.split("=")[0] for word in argv}
-    for name, means in BY_PROGRAM[program].items():
-        if f"--{name}" in spelled:
-            print(f"--{name} is --{means} in {program}.py, as published", file=sys.stderr)
-    given = _translate(options)
-    named = given.pop("recipe", None)
-    recipe, reason = (named, "--recipe") if named else _infer_recipe(spelled, given, program)
-    layer = read_recipe(recipe)
-    if base is not None:
-        base, reason = typed(OPTIONS, base, "the checkpoint"), "as the checkpoint says"
-        base = {name: value for name, value in base.items() if name not in OF_ONE_RUN}
-    folder = run_to_resume(argv, base) if program == "train" else None
-    if folder:
-        base, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
-    if base is not None:
-        if named and layer["recipe"] != base.get("recipe"):
-            raise UserError(f"--recipe {named} is not what was trained, {base.get('recipe')}; leave --recipe out")
-        layer = base
-    values = _merge(layer, given)
-    if values["global_batch_size"] and program == "train":
-        values["batch_size"] = _share(values["global_batch_size"])
-    if folder:
-        _check_changes(folder, base, values)
-        values |= {"save_path": str(folder.parent), "name": folder.name}
-    if base is not None and program == "test" and "num_classes" not in given:
-        values["num_classes"] = base.get("num_classes")  # the weights', whatever data they are compared with
-    if values["samples"] and program == "test" and not named:
-        values["recipe"], reason = "none", "--samples"  # nobody knows what drew them
-    parameters = Parameters(**values)
-    _check_fit(parameters)
-    if program == "train":
-        _check_training(parameters)
-    else:
-        _check_testing(parameters, given)
-    print(f"recipe {parameters.recipe} ({reason})", flush=True)
-    return parameters
+
+    def __init__(self, argv=None, program="train"):
+        self.program = program
+        self._options, self.spelled = _parse(argv, program)
+        self.given = _translate(self._options)
+        self.named = self.given.pop("recipe", None)
+        inferred = _infer_recipe(self.spelled, self.given, program)
+        self.recipe, self.reason = (self.named, "--recipe") if self.named else inferred
+
+    def parameters(self, base=None):
+        """The merged and checked `Parameters`; prints which recipe they run, and why.
+
+        `base`: values by field name, such as a checkpoint's own, in the recipe's place.
+        """
+        given, program, reason = self.given, self.program, self.reason
+        _say_what_has_no_effect(self._options)
+        for name, means in BY_PROGRAM[program].items():
+            if name in self.spelled:
+                print(f"--{name} is --{means} in {program}.py, as published", file=sys.stderr)
+        layer = read_recipe(self.recipe)
+        if base is not None:
+            base, reason = typed(OPTIONS, base, "the checkpoint"), "as the checkpoint says"
+            base = {name: value for name, value in base.items() if name not in OF_ONE_RUN}
+        folder = self.run_to_resume(base) if program == "train" else None
+        if folder:
+            base, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
+        if base is not None:
+            if self.named and layer["recipe"] != base.get("recipe"):
+                raise UserError(
+                    f"--recipe {self.named} is not what was trained, {base.get('recipe')}; leave --recipe out"
+                )
+            layer = base
+        values = _merge(layer, given)
+        if values["global_batch_size"] and program == "train":
+            values["batch_size"] = _share(values["global_batch_size"])
+        if folder:
+            _check_changes(folder, base, values)
+            values |= {"save_path": str(folder.parent), "name": folder.name}
+        if base is not None and program == "test" and "num_classes" not in given:
+            values["num_classes"] = base.get("num_classes")  # the weights', whatever data they are compared with
+        if values["samples"] and program == "test" and not self.named:
+            values["recipe"], reason = "none", "--samples"  # nobody knows what drew them
+        parameters = Parameters(**values)
+        _check_fit(parameters)
+        if program == "train":
+            _check_training(parameters)
+        else:
+            _check_testing(parameters, given)
+        print(f"recipe {parameters.recipe} ({reason})", flush=True)
+        return parameters
+
+    def run_to_resume(self, base=None):
+        """The folder of the run that `train.py` goes on with; None where it starts a new one.
+
+        `base` is as in `parameters`; without it, None too where a checkpoint's recipe says which run is meant. Raises
+        UserError for a folder that is no run's.
+        """
+        given = self.given
+        resume = given.get("resume")
+        if resume is None:
+            return None
+        if resume != "auto":
+            if {"name", "save_path"} & set(given):
+                raise UserError(f"--resume {resume} says which run it is; leave out --name and --save_path")
+            if not os.path.isfile(Path(resume, RUN_FILE)):
+                raise UserError(f"--resume {resume} is no run's folder: it has no {RUN_FILE}")
+            return Path(resume).resolve()  # even "." has a name then
+        if base is None and given.get("pretrained_model") and not self.named and "name" not in given:
+            return None
+        values = _merge(read_recipe(self.recipe), given)
+        recipe = (base or values).get("recipe", values["recipe"])
+        newest_first = reversed(run_numbers(values["save_path"], recipe))
+        names = [values["name"]] if values["name"] else [f"{recipe}-{number}" for number in newest_first]
+        folders = (Path(values["save_path"], name) for name in names)
+        return next((folder for folder in folders if os.path.isfile(folder / RUN_FILE)), None)
 
 
-def given_options(argv=None, program="train"):
-    """The options on the command line alone: typed values by field name. `--help` prints and exits."""
-    return _translate(_parse(argv, program))
-
-
-def run_to_resume(argv=None, base=None):
-    """The folder of the run that `train.py` goes on with, by its command line; None where it starts a new one.
-
-    `base` is as in `get_parameters`; without it, None too where a checkpoint's recipe says which run is meant. Raises
-    UserError for a folder that is no run's.
-    """
-    argv = sys.argv[1:] if argv is None else argv
-    given = given_options(argv)
-    resume = given.get("resume")
-    if resume is None:
-        return None
-    if resume != "auto":
-        if {"name", "save_path"} & set(given):
-            raise UserError(f"--resume {resume} says which run it is; leave out --name and --save_path")
-        if not os.path.isfile(Path(resume, RUN_FILE)):
-            raise UserError(f"--resume {resume} is no run's folder: it has no {RUN_FILE}")
-        return Path(resume).resolve()  # even "." has a name then
-    if base is None and "pretrained_model" in given and not {"recipe", "name"} & set(given):
-        return None
-    named = given.pop("recipe", None)
-    values = _merge(read_recipe(named or _infer_recipe(argv, given, "train")[0]), given)
-    recipe = (base or values).get("recipe", values["recipe"])
-    newest_first = reversed(run_numbers(values["save_path"], recipe))
-    names = [values["name"]] if values["name"] else [f"{recipe}-{number}" for number in newest_first]
-    folders = (Path(values["save_path"], name) for name in names)
-    return next((folder for folder in folders if os.path.isfile(folder / RUN_FILE)), None)
+def _names(program):
+    """Every name that an option has in `program`, without dashes -> the option."""
+    names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
+    return names | {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
 
 
 def _parse(argv, program):
-    names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
-    names |= {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
     return parse(
-        argv,
-        names,
+        sys.argv[1:] if argv is None else argv,
+        _names(program),
         HIDDEN[program],
         prog=f"{program}.py",
         usage=f"python {program}.py [--recipe NAME|FILE] [--OPTION VALUE ...]",
@@ -415,15 +428,15 @@ def _infer_recipe(spelled, given, program):
         return "sagan-imagenet", "--samples"
     if program == "test" and {"pretrained_model", "test_data_path"} & set(given):
         return "sagan-imagenet", "weights without parameters"
-    if dataset == "imagenet" and "--dataroot" in spelled:
+    if dataset == "imagenet" and "dataroot" in spelled:
         return "acgan-imagenet-torch", "--dataset imagenet --dataroot"
-    if dataset == "cifar10" and "--data_path" in spelled:
+    if dataset == "cifar10" and "data_path" in spelled:
         return "sagan-imagenet", "--dataset cifar10 --data_path"
     if dataset in SMALL_IMAGES:
         return SMALL_IMAGES[dataset], f"--dataset {dataset}"
-    if "--dataroot" in spelled:
+    if "dataroot" in spelled:
         return "acgan-imagenet", "--dataroot"
-    if "--data_path" in spelled:
+    if "data_path" in spelled:
         return "sagan-imagenet", "--data_path"
     if dataset:
         return "sagan-imagenet", f"--dataset {dataset}"

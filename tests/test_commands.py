@@ -190,6 +190,26 @@ def test_a_stopped_run_saves_and_resume_goes_on(tmp_path, stop):
     assert lines == [str(n) for n in range(1, step + 3)]
 
 
+def test_a_run_started_with_equals_signs_goes_on(tmp_path):
+    """A run of the recipe that other names would mean is there too."""
+    for label in range(10):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        Image.new("RGB", (128, 128), (20 * label, 0, 0)).save(tmp_path / "data" / str(label) / "a.png")
+    small = ["--batchSize=2", "--ngf=8", "--ndf=8", "--disable_cuda", "--dataset=imagenet"]
+    code, _, err = run(
+        tmp_path, ROOT / "train.py", *small, "--data_path=data", "--imsize=32", "--total_step=1", "--netG="
+    )
+    assert code == 0, err
+    command = [*small, "--dataroot=data", "--resume", "auto", "--total_step"]
+    for step in (1, 2):
+        code, out, err = run(tmp_path, ROOT / "train.py", *command, step)
+        assert code == 0, err
+    assert out.startswith("recipe acgan-imagenet-torch (continues sagan_models/acgan-imagenet-torch-1)")
+    runs = tmp_path / "sagan_models"
+    assert sorted(path.name for path in runs.iterdir()) == ["acgan-imagenet-torch-1", "sagan-imagenet-1"]
+    assert [checkpoint.load_from(run_folder)[0].step for run_folder in sorted(runs.iterdir())] == [2, 1]
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import parameters
-from parameters import RUN_FILE, Parameters, get_parameters, given_options, read_parameters, run_numbers, run_to_resume
+from parameters import RUN_FILE, CommandLine, Parameters, get_parameters, read_parameters, run_numbers
 from utils import UserError
 
 ROOT = Path(parameters.__file__).parent
@@ -106,6 +106,72 @@ def test_command_means_its_recipe(program, command, recipe, meaning, capsys):
     assert p.recipe == recipe
     assert {name: getattr(p, name) for name in meaning} == meaning
     assert capsys.readouterr().out.startswith(f"recipe {recipe} (")
+
+
+# What a command without --recipe means, by the name that each option is given by; "=" or " " before the value.
+INFERRED = [
+    *[(f"--model{{}}{name}{data}", "sagan-imagenet" if name == "sagan" else name)
+      for name, data in (("sagan", " --data_path train"), ("acgan-imagenet", " --dataroot{}train"),
+                         ("acgan-imagenet-torch", " --data_path{}train"), ("acgan-cifar10", ""), ("acgan-mnist", ""),
+                         ("acgan-mlp", ""), ("acgan-digits", ""))],
+    ("--dataset{}imagenet --dataroot{}train", "acgan-imagenet-torch"),
+    ("--dataset{}imagenet --data_path{}train", "sagan-imagenet"),
+    ("--dataset{}cifar10 --data_path{}cifar", "sagan-imagenet"),
+    ("--dataset{}cifar10 --dataroot{}cifar", "acgan-cifar10"),
+    ("--dataset{}cifar10 --imageSize{}32 --outf{}sagan_models", "acgan-cifar10"),
+    ("--dataset{}cifar10", "acgan-cifar10"),
+    ("--dataset{}mnist", "acgan-mnist"),
+    ("--dataset{}mnist --dataroot{}train", "acgan-mnist"),
+    ("--dataset{}fashion-mnist", "acgan-mnist"),
+    ("--dataset{}digits", "acgan-digits"),
+    ("--dataroot{}train", "acgan-imagenet"),
+    ("--dataroot{}train --check_path{}sagan_models", "acgan-imagenet"),
+    ("--dataroot{}train --imageSize{}128 --batchSize{}50", "acgan-imagenet"),
+    ("--dataset{}folder --dataroot{}train", "acgan-imagenet"),
+    ("--data_path{}train", "sagan-imagenet"),
+    ("--data_path{}train --imageSize{}64", "sagan-imagenet"),
+    ("--dataset{}folder --data_path{}train", "sagan-imagenet"),
+    ("--dataset{}fake", "sagan-imagenet"),
+    ("--total_step{}7", "acgan-digits"),
+    ("--netG{}w.pdparams --batchSize{}8", "acgan-digits"),
+]  # fmt: skip
+INFERRED_BY_TEST = [
+    ("--check_path{}checkpoints/class-10-20 --dataroot{}train", "acgan-imagenet"),
+    ("--samples{}w.pdparams --dataset{}digits --recipe{}acgan-digits", "acgan-digits"),
+    ("--samples{}w.pdparams --metrics{}none", "none"),
+    ("--pretrained_model{}w.pdparams --dataset{}cifar10", "sagan-imagenet"),
+    ("--netG{}w.pdparams --dataset{}imagenet --dataroot{}train", "sagan-imagenet"),
+    ("--netG{}w.pdparams --test_data_path{}val --dataroot{}train", "sagan-imagenet"),
+    ("--model{}acgan-cifar10 --pretrained_model{}w.pdparams", "acgan-cifar10"),
+]
+
+
+@pytest.mark.parametrize(("command", "recipe"), INFERRED + INFERRED_BY_TEST)
+def test_every_spelling_of_an_option_means_the_same_recipe(command, recipe):
+    program = "test" if (command, recipe) in INFERRED_BY_TEST else "train"
+    spaced = parse(command.replace("{}", " "), program)
+    assert spaced.recipe == recipe
+    assert parse(command.replace("{}", "="), program) == spaced
+
+
+@pytest.mark.parametrize(("command", "recipe"), INFERRED)
+def test_every_spelling_goes_on_with_the_run_of_its_recipe(command, recipe, files):
+    """Runs of the other recipes, newer ones, are there too; a new run starts where there is none of its recipe."""
+    spellings = [command.replace("{}", between) for between in " ="]
+    for spelled in spellings:
+        assert run_to_resume(f"{spelled} --resume auto") is None
+    for other in RECIPES:
+        start_run(files / "sagan_models" / f"{other}-1", "")
+    start_run(files / "sagan_models" / f"{recipe}-2", spellings[0])
+    base = {"recipe": recipe} if "netG" in command else None  # what the checkpoint says
+    for spelled in spellings:
+        for resume in ("--resume auto", "--resume=auto"):
+            assert run_to_resume(f"{spelled} {resume}", base) == Path("sagan_models", f"{recipe}-2")
+            assert parse(f"{spelled} {resume}", base=base).name == f"{recipe}-2"
+
+
+def run_to_resume(command, base=None):
+    return CommandLine(shlex.split(command)).run_to_resume(base)
 
 
 def test_the_first_line_says_which_recipe_and_why(capsys):
@@ -325,7 +391,7 @@ def test_sagan_fits_itself_to_small_images():
 
 
 def test_given_options_are_those_of_the_command_alone():
-    assert given_options(["--nz", "7", "--cuda", "--lr", "1"], "test") == {
+    assert CommandLine(["--nz", "7", "--cuda", "--lr", "1"], "test").given == {
         "z_dim": 7, "device": None, "d_lr": 1.0, "g_lr": 1.0
     }  # fmt: skip
 
@@ -398,14 +464,14 @@ def test_resume_auto_with_a_checkpoint_goes_on_with_runs_of_its_recipe(files):
     command, base = "--resume auto --pretrained_model w.pdparams", {"recipe": "acgan-mnist", "z_dim": 50}
     base |= {"model": "acgan-mnist", "dataset": "mnist", "imsize": 32}
     start_run(files / "sagan_models" / "acgan-digits-1", "")
-    assert run_to_resume(shlex.split(command)) is None
+    assert run_to_resume(command) is None
     assert parse(command, base=base).name is None
     folder = files / "sagan_models" / "acgan-mnist-1"
     folder.mkdir()
     (folder / RUN_FILE).write_text(parse(command, base=base).to_yaml())
     assert parse(command, base=base).name == "acgan-mnist-1"
     for more in ("--recipe acgan-mnist", "--name acgan-mnist-1"):
-        assert run_to_resume(shlex.split(f"{command} {more}")) == Path("sagan_models/acgan-mnist-1")
+        assert run_to_resume(f"{command} {more}") == Path("sagan_models/acgan-mnist-1")
 
 
 def test_a_runs_file_starts_a_new_run(files):

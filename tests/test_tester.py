@@ -19,7 +19,7 @@ from PIL import Image
 import acgan_models
 import checkpoint
 import tester
-from parameters import get_parameters, given_options
+from parameters import CommandLine
 from utils import LOCK_FILE, UserError, lock
 
 FILES = ["class_grid.png", "report.json", "report.md"]
@@ -37,8 +37,9 @@ def model(make_parameters, tmp_path):
 def run_test(*options):
     """Do test.py's work with the given options."""
     given = [str(option) for option in (*options, "--device", "cpu")]
-    loaded, source = checkpoint.load_given(given_options(given, program="test"), wanted=("G", "G_ema"))
-    tester.Tester(get_parameters(given, program="test", base=loaded and loaded.parameters), loaded, source).test()
+    command = CommandLine(given, program="test")
+    loaded, source = checkpoint.load_given(command.given, wanted=("G", "G_ema"))
+    tester.Tester(command.parameters(loaded and loaded.parameters), loaded, source).test()
 
 
 @contextlib.contextmanager
