@@ -340,9 +340,11 @@ class CommandLine:
         if values["global_batch_size"] and program == "train":
             values["batch_size"] = _share(values["global_batch_size"])
         if folder:
+            if values["num_classes"] is None:
+                values["num_classes"] = base.get("num_classes")  # as many as the run's data had
             _check_changes(folder, base, values)
             values |= {"save_path": str(folder.parent), "name": folder.name}
-        if base is not None and program == "test" and "num_classes" not in given:
+        if base is not None and program == "test" and given.get("num_classes") is None:
             values["num_classes"] = base.get("num_classes")  # the weights', whatever data they are compared with
         if values["samples"] and program == "test" and not self.named:
             values["recipe"], reason = "none", "--samples"  # nobody knows what drew them
@@ -366,11 +368,13 @@ class CommandLine:
         if resume is None:
             return None
         if resume != "auto":
-            if {"name", "save_path"} & set(given):
-                raise UserError(f"--resume {resume} says which run it is; leave out --name and --save_path")
             if not os.path.isfile(Path(resume, RUN_FILE)):
                 raise UserError(f"--resume {resume} is no run's folder: it has no {RUN_FILE}")
-            return Path(resume).resolve()  # even "." has a name then
+            folder = Path(resume).resolve()  # even "." has a name then
+            save_path = Path(given.get("save_path", folder.parent)).resolve()
+            if save_path != folder.parent or given.get("name") not in (None, folder.name):
+                raise UserError(f"--resume {resume} says which run it is; leave out --name and --save_path")
+            return folder
         if base is None and given.get("pretrained_model") and not self.named and "name" not in given:
             return None
         values = _merge(read_recipe(self.recipe), given)

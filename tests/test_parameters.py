@@ -11,6 +11,7 @@ import yaml
 
 import parameters
 from parameters import RUN_FILE, CommandLine, Parameters, get_parameters, read_parameters, run_numbers
+from trainer import resolve
 from utils import UserError
 
 ROOT = Path(parameters.__file__).parent
@@ -408,6 +409,12 @@ def test_a_base_takes_the_recipes_place(capsys):
     parse("--pretrained_model w.pdparams --recipe acgan-mnist", "test", base)
 
 
+@pytest.mark.parametrize("command", ["", "--num_classes none", "--classes none", "--dataset folder --num_classes none"])
+def test_a_test_has_as_many_classes_as_the_weights(command):
+    base = dataclasses.asdict(parse("--recipe acgan-mnist --num_classes 9"))
+    assert parse(f"--pretrained_model w.pdparams --metrics none {command}", "test", base).num_classes == 9
+
+
 @pytest.mark.parametrize("values", [{"imsize": "big"}, {"imsize": [1]}, {"shell": "ls"}, {"z_dim": None}])
 def test_a_base_is_checked_as_files_are(values):
     message = refusal("--pretrained_model w.pdparams", "test", {"recipe": "acgan-mnist"} | values)
@@ -427,6 +434,8 @@ def test_resume_a_folder(files):
     assert (p.save_path, p.name, p.resume) == (str(files / "runs"), "one", "runs/one")
     assert "runs/none" in refusal("--resume runs/none")
     assert "--name" in refusal("--resume runs/one --name two")
+    assert "--save_path" in refusal("--resume runs/one --save_path other")
+    assert parse("--resume runs/one --name one --save_path runs").name == "one"
     assert "acgan-mnist" in refusal("--resume runs/one --recipe acgan-mlp")
 
 
@@ -451,6 +460,81 @@ def test_resume_auto_goes_on_with_the_named_or_newest_run_or_starts_one(files):
     p = parse("--resume auto --name new --z_dim 50")
     assert (p.name, p.z_dim) == ("new", 50)
     assert parse("--resume auto --recipe acgan-mnist").name == "acgan-mnist-11"
+
+
+STARTS = {  # a command, what completes it, and the number of classes in its data
+    "--recipe acgan-digits": 10,
+    "--recipe acgan-mnist": 10,
+    "--recipe acgan-mlp --imsize 28": 10,
+    "--dataset cifar10": 10,
+    "--dataset=cifar10 --data_path=cifar": 10,
+    "--dataroot train": 10,
+    "--dataset imagenet --dataroot train": 10,
+    "--dataset folder --dataroot train": 9,
+    "--data_path train": 1000,
+    "--dataset folder --data_path train --imsize 64": 9,
+    "--dataset folder --data_path train --imsize 64 --centercrop --classes none": 9,
+    "--dataset folder --data_path train --num_classes 9": 9,
+    "--dataset folder --data_path train --classes a,b,c": 3,
+    "--recipe mine.yaml": 9,
+    "--recipe classes.yaml --classes none": 9,
+    "--dataset fake": 10,
+}
+CHOICES = [  # of each line one is in a command
+    ["", "--classes none", "--num_classes none", "--classes=none --num_classes=none", "--classes_idx none"],
+    ["", "--total_step 9", "--niter 3", "--niter=none", "--niter none --total_step 7"],
+    ["", "--model_save_step 5", "--save_freq 2", "--save_freq none", "--save_freq=none --model_save_step=4"],
+    ["", "--batch_size 8", "--global_batch_size 12", "--batchSize=6", "--global_batch_size none", "--batch_size_in_gpu 1",
+     "--batch_size_in_gpu none", "--global_batch_size 16 --batch_size_in_gpu 4"],
+    ["", "--centercrop", "--centercrop false", "--dont_drop_last", "--dont_shuffle=true"],
+    ["", "--lr 0.1", "--d_lr 1e-3", "--lr=0.1 --g_lr 1e-3", "--d_steps_per_iter 3", "--ema_decay 0.9", "--amp none"],
+    ["", "--cuda", "--disable_cuda", "--device none", "--ngpu 0", "--workers 2", "--parallel 0", "--log_path log"],
+    ["", "--netG w.pdparams", "--pretrained_model=w.pdparams", "--netG ''", "--state_dict_or_model state_dict"],
+    ["", "--test_data_path none", "--eval_step 0 --metrics none", "--num_samples 5 --labels 3", "--truncation none",
+     "--keep_checkpoints 0", "--samples none", "--reference none --half_precision false"],
+    ["", "--name mine", "--outf out", "--check_path=out", "--save_path out --name mine"],
+]  # fmt: skip
+
+
+class Data:
+    """The part of a data set that decides what `resolve` fills in."""
+
+    def __init__(self, num_classes):
+        self.num_classes = num_classes
+
+    def __len__(self):
+        return 1050
+
+
+def start_as_the_trainer_does(command, data, base):
+    """The folder of the run that `command` starts."""
+    p = resolve(parse(command, base=base), data)
+    folder = Path(p.save_path, p.name or f"{p.recipe}-1")
+    folder.mkdir(parents=True)
+    (folder / RUN_FILE).write_text(p.to_yaml())
+    return p, folder
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("seed", range(12))
+def test_the_command_that_starts_a_run_resumes_it(start, seed, files):
+    """Whatever the options that the data resolve: with --resume auto, from the first or added, and with the folder."""
+    (files / "mine.yaml").write_text("dataset: folder\ndata_path: train\nimsize: 64\nsave_freq: 2\nniter: 4\n")
+    (files / "classes.yaml").write_text("dataset: folder\ndata_path: train\nclasses: a,b\nnum_classes: 2\n")
+    draw = random.Random(f"{start} {seed}")
+    choices = [draw.choice(options) for options in CHOICES]
+    if "classes" in start:
+        choices[0] = ""
+    command = " ".join([start, *choices, draw.choice(["", "--resume auto", "--resume=auto"])])
+    base = dataclasses.asdict(resolve(parse(start), Data(STARTS[start]))) if "w.pdparams" in command else None
+    data = Data(STARTS[start])
+    started, folder = start_as_the_trainer_does(command, data, base)
+    bare = command.replace("--resume auto", "").replace("--resume=auto", "")
+    for resume in ("auto", folder, folder.absolute()):
+        resumed = resolve(parse(f"{bare} --resume {resume}", base=base if resume == "auto" else None), data)
+        assert Path(resumed.save_path, resumed.name).resolve() == folder.resolve()
+        own = {"resume": None, "name": None, "save_path": None}
+        assert dataclasses.replace(resumed, **own) == dataclasses.replace(started, **own)
 
 
 def test_resume_auto_passes_over_folders_of_runs_that_never_began(files):
