@@ -102,8 +102,8 @@ POSITIVE = Rule("a number above 0", lambda x: 0 < x < math.inf)
 WEIGHT = Rule("a number from 0", lambda x: 0 <= x < math.inf)
 SHARE = Rule("a number from 0 up to, but not including, 1", lambda x: 0 <= x < 1)
 PLAIN_NAME = Rule(
-    "a plain name without slashes",
-    lambda s: s.isprintable() and not {"/", "\\"} & set(s) and s.strip(". ") and len(s) <= 200,
+    "a plain name without slashes, of at most 200 bytes",
+    lambda s: s.isprintable() and not {"/", "\\"} & set(s) and s.strip(". ") and len(s.encode()) <= 200,
 )
 DEVICE = Rule("cpu, gpu or gpu:NUMBER", re.compile("cpu|gpu(:[0-9]{1,3})?").fullmatch)
 STATE_DICT = Rule("state_dict (a pickled model is code, and code from files is not run)", "state_dict".__eq__)
@@ -325,7 +325,7 @@ class CommandLine:
                 print(f"--{name} is --{means} in {program}.py, as published", file=sys.stderr)
         layer = read_recipe(self.recipe)
         if base is not None:
-            base, reason = typed(OPTIONS, base, "the checkpoint"), "as the checkpoint says"
+            base, reason = _from_file(base, "the checkpoint"), "as the checkpoint says"
             base = {name: value for name, value in base.items() if name not in OF_ONE_RUN}
         folder = self.run_to_resume(base) if program == "train" else None
         if folder:
@@ -406,7 +406,25 @@ def _parse(argv, program):
 
 def read_parameters(path):
     """The options in a YAML file of `option: value` lines: typed values by field name."""
-    return typed(OPTIONS, read_yaml(path), path)
+    return _from_file(read_yaml(path), path)
+
+
+def _from_file(values, where):
+    """`values` by field name, as the file `where` has them, typed."""
+    values = typed(OPTIONS, values, where)
+    if "recipe" in values:
+        _check_recipe_name(values["recipe"], where)
+    return values
+
+
+def _check_recipe_name(name, where):
+    """Refuse a recipe's `name`, which the file `where` brings, unless it can name a run's folder."""
+    if not PLAIN_NAME.accepts(name):
+        where = str(where) if str(where).isprintable() else repr(str(where))
+        raise UserError(
+            f"{where}: the recipe's name {name!r:.80} is not {PLAIN_NAME.phrase}, as the folders of its runs need it: "
+            "write another as its `recipe`"
+        )
 
 
 def run_numbers(save_path, recipe):
@@ -455,7 +473,11 @@ def read_recipe(recipe):
     if not os.path.isfile(recipe):
         hint = did_you_mean(recipe, names)
         raise UserError(f"--recipe {recipe} is neither a file nor one of {', '.join(names)}{hint}")
-    return {"recipe": Path(recipe).stem, **read_parameters(recipe)}
+    values = read_parameters(recipe)
+    if "recipe" not in values:
+        values["recipe"] = Path(recipe).stem
+        _check_recipe_name(values["recipe"], recipe)
+    return values
 
 
 def changes(before, after):
@@ -514,7 +536,7 @@ def _overlay(below, layer):
 
 def from_values(values, where):
     """`Parameters` of `values` by field name, as the file `where` has them; raises UserError for wrong ones."""
-    p = Parameters(**typed(OPTIONS, values, where))
+    p = Parameters(**_from_file(values, where))
     _check_fit(p)
     return p
 
