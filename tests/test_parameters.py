@@ -706,7 +706,7 @@ def test_a_recipes_name_that_names_no_folder_is_refused(kind, files):
         assert file in message and "recipe" in message and "plain name" in message and message.isprintable()
     message = refusal("--pretrained_model w.pdparams", base={"recipe": name})
     assert "the checkpoint" in message and "plain name" in message and message.isprintable()
-    with pytest.raises(UserError, match="^w.safetensors: .*plain name"):
+    with pytest.raises(UserError, match=r"^w\.safetensors: .*plain name"):
         parameters.from_values({"recipe": name}, "w.safetensors")
 
 
