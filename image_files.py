@@ -1,12 +1,15 @@
 """Image files from strangers: finding them in class folders, reading and resizing them."""
 
+import contextlib
+import functools
 import os
+import sys
 import warnings
 
 import numpy as np
 from PIL import Image
 
-from utils import UserError
+from utils import RUN_FILE, UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff")
 # What Pillow may take a file for, whatever its name says: others of its readers run programs (EPS runs Ghostscript).
@@ -25,6 +28,7 @@ def class_folders(path, option):
     if path is None:
         raise UserError(f"{option} is missing: {wanted}")
     classes, files = _listing(path, option)
+    classes = _without_runs(path, classes, option)
     if not classes:
         raise UserError(f"{option} {path} holds no class folders but {len(files)} files: {wanted}")
     with_folders = []
@@ -46,6 +50,32 @@ def class_folders(path, option):
     if len(classes) == 1:
         raise UserError(f"{option} {path} holds one class folder only, {classes[0]}: two classes or more are needed")
     return classes
+
+
+def _without_runs(path, folders, option):
+    """`folders`, names in `path`, without those of runs, which are said on stderr."""
+    runs = [name for name in folders if _holds_runs(os.path.join(path, name))]
+    if runs:
+        shown = ", ".join(runs[:3]) + ", ..." * (len(runs) > 3)
+        say_once(f"{option} {path}: {shown} hold training runs, so they are no classes and are left out")
+    return [name for name in folders if name not in runs]
+
+
+def _holds_runs(path):
+    """Whether the folder `path` is a run's or holds those of runs, and no images."""
+    found = False
+    with contextlib.suppress(OSError), os.scandir(path) as entries:  # who lists it as a class names what is wrong
+        for entry in entries:
+            if _is_image(entry.name):
+                return False
+            found |= entry.name == RUN_FILE or (entry.is_dir() and os.path.isfile(os.path.join(entry.path, RUN_FILE)))
+    return found
+
+
+@functools.cache
+def say_once(line):
+    """Print `line` on stderr, unless this process has printed it before."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def image_names(folder, option):

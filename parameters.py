@@ -16,10 +16,9 @@ import yaml
 
 from options import Rule, did_you_mean, one_of, option, parse, read_yaml, spellings, typed
 from runtime import world_size
-from utils import UserError
+from utils import RUN_FILE, UserError
 
 RECIPES = Path(__file__).with_name("recipes")
-RUN_FILE = "parameters.yaml"  # in every run folder
 IMAGE_SIZES = {  # in pixels, that each pair of networks is made for
     "sagan": (32, 64, 128, 256),
     "acgan-imagenet": (128,),
@@ -352,6 +351,8 @@ class CommandLine:
         _check_fit(parameters)
         if program == "train":
             _check_training(parameters)
+            if not folder:
+                _check_places(parameters, "save_path", ("data_path", "test_data_path"))
         else:
             _check_testing(parameters, given)
         print(f"recipe {parameters.recipe} ({reason})", flush=True)
@@ -593,6 +594,8 @@ def _check_testing(p, given):
     if p.samples and (without_effect := OF_DRAWING & given.keys()):
         raise UserError(f"--samples draws none, so --{min(without_effect)} has no effect: leave it out")
     _check_measures(p)
+    for name in ("samples_dir", "save_path" if p.samples and not p.test_path else "test_path"):
+        _check_places(p, name, ("test_data_path",))
     if p.check_path and not os.path.isfile(Path(p.check_path, f"G_{p.which_epoch}.pdparams")):
         raise UserError(f"--check_path {p.check_path} has no G_{p.which_epoch}.pdparams; give another --which_epoch")
 
@@ -624,6 +627,23 @@ def _check_measures(p):
             )
         if "floor" in chosen and not p.data_path:
             raise UserError("--metrics floor compares --test_data_path with the training images: give --data_path DIR")
+
+
+def _check_places(p, written, read):
+    """Refuse a folder that is written, by option, inside one whose folders are classes: it would become one of them."""
+    if p.dataset not in ("folder", "imagenet") or getattr(p, written) is None:
+        return
+    for name in read:
+        if getattr(p, name) is None:
+            continue
+        for full in (os.path.abspath, os.path.realpath):  # a link in the data is one of its folders
+            place, data = Path(full(getattr(p, written))), Path(full(getattr(p, name)))
+            if place.is_relative_to(data):
+                outside = data.parent / (place.relative_to(data).name or "sagan_models")
+                raise UserError(
+                    f"--{written} {getattr(p, written)} lies inside --{name} {getattr(p, name)}, whose folders are "
+                    f"classes: give a folder outside of it, such as {outside}"
+                )
 
 
 def _must_exist(name, path):

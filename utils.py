@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 LOCK_FILE = ".lock"
+RUN_FILE = "parameters.yaml"  # in every run folder
 _UMASK = os.umask(0)  # which to read is to set, for all threads: once, while there is one
 os.umask(_UMASK)
 NPY_HEADER = 2**16  # bytes, many times what NumPy writes

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from image_files import class_folders, fit, image_names, read_image
-from parameters import Parameters
+from parameters import RUN_FILE, Parameters
 from utils import UserError
 
 # Pillow remarks on what it cannot read.
@@ -214,3 +214,29 @@ def test_classes_without_any_image_are_refused(folder):
         (folder / "a_cats" / name).unlink()
     with pytest.raises(UserError, match="a_cats, b_dogs, c_empty and in them no images"):
         class_folders(folder, "--data_path")
+
+
+def test_runs_beside_the_classes_are_no_class(tmp_path, capsys):
+    """Folders of runs, and runs, are passed over, which is said once; a class that has images stays one."""
+    for name in ("daisy", "rose", "tulip"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")
+    for run in ("sagan_models/sagan-imagenet-1", "a-run", "rose/mine"):
+        (tmp_path / run / "samples").mkdir(parents=True)
+        (tmp_path / run / RUN_FILE).write_text("dataset: folder\n")
+        Image.new("RGB", (4, 4)).save(tmp_path / run / "samples" / "real.png")
+    (tmp_path / "sagan_models" / "README.md").touch()
+    for _ in range(2):
+        assert class_folders(tmp_path, "--data_path") == ["daisy", "rose", "tulip"]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(word in said for word in ("--data_path", "a-run", "sagan_models", "no classes")), said
+    assert "remove" not in said
+
+
+def test_a_folder_of_runs_alone_holds_no_classes(tmp_path):
+    (tmp_path / "sagan_models" / "sagan-imagenet-1").mkdir(parents=True)
+    (tmp_path / "sagan_models" / "sagan-imagenet-1" / RUN_FILE).touch()
+    with pytest.raises(UserError, match="no class folders") as caught:
+        class_folders(tmp_path, "--data_path")
+    assert "remove" not in str(caught.value)

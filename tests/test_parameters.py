@@ -847,6 +847,82 @@ def test_wrong_test_is_one_sentence(command, found):
     assert all(text in message for text in found), message
 
 
+@pytest.mark.parametrize(
+    ("place", "command"),
+    [
+        (".", "--data_path ."),
+        (".", "--data_path . --dataset folder --save_path ./runs"),
+        (".", "--dataset folder --dataroot ../train --outf=runs/deep"),
+        (".", "--data_path . --save_path ."),
+        (".", "--data_path . --save_path {absolute}/train"),
+        (".", "--data_path ../link"),
+        (".", "--data_path . --save_path ../link/runs"),
+        (".", "--data_path . --save_path outside"),  # a link to another folder, which is a class folder still
+        (".", "--data_path . --resume auto"),
+        (".", "--data_path ../val --test_data_path . --eval_step 5"),
+        ("..", "--data_path train --save_path link/runs"),
+        ("..", "--data_path link --save_path train/a"),
+    ],
+)
+def test_a_run_does_not_start_inside_its_data(place, command, files, monkeypatch):
+    (files / "link").symlink_to("train")
+    (files / "elsewhere").mkdir()
+    (files / "train" / "outside").symlink_to("../elsewhere")
+    monkeypatch.chdir(files / "train" / place)
+    before = sorted(files.rglob("*"))
+    message = refusal(command.replace("{absolute}", str(files)))
+    assert "--save_path" in message and re.search("--(test_)?data_path", message) and "outside" in message
+    assert sorted(files.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "command"),
+    [
+        (".", "--data_path train"),
+        (".", "--data_path train --save_path ."),
+        (".", "--data_path train --save_path train-runs"),
+        ("train", "--data_path . --save_path .."),
+        ("train", "--data_path . --save_path ../runs"),
+        ("train", "--data_path ../val"),
+        ("cifar", "--dataset cifar10 --data_path ."),  # no folder of it is a class
+    ],
+)
+def test_a_run_starts_beside_or_above_its_data(place, command, files, monkeypatch):
+    monkeypatch.chdir(files / place)
+    parse(command)
+
+
+def test_a_run_inside_its_data_goes_on(files, monkeypatch):
+    monkeypatch.chdir(files / "train")
+    folder = files / "train" / "sagan_models" / "sagan-imagenet-1"
+    folder.mkdir(parents=True)
+    (folder / RUN_FILE).write_text(parse("--data_path . --save_path ..").to_yaml())
+    for resume in ("auto", "sagan_models/sagan-imagenet-1"):
+        assert parse(f"--data_path . --resume {resume}").name == "sagan-imagenet-1"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--pretrained_model ../w.pdparams --test_path report",
+        "--pretrained_model ../w.pdparams --samples_dir ./samples",
+        "--samples ../w.pdparams",
+        "--samples ../w.pdparams --save_path reports",
+    ],
+)
+def test_a_test_does_not_write_into_its_data(options, files, monkeypatch):
+    monkeypatch.chdir(files / "val")
+    message = refusal(f"{options} --test_data_path . --dataset folder", "test")
+    assert "lies inside --test_data_path" in message
+
+
+def test_a_test_writes_beside_its_data(files, monkeypatch):
+    monkeypatch.chdir(files / "val")
+    data = "--test_data_path . --dataset folder"
+    parse(f"--pretrained_model ../w.pdparams --samples_dir ../s --samples_npz a.npz {data}", "test")
+    parse(f"--samples ../w.pdparams --test_path ../report {data}", "test")
+
+
 def test_a_test_does_not_ask_for_the_data_of_the_training():
     base = dataclasses.asdict(parse("--data_path train"))
     parse("--pretrained_model w.pdparams", "test", base | {"data_path": "/on/another/machine"})
