@@ -41,6 +41,14 @@ OF_ONE_RUN = (
 OF_DRAWING = {
     "num_samples", "labels", "truncation", "standing_batches", "use_ema", "samples_dir", "samples_npz",
 }  # fmt: skip
+# Without effect in train.py; there without --eval_step; in test.py, besides the groups of HIDDEN.
+OF_TESTS = ("samples", "samples_dir", "samples_npz", "test_path", "which_epoch")
+OF_MEASURING = (
+    "metrics", "reference", "inception_weights", "half_precision", "eval_samples", "test_data_path", "labels",
+)  # fmt: skip
+OF_TRAINING = (
+    "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut", "dropout", "eval_step", "eval_samples", "lr",
+)  # fmt: skip
 CLASSIFIED = ("digits", "mnist", "fashion-mnist")  # which Inception has not seen: a classifier trained here reads them
 METRICS = (
     "fid", "fid_64", "fid_192", "fid_768", "is", "kid", "prdc", "intra_fid", "floor", "accuracy", "ms_ssim", "distance",
@@ -93,18 +101,18 @@ LABELS = Rule(
 )
 SIZE = Rule("a whole number from 1 to 4096", lambda n: 1 <= n <= 4096)
 MANY = Rule("a whole number from 1 to 65536", lambda n: 1 <= n <= 65536)
-COUNT = Rule("a whole number from 1", lambda n: 1 <= n < 2**31)
-COUNT_OR_0 = Rule("a whole number from 0", lambda n: 0 <= n < 2**31)
+COUNT = Rule(f"a whole number from 1 to {2**31 - 1}", lambda n: 1 <= n < 2**31)
+COUNT_OR_0 = Rule(f"a whole number from 0 to {2**31 - 1}", lambda n: 0 <= n < 2**31)
 FEW = Rule("a whole number from 0 to 256", lambda n: 0 <= n <= 256)
 SEED = Rule("a whole number from 0 to 2^63 - 1", lambda n: 0 <= n < 2**63)
-POSITIVE = Rule("a number above 0", lambda x: 0 < x < math.inf)
-WEIGHT = Rule("a number from 0", lambda x: 0 <= x < math.inf)
+POSITIVE = Rule("a finite number above 0", lambda x: 0 < x < math.inf)
+WEIGHT = Rule("a finite number from 0", lambda x: 0 <= x < math.inf)
 SHARE = Rule("a number from 0 up to, but not including, 1", lambda x: 0 <= x < 1)
 PLAIN_NAME = Rule(
     "a plain name without slashes, of at most 200 bytes",
     lambda s: s.isprintable() and not {"/", "\\"} & set(s) and s.strip(". ") and len(s.encode()) <= 200,
 )
-DEVICE = Rule("cpu, gpu or gpu:NUMBER", re.compile("cpu|gpu(:[0-9]{1,3})?").fullmatch)
+DEVICE = Rule("cpu, gpu or gpu:NUMBER, from 0 to 999", re.compile("cpu|gpu(:[0-9]{1,3})?").fullmatch)
 STATE_DICT = Rule("state_dict (a pickled model is code, and code from files is not run)", "state_dict".__eq__)
 
 _recipe = partial(option, group="Recipe")
@@ -349,14 +357,25 @@ class CommandLine:
             values["recipe"], reason = "none", "--samples"  # nobody knows what drew them
         parameters = Parameters(**values)
         _check_fit(parameters)
+        _check_classes(parameters, given, self.recipe)
         if program == "train":
             _check_training(parameters)
             if not folder:
                 _check_places(parameters, "save_path", ("data_path", "test_data_path"))
         else:
             _check_testing(parameters, given)
+        self._say_what_has_no_effect_on(parameters)
         print(f"recipe {parameters.recipe} ({reason})", flush=True)
         return parameters
+
+    def _say_what_has_no_effect_on(self, parameters):
+        """Print a line for the options of the other program that are given, one for each reason."""
+        reasons, options, found = _without_effect(parameters, self.program), _names(self.program), {}
+        for name in sorted(self.spelled):
+            if reason := reasons.get(options[name].name):
+                found.setdefault(reason, []).append(f"--{name}")
+        for reason, names in found.items():
+            print(f"{', '.join(names)} {'have' if len(names) > 1 else 'has'} no effect {reason}", file=sys.stderr)
 
     def run_to_resume(self, base=None):
         """The folder of the run that `train.py` goes on with; None where it starts a new one.
@@ -539,6 +558,7 @@ def from_values(values, where):
     """`Parameters` of `values` by field name, as the file `where` has them; raises UserError for wrong ones."""
     p = Parameters(**_from_file(values, where))
     _check_fit(p)
+    _check_classes(p, {}, where)
     return p
 
 
@@ -557,11 +577,25 @@ def _check_fit(p):
         raise UserError(
             f"--batch_size_in_gpu {p.batch_size_in_gpu} does not divide --batch_size {p.batch_size}{origin}"
         )
-    if p.classes and p.num_classes not in (None, count_classes(p.classes)):
+
+
+def _check_classes(p, given, where):
+    """Refuse a number of classes other than `classes` has: of options `given`, of weights, or in the file `where`."""
+    if not p.classes or p.num_classes in (None, count := count_classes(p.classes)):
+        return
+    if "num_classes" in given:
         raise UserError(
-            f"--num_classes {p.num_classes} disagrees with --classes {p.classes}, which is {count_classes(p.classes)} "
-            f"of them; --classes none takes all"
+            f"--num_classes {p.num_classes} disagrees with --classes {p.classes}, which is {count} of them: leave "
+            "--num_classes out; --classes none takes all"
         )
+    if "classes" in given:
+        raise UserError(
+            f"--classes {p.classes} chooses {count} classes, but the generator has {p.num_classes} classes: choose "
+            "as many, or leave it out; --labels chooses the classes to draw"
+        )
+    raise UserError(
+        f"{where}: num_classes {p.num_classes} disagrees with classes {p.classes}, which is {count} of them"
+    )
 
 
 def _check_training(p):
@@ -671,6 +705,19 @@ def _say_what_has_no_effect(options):
             print(f"--{name} has {PUBLISHED[name].metadata['help']}", file=sys.stderr)
     if options.get("ngpu", 1) > 1:
         print("--ngpu has no effect: python -m paddle.distributed.launch train.py takes every GPU", file=sys.stderr)
+
+
+def _without_effect(p, program):
+    """Options of the other program that have no effect on `p` in `program`: by name, the end of a sentence on why."""
+    if program == "train":
+        later = {} if p.eval_step else dict.fromkeys(OF_MEASURING, "without --eval_step")
+        return dict.fromkeys(OF_TESTS, "in train.py") | later
+    hidden = [name for name, option in OPTIONS.items() if option.metadata["group"] in HIDDEN["test"]]
+    reasons = dict.fromkeys((*hidden, *OF_TRAINING), "in test.py")
+    reasons["batch_size"] = None if p.standing_batches else "without --standing_batches"
+    of_samples = p.samples and not p.test_path
+    reasons["save_path"] = None if of_samples else "in this test; --test_path says where the report goes"
+    return reasons
 
 
 def _device(options):

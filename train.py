@@ -8,6 +8,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 import runtime  # noqa: E402
 from parameters import CommandLine  # noqa: E402
+from utils import plural  # noqa: E402
 
 
 def main():
@@ -33,7 +34,7 @@ def main():
     if signal:
         print(f"stopped at step {trainer.step}; python train.py --resume {path} goes on", file=sys.stderr)
         return 128 + signal
-    print(f"trained {trainer.step} steps; python test.py --pretrained_model {path} measures it")
+    print(f"trained {plural(trainer.step, 'step')}; python test.py --pretrained_model {path} measures it")
     return 0
 
 

@@ -30,6 +30,11 @@ def told(error):
     return " ".join(str(text).split())[:200]
 
 
+def plural(count, noun):
+    """The count with its noun: 1 step, 2 steps."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def program():
     """The name that the running command's messages begin with, such as train.py; that of a package run by -m."""
     path = Path(sys.argv[0])

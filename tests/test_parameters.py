@@ -327,6 +327,54 @@ def test_names_that_mean_another_option_in_one_program_say_so(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("program", "command", "lines"),
+    [
+        ("test", "--netG w.pdparams --save_path out", ["--save_path has no effect in this test; --test_path says"]),
+        ("test", "--pretrained_model w.pdparams --outf=out", ["--outf has no effect in this test; --test_path says"]),
+        ("test", "--samples w.pdparams --save_path out --metrics none", []),
+        ("test", "--samples w.pdparams --metrics none --save_path out --test_path x",
+         ["--save_path has no effect in this test; --test_path says"]),
+        ("test", "--netG w.pdparams --total_step 5 --adv_loss hinge --lr=1 --name a",
+         ["--adv_loss, --lr, --name, --total_step have no effect in test.py"]),
+        ("test", "--netG w.pdparams --resume auto", ["--resume has no effect in test.py"]),
+        ("test", "--netG w.pdparams --eval_step 5 --eval_samples 5 --ndf 8 --dropout 0.1",
+         ["--dropout, --eval_samples, --eval_step, --ndf have no effect in test.py"]),
+        ("test", "--netG w.pdparams --dont_shuffle --dont_drop_last",
+         ["--dont_drop_last, --dont_shuffle have no effect in test.py"]),
+        ("test", "--netG w.pdparams --batch_size 5", ["--batch_size has no effect without --standing_batches"]),
+        ("test", "--netG w.pdparams --batch_size 5 --standing_batches 2", []),
+        ("test", "--netG w.pdparams --global_batch_size 4", ["--global_batch_size has no effect in test.py"]),
+        ("test", "--netG w.pdparams --batchSize 5", ["--batchSize is --num_samples in test.py, as published"]),
+        ("test", "--check_path checkpoints/class-10-20 --which_epoch 499 --nz 110 --dataroot train --labels 3", []),
+        ("test", "--netG w.pdparams --imsize 64 --ngf 64 --workers 0 --manualSeed 3 --device cpu --parallel", []),
+        ("train", "--samples_dir s --which_epoch 3", ["--samples_dir, --which_epoch have no effect in train.py"]),
+        ("train", "--samples s --samples_npz a --test_path t",
+         ["--samples, --samples_npz, --test_path have no effect in train.py"]),
+        ("train", "--metrics fid --labels 3 --eval_samples 5",
+         ["--eval_samples, --labels, --metrics have no effect without --eval_step"]),
+        ("train", "--data_path train --test_data_path val --inception_weights w --half_precision --reference r",
+         ["--half_precision, --inception_weights, --reference, --test_data_path have no effect without --eval_step"]),
+        ("train", "--metrics fid --labels 3 --eval_samples 5 --eval_step 5", []),
+        # what a later test of the run goes by
+        ("train", "--num_samples 5 --truncation 1 --standing_batches 5 --use_ema false --batch_size_test 5", []),
+        ("train", "--name a --outf out --lr 1 --batchSize 8 --eval_step 0", []),
+    ],
+)  # fmt: skip
+def test_options_of_the_other_program_say_that_they_have_no_effect(program, command, lines, capsys):
+    parse(command, program)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(lines)
+    assert all(line.startswith(expected) for line, expected in zip(said, lines, strict=True)), said
+
+
+def test_a_resumed_run_that_measures_takes_options_of_measuring(files, capsys):
+    start_run(files / "runs" / "one", "--eval_step 5")
+    capsys.readouterr()
+    parse("--resume runs/one --eval_samples 7")
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("options", ["", "--dataset digits", "--dataset cifar10", "--dataset folder --data_path train"])
 def test_samples_are_of_no_recipe_unless_one_is_named(options, capsys):
     assert parse(f"--samples w.pdparams --metrics none {options}", "test").recipe == "none"
@@ -729,7 +777,11 @@ def test_a_recipes_file_whose_name_names_no_folder_is_refused(name, files):
         ("--imsise 32", ["--imsise", "did you mean --imsize?"]),
         ("--batchsize 32", ["--batchsize", "did you mean --batch_size?"]),
         ("--imsi 32", ["--imsi"]),
-        ("stray", ["stray", "is no option"]),
+        ("stray", ["'stray' is no option", "leave it out"]),
+        ("beta2", ["'beta2' is no option", "leave it out"]),
+        ("--data_path train val", ["'val' is no option", "leave it out"]),
+        ("'' --imsize 16", ["'' is no option", "leave it out"]),
+        ("--imsise 32 stray", ["--imsise", "did you mean --imsize?"]),
         ("--imsize", ["--imsize"]),
         ("--imsize big", ["--imsize", "'big'", "a whole number"]),
         ("--imsize 64.0", ["--imsize", "'64.0'"]),
@@ -751,13 +803,17 @@ def test_a_recipes_file_whose_name_names_no_folder_is_refused(name, files):
         ("--batch_size -1", ["--batch_size", "'-1'"]),
         ("--batch_size 1000000000", ["--batch_size"]),
         ("--total_step 0", ["--total_step"]),
+        ("--total_step 2147483648", ["--total_step", "from 1 to 2147483647"]),
+        ("--eval_step 2147483648", ["--eval_step", "from 0 to 2147483647"]),
+        ("--lambda_gp inf", ["--lambda_gp", "finite"]),
+        ("--device gpu:1000", ["--device", "gpu:NUMBER", "0 to 999"]),
         ("--num_samples 0", ["--num_samples"]),
         ("--log_step 0", ["--log_step"]),
         ("--num_workers 100000", ["--num_workers"]),
         ("--z_dim 0", ["--z_dim"]),
         ("--g_lr 0", ["--g_lr", "above 0"]),
         ("--g_lr nan", ["--g_lr", "'nan'"]),
-        ("--g_lr inf", ["--g_lr"]),
+        ("--g_lr inf", ["--g_lr", "finite"]),
         ("--lr x", ["--lr", "'x'"]),
         ("--beta1 1", ["--beta1", "not including, 1"]),
         ("--beta2 -0.1", ["--beta2"]),
@@ -793,7 +849,8 @@ def test_a_recipes_file_whose_name_names_no_folder_is_refused(name, files):
         ("--classes a,b,a", ["--classes"]),
         ("--classes random:0:1", ["--classes"]),
         ("--classes random:5", ["--classes"]),
-        ("--classes 0,5 --num_classes 4", ["--num_classes 4", "--classes 0,5"]),
+        ("--classes 0,5 --num_classes 4", ["--num_classes 4", "--classes 0,5", "leave --num_classes out"]),
+        ("--recipe classes.yaml --data_path train", ["classes.yaml", "num_classes 9", "classes a,b"]),
         ("--dataroot train --num_classes 20", ["--num_classes 20", "--classes 10,20", "none"]),
         ("--recipe sagan-imagnet", ["--recipe sagan-imagnet", "did you mean sagan-imagenet?", "acgan-mlp"]),
         (f"--recipe {'x' * 5000}", ["--recipe"]),
@@ -811,12 +868,32 @@ def test_a_recipes_file_whose_name_names_no_folder_is_refused(name, files):
     ],
 )
 def test_wrong_value_is_one_sentence(command, found):
+    Path("classes.yaml").write_text("dataset: folder\nclasses: a,b\nnum_classes: 9\n")
     argv = shlex.split(command)
     with pytest.raises(UserError) as caught:
         get_parameters(argv)
     message = str(caught.value)
     assert all(text in message for text in found), message
     assert "\n" not in message.replace("a\nb", "")
+    assert "stray" not in command or "did you mean --beta2?" not in message
+
+
+@pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if "int" in str(field.type)])
+def test_a_number_that_is_too_large_is_told_the_largest(name):
+    """And the smallest and the largest, as they are told, are taken."""
+    rule = FIELDS[name].metadata["valid"]
+    with pytest.raises(UserError, match=re.escape(rule.phrase)):
+        CommandLine([f"--{name}", str(10**30)])
+    low, high = re.fullmatch(r"a whole number from (\d+) to (\S+( - 1)?)", rule.phrase).groups()[:2]
+    low, high = int(low), 2**63 - 1 if high == "2^63 - 1" else int(high)
+    assert rule.accepts(low) and rule.accepts(high) and not rule.accepts(low - 1) and not rule.accepts(high + 1)
+
+
+def test_the_number_of_classes_of_weights_is_not_said_to_be_an_option(files):
+    base = dataclasses.asdict(parse("--recipe acgan-mnist --num_classes 9"))
+    message = refusal("--pretrained_model w.pdparams --classes 0,4", "test", base)
+    assert "--num_classes" not in message and "9 classes" in message and "--classes 0,4" in message
+    assert "--labels" in message
 
 
 @pytest.mark.parametrize(

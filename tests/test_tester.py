@@ -181,3 +181,16 @@ def test_standing_statistics_are_a_stage(model, tmp_path, capsys):
     seconds = report(tmp_path / "test-model")["seconds"]
     assert seconds["standing statistics"] > 0.1
     assert re.search(r"standing statistics: +\d+%.* \d+/300", capsys.readouterr().err)
+
+
+def test_a_report_of_nothing_measured_claims_no_samples(model, tmp_path, capsys):
+    """None is drawn but for the picture; with a file of samples they are drawn, though not measured."""
+    for name, options, count, drawn, labels in (
+        ("none", (), 0, 0, "none"),
+        ("written", ("--samples_npz", tmp_path / "a.npz", "--num_samples", 7), 7, 7, "auto: in turns"),
+    ):
+        run_test("--pretrained_model", model, "--metrics", "none", "--test_path", tmp_path / name, *options)
+        settings = report(tmp_path / name)["settings"]
+        assert [settings[key] for key in ("num_samples", "classes drawn", "labels")] == [count, drawn, labels]
+        text = (tmp_path / name / "report.md").read_text()
+        assert f"| num samples | {count} |" in text and "Nothing was measured." in text and "50000" not in text
