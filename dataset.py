@@ -217,7 +217,7 @@ def load_dataset(parameters, split="train"):
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
             f"--num_classes {p.num_classes}, given or of the recipe, run or checkpoint, is not what {where} has, "
-            f"{image_set.num_classes}: leave it out where it is given, give data of as many classes, or choose as many by "
+            f"{image_set.num_classes}: leave it out where it is given, give data of as many, or choose as many by "
             f"--classes, such as random:{p.num_classes}:1"
         )
     image_set[0]  # so that options that do not fit the images are refused before anything is built
