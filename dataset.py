@@ -216,7 +216,7 @@ def load_dataset(parameters, split="train"):
     if p.num_classes not in (None, image_set.num_classes):
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
-            f"--num_classes {p.num_classes}, given or of the recipe, run or checkpoint, is not what {where} has, "
+            f"--num_classes {p.num_classes} (given, or of the recipe, run or checkpoint) is not what {where} has, "
             f"{image_set.num_classes}: leave it out where it is given, give data of as many, or choose as many by "
             f"--classes, such as random:{p.num_classes}:1"
         )
