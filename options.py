@@ -93,10 +93,8 @@ def read_yaml(path):
 def parse(argv, names, hidden_groups, **about):
     """(the options given in `argv`, typed, by field name; the names they have there, without dashes).
 
-    Raises UserError; `--help` prints and exits.
-
-    `names`: every name -> its option. `--help` shows each option once, in its group, without `hidden_groups`.
-    `about`: the rest of argparse's help.
+    Raises UserError; `--help` prints and exits. `names`: every name -> its option. `--help` shows each option once, in
+    its group, without `hidden_groups`. `about`: the rest of argparse's help.
     """
     parser = _Parser(
         argument_default=argparse.SUPPRESS,

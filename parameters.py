@@ -41,12 +41,12 @@ OF_ONE_RUN = (
 OF_DRAWING = {
     "num_samples", "labels", "truncation", "standing_batches", "use_ema", "samples_dir", "samples_npz",
 }  # fmt: skip
-# Without effect in train.py; there without --eval_step; in test.py, besides the groups of HIDDEN.
-OF_TESTS = ("samples", "samples_dir", "samples_npz", "test_path", "which_epoch")
-OF_MEASURING = (
+# Options without effect in train.py, in train.py without --eval_step, and in test.py (there with the groups of HIDDEN).
+IGNORED_BY_TRAIN = ("samples", "samples_dir", "samples_npz", "test_path", "which_epoch")
+IGNORED_WITHOUT_EVAL = (
     "metrics", "reference", "inception_weights", "half_precision", "eval_samples", "test_data_path", "labels",
 )  # fmt: skip
-OF_TRAINING = (
+IGNORED_BY_TEST = (
     "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut", "dropout", "eval_step", "eval_samples", "lr",
 )  # fmt: skip
 CLASSIFIED = ("digits", "mnist", "fashion-mnist")  # which Inception has not seen: a classifier trained here reads them
@@ -308,8 +308,8 @@ class CommandLine:
     """A command line, read once: what is given, which recipe it means and why, which run it goes on with.
 
     `program`: "train" or "test". `given`: the options on it, but for --recipe, as typed values by field name.
-    `spelled`: their names on it. `named`: the value of --recipe or None. `recipe`, `reason`: that, or
-    the recipe that the rest means, and why. Raises UserError for whatever is wrong; `--help` prints and exits.
+    `spelled`: their names on it. `named`: the value of --recipe, or None. `recipe`, `reason`: the recipe that is named,
+    or that the rest means, and why. Raises UserError for whatever is wrong; `--help` prints and exits.
     """
 
     def __init__(self, argv=None, program="train"):
@@ -710,10 +710,10 @@ def _say_what_has_no_effect(options):
 def _without_effect(p, program):
     """Options of the other program that have no effect on `p` in `program`: by name, the end of a sentence on why."""
     if program == "train":
-        later = {} if p.eval_step else dict.fromkeys(OF_MEASURING, "without --eval_step")
-        return dict.fromkeys(OF_TESTS, "in train.py") | later
+        later = {} if p.eval_step else dict.fromkeys(IGNORED_WITHOUT_EVAL, "without --eval_step")
+        return dict.fromkeys(IGNORED_BY_TRAIN, "in train.py") | later
     hidden = [name for name, option in OPTIONS.items() if option.metadata["group"] in HIDDEN["test"]]
-    reasons = dict.fromkeys((*hidden, *OF_TRAINING), "in test.py")
+    reasons = dict.fromkeys((*hidden, *IGNORED_BY_TEST), "in test.py")
     reasons["batch_size"] = None if p.standing_batches else "without --standing_batches"
     of_samples = p.samples and not p.test_path
     reasons["save_path"] = None if of_samples else "in this test; --test_path says where the report goes"

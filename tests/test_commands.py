@@ -191,11 +191,11 @@ def test_a_stopped_run_saves_and_resume_goes_on(tmp_path, stop):
 
 
 def test_a_run_started_with_equals_signs_goes_on(tmp_path):
-    """A run of the recipe that other names would mean is there too."""
+    """A run of the recipe that other names would mean is there too; the data have found the number of classes."""
     for label in range(10):
         (tmp_path / "data" / str(label)).mkdir(parents=True)
         Image.new("RGB", (128, 128), (20 * label, 0, 0)).save(tmp_path / "data" / str(label) / "a.png")
-    small = ["--batchSize=2", "--ngf=8", "--ndf=8", "--disable_cuda", "--dataset=imagenet"]
+    small = ["--batchSize=2", "--ngf=8", "--ndf=8", "--disable_cuda", "--dataset=imagenet", "--classes=none"]
     code, _, err = run(
         tmp_path, ROOT / "train.py", *small, "--data_path=data", "--imsize=32", "--total_step=1", "--netG="
     )

@@ -194,3 +194,10 @@ def test_a_report_of_nothing_measured_claims_no_samples(model, tmp_path, capsys)
         assert [settings[key] for key in ("num_samples", "classes drawn", "labels")] == [count, drawn, labels]
         text = (tmp_path / name / "report.md").read_text()
         assert f"| num samples | {count} |" in text and "Nothing was measured." in text and "50000" not in text
+
+
+def test_a_report_on_a_file_of_a_strange_name_is_a_table(model, tmp_path):
+    strange = model.rename(tmp_path / "a|b\n`<script>.safetensors")
+    run_test("--pretrained_model", strange, "--metrics", "none", "--test_path", tmp_path / "t")
+    text = (tmp_path / "t" / "report.md").read_text()
+    assert "a\\|b\\n\\`&lt;script&gt;.safetensors |" in text and "<" not in text
