@@ -201,11 +201,11 @@ def _and_others(names):
 
 def load_given(given, wanted=PARTS):
     """(checkpoint, its path) that the options `given`, by name, ask to start from; (None, None) where they ask none."""
-    if "check_path" in given:
+    if given.get("check_path"):
         path = Path(given["check_path"]) / f"G_{given.get('which_epoch', Parameters.which_epoch)}.pdparams"
         if not path.is_file():
             raise UserError(f"--check_path {path.parent} has no {path.name}; give another --which_epoch")
-    elif "pretrained_model" in given:
+    elif given.get("pretrained_model"):
         return load_from(given["pretrained_model"], wanted)
     else:
         return None, None

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 import runtime
-from utils import UserError, atomic_path
+from utils import UserError, atomic_path, plural
 
 
 def main():
@@ -34,7 +34,7 @@ def main():
         with atomic_path(target) as temporary:
             content = {"format": checkpoint.FORMAT, "step": step, "parameters": parameters}
             paddle.save(content | parts, str(temporary))
-    print(f"wrote {target}: {', '.join(parts)} after {step} steps")
+    print(f"wrote {target}: {', '.join(parts)} after {plural(step, 'step')}")
     return 0
 
 

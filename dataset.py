@@ -231,9 +231,11 @@ def load_dataset(parameters, split="train"):
             "classes, or choose among them by --classes"
         )
     if p.num_classes not in (None, image_set.num_classes):
+        where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
-            f"--num_classes {p.num_classes} is not the number of classes in --dataset {p.dataset}, "
-            f"{image_set.num_classes}: leave it out, or choose some by --classes, such as random:{p.num_classes}:1"
+            f"--num_classes {p.num_classes} (given, or of the recipe, run or checkpoint) is not what {where} has, "
+            f"{image_set.num_classes}: leave it out where it is given, give data of as many, or choose as many by "
+            f"--classes, such as random:{p.num_classes}:1"
         )
     if isinstance(image_set, FolderSet):
         image_set.say_what_is_read()

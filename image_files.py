@@ -1,5 +1,6 @@
 """Image files from strangers: finding them in class folders, reading and resizing them."""
 
+import contextlib
 import errno
 import functools
 import os
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from runtime import rank
-from utils import UserError
+from utils import RUN_FILE, UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff")
 # What Pillow may take a file for, whatever its name says: others of its readers run programs (EPS runs Ghostscript).
@@ -51,6 +52,7 @@ def class_folders(path, option, skipped=None):
     classes, files, others = _listing(path, option)
     if loops := others["link to itself"]:
         raise UserError(f"{option} {path}: {loops[0]} is a link to itself; remove it, or link it to a folder of images")
+    classes = _without_runs(path, classes, option)
     if not classes:
         raise UserError(f"{option} {path} holds no class folders but {len(files)} files: {wanted}")
     if skipped is not None:
@@ -87,6 +89,26 @@ def image_names(folder, option, skipped=None):
         for name in others["link to itself"]:
             say_once(f"{os.path.join(folder, name)!r} is left out: it is a link to itself")
     return images
+
+
+def _without_runs(path, folders, option):
+    """`folders`, names in `path`, without those of runs, which are said on stderr."""
+    runs = [name for name in folders if _holds_runs(os.path.join(path, name))]
+    if runs:
+        shown = ", ".join(runs[:3]) + ", ..." * (len(runs) > 3)
+        say_once(f"{option} {path}: {shown} hold training runs, so they are no classes and are left out")
+    return [name for name in folders if name not in runs]
+
+
+def _holds_runs(path):
+    """Whether the folder `path` is a run's or holds those of runs, and no images."""
+    found = False
+    with contextlib.suppress(OSError), os.scandir(path) as entries:  # who lists it as a class names what is wrong
+        for entry in entries:
+            if _is_image(entry.name):
+                return False
+            found |= entry.name == RUN_FILE or (entry.is_dir() and os.path.isfile(os.path.join(entry.path, RUN_FILE)))
+    return found
 
 
 def folder_names(path, option):

@@ -91,10 +91,10 @@ def read_yaml(path):
 
 
 def parse(argv, names, hidden_groups, **about):
-    """The options given in `argv`, typed, by field name. Raises UserError; `--help` prints and exits.
+    """(the options given in `argv`, typed, by field name; the names they have there, without dashes).
 
-    `names`: every name -> its option. `--help` shows each option once, in its group, without `hidden_groups`.
-    `about`: the rest of argparse's help.
+    Raises UserError; `--help` prints and exits. `names`: every name -> its option. `--help` shows each option once, in
+    its group, without `hidden_groups`. `about`: the rest of argparse's help.
     """
     parser = _Parser(
         argument_default=argparse.SUPPRESS,
@@ -111,6 +111,7 @@ def parse(argv, names, hidden_groups, **about):
         kind, _ = _kind(option)
         groups[title].add_argument(
             f"--{name}",
+            action=_Given,
             dest=option.name,
             type=partial(_value, option),
             metavar=option.metadata["metavar"] or {int: "N", float: "X", bool: "true|false", str: "NAME"}[kind],
@@ -118,10 +119,14 @@ def parse(argv, names, hidden_groups, **about):
             **({"nargs": "?", "const": True} if kind is bool else {}),
         )
     given, unknown = parser.parse_known_args(argv)
+    if unknown and not unknown[0].startswith("-"):
+        raise UserError(
+            f"{unknown[0]!r:.80} is no option, nor an option's value: leave it out; --help lists the options"
+        )
     if unknown:
         name = unknown[0].split("=")[0]
         raise UserError(f"{name} is no option{did_you_mean(name.lstrip('-'), names, '--')}; --help lists them")
-    return vars(given)
+    return vars(given), parser.spelled
 
 
 def did_you_mean(word, names, prefix=""):
@@ -131,8 +136,20 @@ def did_you_mean(word, names, prefix=""):
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **about):
+        super().__init__(**about)
+        self.spelled = set()
+
     def error(self, message):
         raise UserError(message.removeprefix("argument "))
+
+
+class _Given(argparse.Action):
+    """Stores an option's value, and the name by which it is given."""
+
+    def __call__(self, parser, namespace, value, name=None):
+        setattr(namespace, self.dest, value)
+        parser.spelled.add(name.removeprefix("--"))
 
 
 def _help(option, names):

@@ -16,10 +16,9 @@ import yaml
 
 from options import Rule, did_you_mean, one_of, option, parse, read_yaml, spellings, typed
 from runtime import world_size
-from utils import UserError
+from utils import RUN_FILE, UserError
 
 RECIPES = Path(__file__).with_name("recipes")
-RUN_FILE = "parameters.yaml"  # in every run folder
 IMAGE_SIZES = {  # in pixels, that each pair of networks is made for
     "sagan": (32, 64, 128, 256),
     "acgan-imagenet": (128,),
@@ -42,6 +41,14 @@ OF_ONE_RUN = (
 OF_DRAWING = {
     "num_samples", "labels", "truncation", "standing_batches", "use_ema", "samples_dir", "samples_npz",
 }  # fmt: skip
+# Options without effect in train.py, in train.py without --eval_step, and in test.py (there with the groups of HIDDEN).
+IGNORED_BY_TRAIN = ("samples", "samples_dir", "samples_npz", "test_path", "which_epoch")
+IGNORED_WITHOUT_EVAL = (
+    "metrics", "reference", "inception_weights", "half_precision", "eval_samples", "test_data_path", "labels",
+)  # fmt: skip
+IGNORED_BY_TEST = (
+    "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut", "dropout", "eval_step", "eval_samples", "lr",
+)  # fmt: skip
 CLASSIFIED = ("digits", "mnist", "fashion-mnist")  # which Inception has not seen: a classifier trained here reads them
 METRICS = (
     "fid", "fid_64", "fid_192", "fid_768", "is", "kid", "prdc", "intra_fid", "floor", "accuracy", "ms_ssim", "distance",
@@ -94,18 +101,18 @@ LABELS = Rule(
 )
 SIZE = Rule("a whole number from 1 to 4096", lambda n: 1 <= n <= 4096)
 MANY = Rule("a whole number from 1 to 65536", lambda n: 1 <= n <= 65536)
-COUNT = Rule("a whole number from 1", lambda n: 1 <= n < 2**31)
-COUNT_OR_0 = Rule("a whole number from 0", lambda n: 0 <= n < 2**31)
+COUNT = Rule(f"a whole number from 1 to {2**31 - 1}", lambda n: 1 <= n < 2**31)
+COUNT_OR_0 = Rule(f"a whole number from 0 to {2**31 - 1}", lambda n: 0 <= n < 2**31)
 FEW = Rule("a whole number from 0 to 256", lambda n: 0 <= n <= 256)
 SEED = Rule("a whole number from 0 to 2^63 - 1", lambda n: 0 <= n < 2**63)
-POSITIVE = Rule("a number above 0", lambda x: 0 < x < math.inf)
-WEIGHT = Rule("a number from 0", lambda x: 0 <= x < math.inf)
+POSITIVE = Rule("a finite number above 0", lambda x: 0 < x < math.inf)
+WEIGHT = Rule("a finite number from 0", lambda x: 0 <= x < math.inf)
 SHARE = Rule("a number from 0 up to, but not including, 1", lambda x: 0 <= x < 1)
 PLAIN_NAME = Rule(
-    "a plain name without slashes",
-    lambda s: s.isprintable() and not {"/", "\\"} & set(s) and s.strip(". ") and len(s) <= 200,
+    "a plain name without slashes, of at most 200 bytes",
+    lambda s: s.isprintable() and not {"/", "\\"} & set(s) and s.strip(". ") and len(s.encode()) <= 200,
 )
-DEVICE = Rule("cpu, gpu or gpu:NUMBER", re.compile("cpu|gpu(:[0-9]{1,3})?").fullmatch)
+DEVICE = Rule("cpu, gpu or gpu:NUMBER, from 0 to 999", re.compile("cpu|gpu(:[0-9]{1,3})?").fullmatch)
 STATE_DICT = Rule("state_dict (a pickled model is code, and code from files is not run)", "state_dict".__eq__)
 
 _recipe = partial(option, group="Recipe")
@@ -294,91 +301,121 @@ BY_PROGRAM = {"train": {"check_path": "save_path"}, "test": {"batchSize": "num_s
 
 
 def get_parameters(argv=None, program="train", base=None):
-    """The merged and checked `Parameters` of a command line; prints which recipe it runs, and why.
+    """The `CommandLine.parameters` of the arguments `argv` (this process's by default) of `program`."""
+    return CommandLine(argv, program).parameters(base)
 
-    `argv`: the arguments (this process's by default). `program`: "train" or "test". `base`: values by field name, such
-    as a checkpoint's own, in the recipe's place. Raises UserError for whatever is wrong.
+
+class CommandLine:
+    """A command line, read once: what is given, which recipe it means and why, which run it goes on with.
+
+    `program`: "train" or "test". `given`: the options on it, but for --recipe, as typed values by field name.
+    `spelled`: their names on it. `named`: the value of --recipe, or None. `recipe`, `reason`: the recipe that is named,
+    or that the rest means, and why. Raises UserError for whatever is wrong; `--help` prints and exits.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    options = _parse(argv, program)
-    _say_what_has_no_effect(options)
-    spelled = {word.split("=")[0] for word in argv}
-    for name, means in BY_PROGRAM[program].items():
-        if f"--{name}" in spelled:
-            print(f"--{name} is --{means} in {program}.py, as published", file=sys.stderr)
-    given = _translate(options)
-    named = given.pop("recipe", None)
-    recipe, reason = (named, "--recipe") if named else _infer_recipe(spelled, given, program)
-    layer = read_recipe(recipe)
-    if base is not None:
-        base, reason = typed(OPTIONS, base, "the checkpoint"), "as the checkpoint says"
-        base = {name: value for name, value in base.items() if name not in OF_ONE_RUN}
-    folder = run_to_resume(argv, base) if program == "train" else None
-    if folder:
-        base, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
-    if base is not None:
-        if named and layer["recipe"] != base.get("recipe"):
-            raise UserError(f"--recipe {named} is not what was trained, {base.get('recipe')}; leave --recipe out")
-        layer = base
-    values = _merge(layer, given)
-    if values["global_batch_size"] and program == "train":
-        values["batch_size"] = _share(values["global_batch_size"])
-    if folder:
-        _check_changes(folder, base, values)
-        values |= {"save_path": str(folder.parent), "name": folder.name}
-    if base is not None and program == "test" and "num_classes" not in given:
-        values["num_classes"] = base.get("num_classes")  # the weights', whatever data they are compared with
-    if values["samples"] and program == "test" and not named:
-        values["recipe"], reason = "none", "--samples"  # nobody knows what drew them
-    parameters = Parameters(**values)
-    _check_fit(parameters)
-    if program == "train":
-        _check_training(parameters)
-    else:
-        _check_testing(parameters, given)
-    print(f"recipe {parameters.recipe} ({reason})", flush=True)
-    return parameters
+
+    def __init__(self, argv=None, program="train"):
+        self.program = program
+        self._options, self.spelled = _parse(argv, program)
+        self.given = _translate(self._options)
+        self.named = self.given.pop("recipe", None)
+        inferred = _infer_recipe(self.spelled, self.given, program)
+        self.recipe, self.reason = (self.named, "--recipe") if self.named else inferred
+
+    def parameters(self, base=None):
+        """The merged and checked `Parameters`; prints which recipe they run, and why.
+
+        `base`: values by field name, such as a checkpoint's own, in the recipe's place.
+        """
+        given, program, reason = self.given, self.program, self.reason
+        _say_what_has_no_effect(self._options)
+        for name, means in BY_PROGRAM[program].items():
+            if name in self.spelled:
+                print(f"--{name} is --{means} in {program}.py, as published", file=sys.stderr)
+        layer = read_recipe(self.recipe)
+        if base is not None:
+            base, reason = _from_file(base, "the checkpoint"), "as the checkpoint says"
+            base = {name: value for name, value in base.items() if name not in OF_ONE_RUN}
+        folder = self.run_to_resume(base) if program == "train" else None
+        if folder:
+            base, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
+        if base is not None:
+            if self.named and layer["recipe"] != base.get("recipe"):
+                raise UserError(
+                    f"--recipe {self.named} is not what was trained, {base.get('recipe')}; leave --recipe out"
+                )
+            layer = base
+        values = _merge(layer, given)
+        if values["global_batch_size"] and program == "train":
+            values["batch_size"] = _share(values["global_batch_size"])
+        if folder:
+            if values["num_classes"] is None:
+                values["num_classes"] = base.get("num_classes")  # as many as the run's data had
+            _check_changes(folder, base, values)
+            values |= {"save_path": str(folder.parent), "name": folder.name}
+        if base is not None and program == "test" and given.get("num_classes") is None:
+            values["num_classes"] = base.get("num_classes")  # the weights', whatever data they are compared with
+        if values["samples"] and program == "test" and not self.named:
+            values["recipe"], reason = "none", "--samples"  # nobody knows what drew them
+        parameters = Parameters(**values)
+        _check_fit(parameters)
+        _check_classes(parameters, given, self.recipe)
+        if program == "train":
+            _check_training(parameters)
+            if not folder:
+                _check_places(parameters, "save_path", ("data_path", "test_data_path"))
+        else:
+            _check_testing(parameters, given)
+        self._say_what_has_no_effect_on(parameters)
+        print(f"recipe {parameters.recipe} ({reason})", flush=True)
+        return parameters
+
+    def _say_what_has_no_effect_on(self, parameters):
+        """Print a line for the options of the other program that are given, one for each reason."""
+        reasons, options, found = _without_effect(parameters, self.program), _names(self.program), {}
+        for name in sorted(self.spelled):
+            if reason := reasons.get(options[name].name):
+                found.setdefault(reason, []).append(f"--{name}")
+        for reason, names in found.items():
+            print(f"{', '.join(names)} {'have' if len(names) > 1 else 'has'} no effect {reason}", file=sys.stderr)
+
+    def run_to_resume(self, base=None):
+        """The folder of the run that `train.py` goes on with; None where it starts a new one.
+
+        `base` is as in `parameters`; without it, None too where a checkpoint's recipe says which run is meant. Raises
+        UserError for a folder that is no run's.
+        """
+        given = self.given
+        resume = given.get("resume")
+        if resume is None:
+            return None
+        if resume != "auto":
+            if not os.path.isfile(Path(resume, RUN_FILE)):
+                raise UserError(f"--resume {resume} is no run's folder: it has no {RUN_FILE}")
+            folder = Path(resume).resolve()  # even "." has a name then
+            save_path = Path(given.get("save_path", folder.parent)).resolve()
+            if save_path != folder.parent or given.get("name") not in (None, folder.name):
+                raise UserError(f"--resume {resume} says which run it is; leave out --name and --save_path")
+            return folder
+        if base is None and given.get("pretrained_model") and not self.named and "name" not in given:
+            return None
+        values = _merge(read_recipe(self.recipe), given)
+        recipe = (base or values).get("recipe", values["recipe"])
+        newest_first = reversed(run_numbers(values["save_path"], recipe))
+        names = [values["name"]] if values["name"] else [f"{recipe}-{number}" for number in newest_first]
+        folders = (Path(values["save_path"], name) for name in names)
+        return next((folder for folder in folders if os.path.isfile(folder / RUN_FILE)), None)
 
 
-def given_options(argv=None, program="train"):
-    """The options on the command line alone: typed values by field name. `--help` prints and exits."""
-    return _translate(_parse(argv, program))
-
-
-def run_to_resume(argv=None, base=None):
-    """The folder of the run that `train.py` goes on with, by its command line; None where it starts a new one.
-
-    `base` is as in `get_parameters`; without it, None too where a checkpoint's recipe says which run is meant. Raises
-    UserError for a folder that is no run's.
-    """
-    argv = sys.argv[1:] if argv is None else argv
-    given = given_options(argv)
-    resume = given.get("resume")
-    if resume is None:
-        return None
-    if resume != "auto":
-        if {"name", "save_path"} & set(given):
-            raise UserError(f"--resume {resume} says which run it is; leave out --name and --save_path")
-        if not os.path.isfile(Path(resume, RUN_FILE)):
-            raise UserError(f"--resume {resume} is no run's folder: it has no {RUN_FILE}")
-        return Path(resume).resolve()  # even "." has a name then
-    if base is None and "pretrained_model" in given and not {"recipe", "name"} & set(given):
-        return None
-    named = given.pop("recipe", None)
-    values = _merge(read_recipe(named or _infer_recipe(argv, given, "train")[0]), given)
-    recipe = (base or values).get("recipe", values["recipe"])
-    newest_first = reversed(run_numbers(values["save_path"], recipe))
-    names = [values["name"]] if values["name"] else [f"{recipe}-{number}" for number in newest_first]
-    folders = (Path(values["save_path"], name) for name in names)
-    return next((folder for folder in folders if os.path.isfile(folder / RUN_FILE)), None)
+def _names(program):
+    """Every name that an option has in `program`, without dashes -> the option."""
+    names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
+    return names | {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
 
 
 def _parse(argv, program):
-    names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
-    names |= {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
     return parse(
-        argv,
-        names,
+        sys.argv[1:] if argv is None else argv,
+        _names(program),
         HIDDEN[program],
         prog=f"{program}.py",
         usage=f"python {program}.py [--recipe NAME|FILE] [--OPTION VALUE ...]",
@@ -390,7 +427,25 @@ def _parse(argv, program):
 
 def read_parameters(path):
     """The options in a YAML file of `option: value` lines: typed values by field name."""
-    return typed(OPTIONS, read_yaml(path), path)
+    return _from_file(read_yaml(path), path)
+
+
+def _from_file(values, where):
+    """`values` by field name, as the file `where` has them, typed."""
+    values = typed(OPTIONS, values, where)
+    if "recipe" in values:
+        _check_recipe_name(values["recipe"], where)
+    return values
+
+
+def _check_recipe_name(name, where):
+    """Refuse a recipe's `name`, which the file `where` brings, unless it can name a run's folder."""
+    if not PLAIN_NAME.accepts(name):
+        where = str(where) if str(where).isprintable() else repr(str(where))
+        raise UserError(
+            f"{where}: the recipe's name {name!r:.80} is not {PLAIN_NAME.phrase}, as the folders of its runs need it: "
+            "write another as its `recipe`"
+        )
 
 
 def run_numbers(save_path, recipe):
@@ -416,15 +471,15 @@ def _infer_recipe(spelled, given, program):
         return "sagan-imagenet", "--samples"
     if program == "test" and {"pretrained_model", "test_data_path"} & set(given):
         return "sagan-imagenet", "weights without parameters"
-    if dataset == "imagenet" and "--dataroot" in spelled:
+    if dataset == "imagenet" and "dataroot" in spelled:
         return "acgan-imagenet-torch", "--dataset imagenet --dataroot"
-    if dataset == "cifar10" and "--data_path" in spelled:
+    if dataset == "cifar10" and "data_path" in spelled:
         return "sagan-imagenet", "--dataset cifar10 --data_path"
     if dataset in SMALL_IMAGES:
         return SMALL_IMAGES[dataset], f"--dataset {dataset}"
-    if "--dataroot" in spelled:
+    if "dataroot" in spelled:
         return "acgan-imagenet", "--dataroot"
-    if "--data_path" in spelled:
+    if "data_path" in spelled:
         return "sagan-imagenet", "--data_path"
     if dataset:
         return "sagan-imagenet", f"--dataset {dataset}"
@@ -439,7 +494,11 @@ def read_recipe(recipe):
     if not os.path.isfile(recipe):
         hint = did_you_mean(recipe, names)
         raise UserError(f"--recipe {recipe} is neither a file nor one of {', '.join(names)}{hint}")
-    return {"recipe": Path(recipe).stem, **read_parameters(recipe)}
+    values = read_parameters(recipe)
+    if "recipe" not in values:
+        values["recipe"] = Path(recipe).stem
+        _check_recipe_name(values["recipe"], recipe)
+    return values
 
 
 def changes(before, after):
@@ -498,8 +557,9 @@ def _overlay(below, layer):
 
 def from_values(values, where):
     """`Parameters` of `values` by field name, as the file `where` has them; raises UserError for wrong ones."""
-    p = Parameters(**typed(OPTIONS, values, where))
+    p = Parameters(**_from_file(values, where))
     _check_fit(p)
+    _check_classes(p, {}, where)
     return p
 
 
@@ -518,11 +578,25 @@ def _check_fit(p):
         raise UserError(
             f"--batch_size_in_gpu {p.batch_size_in_gpu} does not divide --batch_size {p.batch_size}{origin}"
         )
-    if p.classes and p.num_classes not in (None, count_classes(p.classes)):
+
+
+def _check_classes(p, given, where):
+    """Refuse a number of classes other than `classes` has: of options `given`, of weights, or in the file `where`."""
+    if not p.classes or p.num_classes in (None, count := count_classes(p.classes)):
+        return
+    if "num_classes" in given:
         raise UserError(
-            f"--num_classes {p.num_classes} disagrees with --classes {p.classes}, which is {count_classes(p.classes)} "
-            f"of them; --classes none takes all"
+            f"--num_classes {p.num_classes} disagrees with --classes {p.classes}, which is {count} of them: leave "
+            "--num_classes out; --classes none takes all"
         )
+    if "classes" in given:
+        raise UserError(
+            f"--classes {p.classes} chooses {count} classes, but the generator has {p.num_classes} classes: choose "
+            "as many, or leave it out; --labels chooses the classes to draw"
+        )
+    raise UserError(
+        f"{where}: num_classes {p.num_classes} disagrees with classes {p.classes}, which is {count} of them"
+    )
 
 
 def _check_training(p):
@@ -557,6 +631,8 @@ def _check_testing(p, given):
     if p.samples and (without_effect := OF_DRAWING & given.keys()):
         raise UserError(f"--samples draws none, so --{min(without_effect)} has no effect: leave it out")
     _check_measures(p)
+    for name in ("samples_dir", "save_path" if p.samples and not p.test_path else "test_path"):
+        _check_places(p, name, ("test_data_path",))
     if p.check_path and not os.path.isfile(Path(p.check_path, f"G_{p.which_epoch}.pdparams")):
         raise UserError(f"--check_path {p.check_path} has no G_{p.which_epoch}.pdparams; give another --which_epoch")
 
@@ -590,6 +666,23 @@ def _check_measures(p):
             raise UserError("--metrics floor compares --test_data_path with the training images: give --data_path DIR")
 
 
+def _check_places(p, written, read):
+    """Refuse a folder that is written, by option, inside one whose folders are classes: it would become one of them."""
+    if p.dataset not in ("folder", "imagenet") or getattr(p, written) is None:
+        return
+    for name in read:
+        if getattr(p, name) is None:
+            continue
+        for full in (os.path.abspath, os.path.realpath):  # a link in the data is one of its folders
+            place, data = Path(full(getattr(p, written))), Path(full(getattr(p, name)))
+            if place.is_relative_to(data):
+                outside = data.parent / (place.relative_to(data).name or "sagan_models")
+                raise UserError(
+                    f"--{written} {getattr(p, written)} lies inside --{name} {getattr(p, name)}, whose folders are "
+                    f"classes: give a folder outside of it, such as {outside}"
+                )
+
+
 def _must_exist(name, path):
     if path is not None and not os.path.exists(path):
         raise UserError(f"--{name} {path} does not exist")
@@ -615,6 +708,19 @@ def _say_what_has_no_effect(options):
             print(f"--{name} has {PUBLISHED[name].metadata['help']}", file=sys.stderr)
     if options.get("ngpu", 1) > 1:
         print("--ngpu has no effect: python -m paddle.distributed.launch train.py takes every GPU", file=sys.stderr)
+
+
+def _without_effect(p, program):
+    """Options of the other program that have no effect on `p` in `program`: by name, the end of a sentence on why."""
+    if program == "train":
+        later = {} if p.eval_step else dict.fromkeys(IGNORED_WITHOUT_EVAL, "without --eval_step")
+        return dict.fromkeys(IGNORED_BY_TRAIN, "in train.py") | later
+    hidden = [name for name, option in OPTIONS.items() if option.metadata["group"] in HIDDEN["test"]]
+    reasons = dict.fromkeys((*hidden, *IGNORED_BY_TEST), "in test.py")
+    reasons["batch_size"] = None if p.standing_batches else "without --standing_batches"
+    of_samples = p.samples and not p.test_path
+    reasons["save_path"] = None if of_samples else "in this test; --test_path says where the report goes"
+    return reasons
 
 
 def _device(options):

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import sys
 import time
 from importlib import metadata
@@ -39,6 +40,9 @@ FIGURES = {
     "varied_class_share": ("share of classes at least as varied as the least varied real one", ".1%"),
     "class_distance_ratio": ("distance within a class, generated over real", ".3f"),
 }
+# Of Markdown: a letter or digit on both sides makes an underscore plain.
+MARKUP = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")
+ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 class Published(NamedTuple):
@@ -172,7 +176,7 @@ def write(folder, figures, settings, parameters, seconds):
 def _markdown(figures, content, parameters):
     """The report as Markdown."""
     recipe, settings = parameters.recipe, content["settings"]
-    lines = [f"# {'' if recipe == 'none' else f'{recipe}: '}{settings['samples']}", ""]
+    lines = ["# " + _escaped(f"{'' if recipe == 'none' else f'{recipe}: '}{settings['samples']}"), ""]
     published = {name: found for name, found in PUBLISHED.get(recipe, {}).items() if name in figures}
     if not figures:
         lines += ["Nothing was measured."]
@@ -180,21 +184,30 @@ def _markdown(figures, content, parameters):
         lines += ["| figure | here | paper | replication |", "|---|---|---|---|"]
         for line, text, name in rows(figures):
             paper, replication = published[name][:2] if name in published else (None, None)
-            lines.append(f"| {line} | {text} | {paper or ''} | {replication or ''} |")
+            lines.append(_row(line, text, paper or "", replication or ""))
         for line in (*_comparison(published, settings), *UNKNOWN.get(recipe, ())):
-            lines += ["", line]
+            lines += ["", _escaped(line)]
     else:
-        lines += ["| figure | |", "|---|---|", *(f"| {line} | {text} |" for line, text, _ in rows(figures))]
+        lines += ["| figure | |", "|---|---|", *(_row(line, text) for line, text, _ in rows(figures))]
     for line in cautions(figures, settings):
-        lines += ["", line]
+        lines += ["", _escaped(line)]
     lines += ["", "| setting | |", "|---|---|"]
-    for name, value in settings.items():
-        shown = _shown(value).replace("|", "\\|")
-        lines.append(f"| {name.replace('_', ' ')} | {shown} |")
-    lines += [f"| {name} | {value} |" for name, value in content["versions"].items()]
-    lines += [f"| processes | {content['processes']} |"]
-    lines += [f"| seconds, {stage} | {value} |" for stage, value in content["seconds"].items()]
+    lines += [_row(name.replace("_", " "), _shown(value)) for name, value in settings.items()]
+    lines += [_row(name, value) for name, value in content["versions"].items()]
+    lines += [_row("processes", content["processes"])]
+    lines += [_row(f"seconds, {stage}", value) for stage, value in content["seconds"].items()]
     return "\n".join(lines) + "\n"
+
+
+def _row(*cells):
+    """A row of a table in Markdown."""
+    return f"| {' | '.join(_escaped(str(cell)) for cell in cells)} |"
+
+
+def _escaped(text):
+    """`text` as one line of Markdown that shows it: strangers' files bring names, and they are no markup."""
+    text = MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _comparison(published, settings):

@@ -6,16 +6,17 @@ import signal
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 import runtime  # noqa: E402
-from parameters import get_parameters, given_options  # noqa: E402
+from parameters import CommandLine  # noqa: E402
 
 
 def main():
     start, source = None, None
-    if {"pretrained_model", "check_path"} & (given := given_options(program="test")).keys():
+    command = CommandLine(program="test")
+    if command.given.get("pretrained_model") or command.given.get("check_path"):
         from checkpoint import load_given
 
-        start, source = load_given(given, wanted=("G", "G_ema"))
-    parameters = get_parameters(program="test", base=start and start.parameters)
+        start, source = load_given(command.given, wanted=("G", "G_ema"))
+    parameters = command.parameters(start and start.parameters)
     runtime.quit_on_signals()
     runtime.start(parameters)
     runtime.require_same(parameters.shared(), "give every process the same command")

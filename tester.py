@@ -18,7 +18,7 @@ from evaluation import Evaluation
 from measurement import finish, keys
 from sample_files import NPZWriter, PNGWriter
 from sources import open_samples
-from utils import LOCK_FILE, UserError, file_digest, lock, save_image
+from utils import LOCK_FILE, UserError, file_digest, lock, plural, save_image
 
 OF_THE_MACHINE = ("device", "num_workers", "batch_size_test", "parallel")  # a test on another one goes on with this one
 
@@ -44,7 +44,9 @@ class Tester:
             self.G = checkpoint.models_of(p).make_generator(p)
             checkpoint.load_network(self.G, loaded.parts[part], source)
             self.G.eval()
-            steps = f" after {loaded.step} steps" if loaded.step else ""  # which a bare state dictionary does not tell
+            steps = (
+                f" after {plural(loaded.step, 'step')}" if loaded.step else ""
+            )  # which a bare state dictionary does not tell
             average = ", moving average of its weights" if part == "G_ema" else ""
             self.what = f"{p.model}{steps}{average}"
             self.weights = {
@@ -92,6 +94,8 @@ class Tester:
         settings["real statistics"] = evaluation.real_place or "none"
         if not evaluation.metrics:
             print("nothing was measured: --test_data_path, --reference or --metrics choose what is")
+        if not (evaluation.metrics or writers or p.samples):  # none is drawn but those of the picture
+            settings |= {"num_samples": 0, "classes drawn": 0, "labels": "none"}
         lines = [*report.table(figures), *report.cautions(figures, settings)]
         for line in [*lines, *(writer.finish() for writer in writers)]:
             print(line)

@@ -7,16 +7,18 @@ import sys
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 import runtime  # noqa: E402
-from parameters import get_parameters, given_options, run_to_resume  # noqa: E402
+from parameters import CommandLine  # noqa: E402
+from utils import plural  # noqa: E402
 
 
 def main():
     start, source = None, None
-    if "pretrained_model" in (given := given_options()) and not run_to_resume():
+    command = CommandLine(program="train")
+    if command.given.get("pretrained_model") and not command.run_to_resume():
         from checkpoint import load_given
 
-        start, source = load_given(given)
-    parameters = get_parameters(base=start and start.parameters)
+        start, source = load_given(command.given)
+    parameters = command.parameters(start and start.parameters)
     runtime.quit_on_signals()
     runtime.start(parameters)
     runtime.require_same(parameters.shared(), "give every process the same command and, with --resume, the same run")
@@ -32,7 +34,7 @@ def main():
     if signal:
         print(f"stopped at step {trainer.step}; python train.py --resume {path} goes on", file=sys.stderr)
         return 128 + signal
-    print(f"trained {trainer.step} steps; python test.py --pretrained_model {path} measures it")
+    print(f"trained {plural(trainer.step, 'step')}; python test.py --pretrained_model {path} measures it")
     return 0
 
 

@@ -19,7 +19,7 @@ from layers import batch_statistics, running_statistics, seeing, singular_vector
 from precision import SCALER_STATE, Precision
 from run_folder import RunFolder, diverged
 from step_batches import blocks_of, d_batch, g_batch, part_of, seed_dropout
-from utils import UserError
+from utils import UserError, plural
 
 
 def resolve(parameters, image_set):
@@ -79,7 +79,7 @@ class Trainer:
                 if start.step > p.total_step:
                     raise _reached(p, start, source)
                 self.load(start.step, start.parts, source)
-                print(f"goes on from {source}, step {start.step}", flush=True)
+                print(f"goes on from {source}, step {start.step}{_lacks(start.parts)}", flush=True)
             run.begin(self.step, image_set, own, source)
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
             data = runtime.together(data)
@@ -313,6 +313,17 @@ class Trainer:
                 paddle.assign(value, average)
 
 
+def _lacks(parts):
+    """The end of a sentence on a checkpoint with these `parts`: what else a training has; "" where that is nothing."""
+    needed = {
+        "G": "generator", "D": "discriminator", "g_optimizer": "optimizer of G", "d_optimizer": "optimizer of D"
+    }  # fmt: skip
+    lacks = [f"no {name}" for part, name in needed.items() if not parts.get(part)]
+    if not lacks:
+        return ""
+    return f"; it holds {', '.join(lacks)}: {'these start' if len(lacks) > 1 else 'this starts'} anew"
+
+
 def _arrays(state):
     return {name: tensor.numpy() for name, tensor in state.items()}
 
@@ -364,7 +375,9 @@ def _accuracy(class_logits, labels):
 
 
 def _reached(parameters, start, source):
-    return UserError(f"--total_step {parameters.total_step} is reached: {source} has {start.step} steps; give more")
+    return UserError(
+        f"--total_step {parameters.total_step} is reached: {source} has {plural(start.step, 'step')}; give more"
+    )
 
 
 def _check_whole_batch(parameters, start, source):

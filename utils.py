@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 LOCK_FILE = ".lock"
+RUN_FILE = "parameters.yaml"  # in every run folder
 _UMASK = os.umask(0)  # which to read is to set, for all threads: once, while there is one
 os.umask(_UMASK)
 NPY_HEADER = 2**16  # bytes, many times what NumPy writes
@@ -27,6 +28,11 @@ def told(error):
     """What an exception that a stranger's file caused says, on one line of at most 200 characters."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else getattr(error, "strerror", None) or error
     return " ".join(str(text).split())[:200]
+
+
+def plural(count, noun):
+    """The count with its noun: 1 step, 2 steps."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def program():

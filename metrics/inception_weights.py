@@ -75,7 +75,7 @@ def _download(path):
             reasons.append(str(getattr(error, "reason", error)))
     raise UserError(
         f"--inception_weights: {FILE} is not in {path.parent} and cannot be downloaded ({reasons[0]}); get it from "
-        f"{ADDRESSES[0]} and put it there, or give its path"
+        f"{ADDRESSES[0]} and put it there, or give its path, or measure without it by --metrics distance,ms_ssim"
     )
 
 

@@ -75,6 +75,8 @@ def changed(parts, name, array):
         (lambda p, parts: (p | {"imsize": 17}, parts), "--imsize 17"),
         (lambda p, parts: (p | {"num_classes": -1}, parts), "num_classes"),
         (lambda p, parts: (p | {"unknown": 1}, parts), "unknown"),
+        (lambda p, parts: (p | {"recipe": "../../etc"}, parts), "hostile.safetensors: the recipe's name '../../etc'"),
+        (lambda p, parts: (p | {"recipe": "a\nb"}, parts), "the recipe's name 'a\\nb' is not a plain name"),
         (lambda p, parts: ({}, parts), "how many classes"),
         (lambda p, parts: (p | {"num_classes": None}, parts), "how many classes"),
         (lambda p, parts: (p, {}), "it has no weights"),

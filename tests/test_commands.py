@@ -190,6 +190,48 @@ def test_a_stopped_run_saves_and_resume_goes_on(tmp_path, stop):
     assert lines == [str(n) for n in range(1, step + 3)]
 
 
+def test_a_run_started_with_equals_signs_goes_on(tmp_path):
+    """A run of the recipe that other names would mean is there too; the data have found the number of classes."""
+    for label in range(10):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        Image.new("RGB", (128, 128), (20 * label, 0, 0)).save(tmp_path / "data" / str(label) / "a.png")
+    small = ["--batchSize=2", "--ngf=8", "--ndf=8", "--disable_cuda", "--dataset=imagenet", "--classes=none"]
+    code, _, err = run(
+        tmp_path, ROOT / "train.py", *small, "--data_path=data", "--imsize=32", "--total_step=1", "--netG="
+    )
+    assert code == 0, err
+    command = [*small, "--dataroot=data", "--resume", "auto", "--total_step"]
+    for step in (1, 2):
+        code, out, err = run(tmp_path, ROOT / "train.py", *command, step)
+        assert code == 0, err
+    assert out.startswith("recipe acgan-imagenet-torch (continues sagan_models/acgan-imagenet-torch-1)")
+    runs = tmp_path / "sagan_models"
+    assert sorted(path.name for path in runs.iterdir()) == ["acgan-imagenet-torch-1", "sagan-imagenet-1"]
+    assert [checkpoint.load_from(run_folder)[0].step for run_folder in sorted(runs.iterdir())] == [2, 1]
+
+
+def test_a_run_beside_its_classes_is_kept_and_goes_on(tmp_path):
+    """One that was started there, as by an earlier version: it is no class, and no new one starts beside it."""
+    flowers = tmp_path / "flowers"
+    for name in ("daisy", "rose"):
+        (flowers / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (32, 32), (60 * number, 0, 0)).save(flowers / name / f"{number}.png")
+    small = ["--dataset", "folder", "--imsize", 32, "--batch_size", 2, "--g_conv_dim", 8, "--d_conv_dim", 8]
+    command = [ROOT / "train.py", "--data_path", ".", *small, "--device", "cpu", "--total_step"]
+    code, _, err = run(flowers, *command, 1)
+    assert code == 2 and err.count("\n") == 1
+    assert "--save_path sagan_models lies inside --data_path ." in err and str(tmp_path / "sagan_models") in err
+    assert sorted(path.name for path in flowers.iterdir()) == ["daisy", "rose"]
+    code, out, err = run(flowers, *command, 1, "--save_path", "../sagan_models")
+    assert code == 0 and "trained 1 step; " in out, err
+    shutil.move(tmp_path / "sagan_models", flowers)
+    code, out, err = run(flowers, *command, 2, "--resume", "auto")
+    assert code == 0 and "8 images of 2 classes: daisy, rose" in out, err
+    assert err.count("sagan_models") == 1 and "no classes" in err
+    assert checkpoint.load_from(flowers / "sagan_models" / "sagan-imagenet-1")[0].step == 2
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [

@@ -135,6 +135,17 @@ def test_every_metric_on_inception(tested, data, weights, capsys):
     assert report["settings"]["extractor"].startswith("inception ")
 
 
+def test_what_needs_no_inception_is_measured_without_a_network(tested, data, tmp_path, monkeypatch):
+    """What its refusal names."""
+    monkeypatch.setattr(inception_weights, "CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(inception_weights, "ADDRESSES", ("http://127.0.0.1:9/weights.pth",))
+    options = ["--samples", data / "samples.npz", "--test_data_path", data / "real", "--dataset", "folder"]
+    with pytest.raises(UserError, match=r"measure without it by (--metrics \S+)$") as caught:
+        tested(*options, inception=None)
+    report = tested(*options, *str(caught.value).split()[-2:], inception=None)
+    assert {"class_distance_ratio", "ms_ssim"} < report["figures"].keys()
+
+
 def test_digits_are_measured_by_a_classifier(tested, make_parameters, tmp_path):
     """The real test images as samples: no distance between them, all read alike; no figure bears Inception's names."""
     images = load_dataset(make_parameters(dataset="digits", num_classes=None), "test")

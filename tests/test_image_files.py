@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from image_files import class_folders, count_turned, fit, fit_in_words, image_names, read_image, say_skipped
-from parameters import Parameters
+from parameters import RUN_FILE, Parameters
 from utils import UserError
 
 # Pillow remarks on what it cannot read.
@@ -494,3 +494,29 @@ def test_a_class_that_is_a_link_to_itself_is_refused(folder):
     (folder / "e_loop").symlink_to("d_loop")
     with pytest.raises(UserError, match=r"--data_path \S+: [de]_loop is a link to itself; remove it"):
         class_folders(folder, "--data_path")
+
+
+def test_runs_beside_the_classes_are_no_class(tmp_path, capsys):
+    """Folders of runs, and runs, are passed over, which is said once; a class that has images stays one."""
+    for name in ("daisy", "rose", "tulip"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")
+    for run in ("sagan_models/sagan-imagenet-1", "a-run", "rose/mine"):
+        (tmp_path / run / "samples").mkdir(parents=True)
+        (tmp_path / run / RUN_FILE).write_text("dataset: folder\n")
+        Image.new("RGB", (4, 4)).save(tmp_path / run / "samples" / "real.png")
+    (tmp_path / "sagan_models" / "README.md").touch()
+    for _ in range(2):
+        assert class_folders(tmp_path, "--data_path") == ["daisy", "rose", "tulip"]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(word in said for word in ("--data_path", "a-run", "sagan_models", "no classes")), said
+    assert "remove" not in said
+
+
+def test_a_folder_of_runs_alone_holds_no_classes(tmp_path):
+    (tmp_path / "sagan_models" / "sagan-imagenet-1").mkdir(parents=True)
+    (tmp_path / "sagan_models" / "sagan-imagenet-1" / RUN_FILE).touch()
+    with pytest.raises(UserError, match="no class folders") as caught:
+        class_folders(tmp_path, "--data_path")
+    assert "remove" not in str(caught.value)

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 import parameters
-from parameters import RUN_FILE, Parameters, get_parameters, given_options, read_parameters, run_numbers, run_to_resume
+from parameters import RUN_FILE, CommandLine, Parameters, get_parameters, read_parameters, run_numbers
+from trainer import resolve
 from utils import UserError
 
 ROOT = Path(parameters.__file__).parent
@@ -106,6 +107,72 @@ def test_command_means_its_recipe(program, command, recipe, meaning, capsys):
     assert p.recipe == recipe
     assert {name: getattr(p, name) for name in meaning} == meaning
     assert capsys.readouterr().out.startswith(f"recipe {recipe} (")
+
+
+# What a command without --recipe means, by the name that each option is given by; "=" or " " before the value.
+INFERRED = [
+    *[(f"--model{{}}{name}{data}", "sagan-imagenet" if name == "sagan" else name)
+      for name, data in (("sagan", " --data_path train"), ("acgan-imagenet", " --dataroot{}train"),
+                         ("acgan-imagenet-torch", " --data_path{}train"), ("acgan-cifar10", ""), ("acgan-mnist", ""),
+                         ("acgan-mlp", ""), ("acgan-digits", ""))],
+    ("--dataset{}imagenet --dataroot{}train", "acgan-imagenet-torch"),
+    ("--dataset{}imagenet --data_path{}train", "sagan-imagenet"),
+    ("--dataset{}cifar10 --data_path{}cifar", "sagan-imagenet"),
+    ("--dataset{}cifar10 --dataroot{}cifar", "acgan-cifar10"),
+    ("--dataset{}cifar10 --imageSize{}32 --outf{}sagan_models", "acgan-cifar10"),
+    ("--dataset{}cifar10", "acgan-cifar10"),
+    ("--dataset{}mnist", "acgan-mnist"),
+    ("--dataset{}mnist --dataroot{}train", "acgan-mnist"),
+    ("--dataset{}fashion-mnist", "acgan-mnist"),
+    ("--dataset{}digits", "acgan-digits"),
+    ("--dataroot{}train", "acgan-imagenet"),
+    ("--dataroot{}train --check_path{}sagan_models", "acgan-imagenet"),
+    ("--dataroot{}train --imageSize{}128 --batchSize{}50", "acgan-imagenet"),
+    ("--dataset{}folder --dataroot{}train", "acgan-imagenet"),
+    ("--data_path{}train", "sagan-imagenet"),
+    ("--data_path{}train --imageSize{}64", "sagan-imagenet"),
+    ("--dataset{}folder --data_path{}train", "sagan-imagenet"),
+    ("--dataset{}fake", "sagan-imagenet"),
+    ("--total_step{}7", "acgan-digits"),
+    ("--netG{}w.pdparams --batchSize{}8", "acgan-digits"),
+]  # fmt: skip
+INFERRED_BY_TEST = [
+    ("--check_path{}checkpoints/class-10-20 --dataroot{}train", "acgan-imagenet"),
+    ("--samples{}w.pdparams --dataset{}digits --recipe{}acgan-digits", "acgan-digits"),
+    ("--samples{}w.pdparams --metrics{}none", "none"),
+    ("--pretrained_model{}w.pdparams --dataset{}cifar10", "sagan-imagenet"),
+    ("--netG{}w.pdparams --dataset{}imagenet --dataroot{}train", "sagan-imagenet"),
+    ("--netG{}w.pdparams --test_data_path{}val --dataroot{}train", "sagan-imagenet"),
+    ("--model{}acgan-cifar10 --pretrained_model{}w.pdparams", "acgan-cifar10"),
+]
+
+
+@pytest.mark.parametrize(("command", "recipe"), INFERRED + INFERRED_BY_TEST)
+def test_every_spelling_of_an_option_means_the_same_recipe(command, recipe):
+    program = "test" if (command, recipe) in INFERRED_BY_TEST else "train"
+    spaced = parse(command.replace("{}", " "), program)
+    assert spaced.recipe == recipe
+    assert parse(command.replace("{}", "="), program) == spaced
+
+
+@pytest.mark.parametrize(("command", "recipe"), INFERRED)
+def test_every_spelling_goes_on_with_the_run_of_its_recipe(command, recipe, files):
+    """Runs of the other recipes, newer ones, are there too; a new run starts where there is none of its recipe."""
+    spellings = [command.replace("{}", between) for between in " ="]
+    for spelled in spellings:
+        assert run_to_resume(f"{spelled} --resume auto") is None
+    for other in RECIPES:
+        start_run(files / "sagan_models" / f"{other}-1", "")
+    start_run(files / "sagan_models" / f"{recipe}-2", spellings[0])
+    base = {"recipe": recipe} if "netG" in command else None  # what the checkpoint says
+    for spelled in spellings:
+        for resume in ("--resume auto", "--resume=auto"):
+            assert run_to_resume(f"{spelled} {resume}", base) == Path("sagan_models", f"{recipe}-2")
+            assert parse(f"{spelled} {resume}", base=base).name == f"{recipe}-2"
+
+
+def run_to_resume(command, base=None):
+    return CommandLine(shlex.split(command)).run_to_resume(base)
 
 
 def test_the_first_line_says_which_recipe_and_why(capsys):
@@ -260,6 +327,54 @@ def test_names_that_mean_another_option_in_one_program_say_so(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("program", "command", "lines"),
+    [
+        ("test", "--netG w.pdparams --save_path out", ["--save_path has no effect in this test; --test_path says"]),
+        ("test", "--pretrained_model w.pdparams --outf=out", ["--outf has no effect in this test; --test_path says"]),
+        ("test", "--samples w.pdparams --save_path out --metrics none", []),
+        ("test", "--samples w.pdparams --metrics none --save_path out --test_path x",
+         ["--save_path has no effect in this test; --test_path says"]),
+        ("test", "--netG w.pdparams --total_step 5 --adv_loss hinge --lr=1 --name a",
+         ["--adv_loss, --lr, --name, --total_step have no effect in test.py"]),
+        ("test", "--netG w.pdparams --resume auto", ["--resume has no effect in test.py"]),
+        ("test", "--netG w.pdparams --eval_step 5 --eval_samples 5 --ndf 8 --dropout 0.1",
+         ["--dropout, --eval_samples, --eval_step, --ndf have no effect in test.py"]),
+        ("test", "--netG w.pdparams --dont_shuffle --dont_drop_last",
+         ["--dont_drop_last, --dont_shuffle have no effect in test.py"]),
+        ("test", "--netG w.pdparams --batch_size 5", ["--batch_size has no effect without --standing_batches"]),
+        ("test", "--netG w.pdparams --batch_size 5 --standing_batches 2", []),
+        ("test", "--netG w.pdparams --global_batch_size 4", ["--global_batch_size has no effect in test.py"]),
+        ("test", "--netG w.pdparams --batchSize 5", ["--batchSize is --num_samples in test.py, as published"]),
+        ("test", "--check_path checkpoints/class-10-20 --which_epoch 499 --nz 110 --dataroot train --labels 3", []),
+        ("test", "--netG w.pdparams --imsize 64 --ngf 64 --workers 0 --manualSeed 3 --device cpu --parallel", []),
+        ("train", "--samples_dir s --which_epoch 3", ["--samples_dir, --which_epoch have no effect in train.py"]),
+        ("train", "--samples s --samples_npz a --test_path t",
+         ["--samples, --samples_npz, --test_path have no effect in train.py"]),
+        ("train", "--metrics fid --labels 3 --eval_samples 5",
+         ["--eval_samples, --labels, --metrics have no effect without --eval_step"]),
+        ("train", "--data_path train --test_data_path val --inception_weights w --half_precision --reference r",
+         ["--half_precision, --inception_weights, --reference, --test_data_path have no effect without --eval_step"]),
+        ("train", "--metrics fid --labels 3 --eval_samples 5 --eval_step 5", []),
+        # what a later test of the run goes by
+        ("train", "--num_samples 5 --truncation 1 --standing_batches 5 --use_ema false --batch_size_test 5", []),
+        ("train", "--name a --outf out --lr 1 --batchSize 8 --eval_step 0", []),
+    ],
+)  # fmt: skip
+def test_options_of_the_other_program_say_that_they_have_no_effect(program, command, lines, capsys):
+    parse(command, program)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(lines)
+    assert all(line.startswith(expected) for line, expected in zip(said, lines, strict=True)), said
+
+
+def test_a_resumed_run_that_measures_takes_options_of_measuring(files, capsys):
+    start_run(files / "runs" / "one", "--eval_step 5")
+    capsys.readouterr()
+    parse("--resume runs/one --eval_samples 7")
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("options", ["", "--dataset digits", "--dataset cifar10", "--dataset folder --data_path train"])
 def test_samples_are_of_no_recipe_unless_one_is_named(options, capsys):
     assert parse(f"--samples w.pdparams --metrics none {options}", "test").recipe == "none"
@@ -325,7 +440,7 @@ def test_sagan_fits_itself_to_small_images():
 
 
 def test_given_options_are_those_of_the_command_alone():
-    assert given_options(["--nz", "7", "--cuda", "--lr", "1"], "test") == {
+    assert CommandLine(["--nz", "7", "--cuda", "--lr", "1"], "test").given == {
         "z_dim": 7, "device": None, "d_lr": 1.0, "g_lr": 1.0
     }  # fmt: skip
 
@@ -340,6 +455,12 @@ def test_a_base_takes_the_recipes_place(capsys):
     assert capsys.readouterr().out.endswith("recipe acgan-mnist (as the checkpoint says)\n")
     assert "acgan-mnist" in refusal("--pretrained_model w.pdparams --recipe acgan-mlp", "test", base)
     parse("--pretrained_model w.pdparams --recipe acgan-mnist", "test", base)
+
+
+@pytest.mark.parametrize("command", ["", "--num_classes none", "--classes none", "--dataset folder --num_classes none"])
+def test_a_test_has_as_many_classes_as_the_weights(command):
+    base = dataclasses.asdict(parse("--recipe acgan-mnist --num_classes 9"))
+    assert parse(f"--pretrained_model w.pdparams --metrics none {command}", "test", base).num_classes == 9
 
 
 @pytest.mark.parametrize("values", [{"imsize": "big"}, {"imsize": [1]}, {"shell": "ls"}, {"z_dim": None}])
@@ -361,6 +482,8 @@ def test_resume_a_folder(files):
     assert (p.save_path, p.name, p.resume) == (str(files / "runs"), "one", "runs/one")
     assert "runs/none" in refusal("--resume runs/none")
     assert "--name" in refusal("--resume runs/one --name two")
+    assert "--save_path" in refusal("--resume runs/one --save_path other")
+    assert parse("--resume runs/one --name one --save_path runs").name == "one"
     assert "acgan-mnist" in refusal("--resume runs/one --recipe acgan-mlp")
 
 
@@ -387,6 +510,81 @@ def test_resume_auto_goes_on_with_the_named_or_newest_run_or_starts_one(files):
     assert parse("--resume auto --recipe acgan-mnist").name == "acgan-mnist-11"
 
 
+STARTS = {  # a command, what completes it, and the number of classes in its data
+    "--recipe acgan-digits": 10,
+    "--recipe acgan-mnist": 10,
+    "--recipe acgan-mlp --imsize 28": 10,
+    "--dataset cifar10": 10,
+    "--dataset=cifar10 --data_path=cifar": 10,
+    "--dataroot train": 10,
+    "--dataset imagenet --dataroot train": 10,
+    "--dataset folder --dataroot train": 9,
+    "--data_path train": 1000,
+    "--dataset folder --data_path train --imsize 64": 9,
+    "--dataset folder --data_path train --imsize 64 --centercrop --classes none": 9,
+    "--dataset folder --data_path train --num_classes 9": 9,
+    "--dataset folder --data_path train --classes a,b,c": 3,
+    "--recipe mine.yaml": 9,
+    "--recipe classes.yaml --classes none": 9,
+    "--dataset fake": 10,
+}
+CHOICES = [  # of each line one is in a command
+    ["", "--classes none", "--num_classes none", "--classes=none --num_classes=none", "--classes_idx none"],
+    ["", "--total_step 9", "--niter 3", "--niter=none", "--niter none --total_step 7"],
+    ["", "--model_save_step 5", "--save_freq 2", "--save_freq none", "--save_freq=none --model_save_step=4"],
+    ["", "--batch_size 8", "--global_batch_size 12", "--batchSize=6", "--global_batch_size none",
+     "--batch_size_in_gpu 1", "--batch_size_in_gpu none", "--global_batch_size 16 --batch_size_in_gpu 4"],
+    ["", "--centercrop", "--centercrop false", "--dont_drop_last", "--dont_shuffle=true"],
+    ["", "--lr 0.1", "--d_lr 1e-3", "--lr=0.1 --g_lr 1e-3", "--d_steps_per_iter 3", "--ema_decay 0.9", "--amp none"],
+    ["", "--cuda", "--disable_cuda", "--device none", "--ngpu 0", "--workers 2", "--parallel 0", "--log_path log"],
+    ["", "--netG w.pdparams", "--pretrained_model=w.pdparams", "--netG ''", "--state_dict_or_model state_dict"],
+    ["", "--test_data_path none", "--eval_step 0 --metrics none", "--num_samples 5 --labels 3", "--truncation none",
+     "--keep_checkpoints 0", "--samples none", "--reference none --half_precision false"],
+    ["", "--name mine", "--outf out", "--check_path=out", "--save_path out --name mine"],
+]  # fmt: skip
+
+
+class Data:
+    """The part of a data set that decides what `resolve` fills in."""
+
+    def __init__(self, num_classes):
+        self.num_classes = num_classes
+
+    def __len__(self):
+        return 1050
+
+
+def start_as_the_trainer_does(command, data, base):
+    """The folder of the run that `command` starts."""
+    p = resolve(parse(command, base=base), data)
+    folder = Path(p.save_path, p.name or f"{p.recipe}-1")
+    folder.mkdir(parents=True)
+    (folder / RUN_FILE).write_text(p.to_yaml())
+    return p, folder
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("seed", range(8))
+def test_the_command_that_starts_a_run_resumes_it(start, seed, files):
+    """Whatever the options that the data resolve: with --resume auto, from the first or added, and with the folder."""
+    (files / "mine.yaml").write_text("dataset: folder\ndata_path: train\nimsize: 64\nsave_freq: 2\nniter: 4\n")
+    (files / "classes.yaml").write_text("dataset: folder\ndata_path: train\nclasses: a,b\nnum_classes: 2\n")
+    draw = random.Random(f"{start} {seed}")
+    choices = [draw.choice(options) for options in CHOICES]
+    if "classes" in start:
+        choices[0] = ""
+    command = " ".join([start, *choices, draw.choice(["", "--resume auto", "--resume=auto"])])
+    base = dataclasses.asdict(resolve(parse(start), Data(STARTS[start]))) if "w.pdparams" in command else None
+    data = Data(STARTS[start])
+    started, folder = start_as_the_trainer_does(command, data, base)
+    bare = command.replace("--resume auto", "").replace("--resume=auto", "")
+    for resume in ("auto", folder, folder.absolute()):
+        resumed = resolve(parse(f"{bare} --resume {resume}", base=base if resume == "auto" else None), data)
+        assert Path(resumed.save_path, resumed.name).resolve() == folder.resolve()
+        own = {"resume": None, "name": None, "save_path": None}
+        assert dataclasses.replace(resumed, **own) == dataclasses.replace(started, **own)
+
+
 def test_resume_auto_passes_over_folders_of_runs_that_never_began(files):
     start_run(files / "sagan_models" / "acgan-digits-1", "--z_dim 20")
     (files / "sagan_models" / "acgan-digits-2").mkdir()
@@ -398,14 +596,14 @@ def test_resume_auto_with_a_checkpoint_goes_on_with_runs_of_its_recipe(files):
     command, base = "--resume auto --pretrained_model w.pdparams", {"recipe": "acgan-mnist", "z_dim": 50}
     base |= {"model": "acgan-mnist", "dataset": "mnist", "imsize": 32}
     start_run(files / "sagan_models" / "acgan-digits-1", "")
-    assert run_to_resume(shlex.split(command)) is None
+    assert run_to_resume(command) is None
     assert parse(command, base=base).name is None
     folder = files / "sagan_models" / "acgan-mnist-1"
     folder.mkdir()
     (folder / RUN_FILE).write_text(parse(command, base=base).to_yaml())
     assert parse(command, base=base).name == "acgan-mnist-1"
     for more in ("--recipe acgan-mnist", "--name acgan-mnist-1"):
-        assert run_to_resume(shlex.split(f"{command} {more}")) == Path("sagan_models/acgan-mnist-1")
+        assert run_to_resume(f"{command} {more}") == Path("sagan_models/acgan-mnist-1")
 
 
 def test_a_runs_file_starts_a_new_run(files):
@@ -442,7 +640,8 @@ def _random_value(field, draw):
 @pytest.mark.parametrize("seed", range(30))
 def test_yaml_reads_back_what_was_written(seed, files):
     draw = random.Random(seed)
-    p = Parameters(**{name: _random_value(field, draw) for name, field in FIELDS.items()})
+    values = {name: _random_value(field, draw) for name, field in FIELDS.items()}
+    p = Parameters(**values | {"recipe": draw.choice(["mine", "日本 é", "a: b", "#c", "1e-4"])})
     (files / "p.yaml").write_text(p.to_yaml(), "utf-8")
     assert Parameters(**read_parameters(files / "p.yaml")) == dataclasses.replace(p, resume=None, name=None)
 
@@ -524,6 +723,51 @@ def test_unknown_keys_are_named_with_what_is_near(files):
     assert "'imsise' is no option; did you mean imsize?" in refusal("--recipe near.yaml")
 
 
+UGLY_NAMES = {
+    "up": "../../etc",
+    "absolute": "/etc",
+    "slash": "a/b",
+    "backslash": "a\\b",
+    "dots": "..",
+    "dot": ".",
+    "line break": "a\nb",
+    "line separator": "a\u2028b",
+    "control": "a\x1b[2Jb",
+    "reversed": "a\u202eb",
+    "empty": "",
+    "blank": " ",
+    "long": "x" * 201,
+    "long in bytes": "图" * 80,
+}
+
+
+@pytest.mark.parametrize("kind", UGLY_NAMES)
+def test_a_recipes_name_that_names_no_folder_is_refused(kind, files):
+    """It would choose where a run is written: in a YAML file, in a run that goes on, in a checkpoint."""
+    name = UGLY_NAMES[kind]
+    content = yaml.safe_dump({"recipe": name, "dataset": "fake"}, allow_unicode=kind != "line separator")
+    (files / "runs" / "one").mkdir(parents=True)
+    for path in ("mine.yaml", f"runs/one/{RUN_FILE}"):
+        (files / path).write_text(content)
+    for command, file in (("--recipe mine.yaml", "mine.yaml"), ("--resume runs/one", f"runs/one/{RUN_FILE}")):
+        message = refusal(command)
+        assert file in message and "recipe" in message and "plain name" in message and message.isprintable()
+    message = refusal("--pretrained_model w.pdparams", base={"recipe": name})
+    assert "the checkpoint" in message and "plain name" in message and message.isprintable()
+    with pytest.raises(UserError, match=r"^w\.safetensors: .*plain name"):
+        parameters.from_values({"recipe": name}, "w.safetensors")
+
+
+@pytest.mark.parametrize("name", ["a\nb.yaml", "a\\b.yaml", "\udcff.yaml", "图" * 70 + ".yaml"])
+def test_a_recipes_file_whose_name_names_no_folder_is_refused(name, files):
+    (files / name).write_text("dataset: fake\n")
+    with pytest.raises(UserError, match="plain name") as caught:
+        get_parameters(["--recipe", name])
+    assert str(caught.value).isprintable() and "mine" not in str(caught.value)
+    (files / name).write_text("dataset: fake\nrecipe: mine\n")
+    assert get_parameters(["--recipe", name]).recipe == "mine"
+
+
 # What is refused
 
 
@@ -533,7 +777,11 @@ def test_unknown_keys_are_named_with_what_is_near(files):
         ("--imsise 32", ["--imsise", "did you mean --imsize?"]),
         ("--batchsize 32", ["--batchsize", "did you mean --batch_size?"]),
         ("--imsi 32", ["--imsi"]),
-        ("stray", ["stray", "is no option"]),
+        ("stray", ["'stray' is no option", "leave it out"]),
+        ("beta2", ["'beta2' is no option", "leave it out"]),
+        ("--data_path train val", ["'val' is no option", "leave it out"]),
+        ("'' --imsize 16", ["'' is no option", "leave it out"]),
+        ("--imsise 32 stray", ["--imsise", "did you mean --imsize?"]),
         ("--imsize", ["--imsize"]),
         ("--imsize big", ["--imsize", "'big'", "a whole number"]),
         ("--imsize 64.0", ["--imsize", "'64.0'"]),
@@ -555,13 +803,17 @@ def test_unknown_keys_are_named_with_what_is_near(files):
         ("--batch_size -1", ["--batch_size", "'-1'"]),
         ("--batch_size 1000000000", ["--batch_size"]),
         ("--total_step 0", ["--total_step"]),
+        ("--total_step 2147483648", ["--total_step", "from 1 to 2147483647"]),
+        ("--eval_step 2147483648", ["--eval_step", "from 0 to 2147483647"]),
+        ("--lambda_gp inf", ["--lambda_gp", "finite"]),
+        ("--device gpu:1000", ["--device", "gpu:NUMBER", "0 to 999"]),
         ("--num_samples 0", ["--num_samples"]),
         ("--log_step 0", ["--log_step"]),
         ("--num_workers 100000", ["--num_workers"]),
         ("--z_dim 0", ["--z_dim"]),
         ("--g_lr 0", ["--g_lr", "above 0"]),
         ("--g_lr nan", ["--g_lr", "'nan'"]),
-        ("--g_lr inf", ["--g_lr"]),
+        ("--g_lr inf", ["--g_lr", "finite"]),
         ("--lr x", ["--lr", "'x'"]),
         ("--beta1 1", ["--beta1", "not including, 1"]),
         ("--beta2 -0.1", ["--beta2"]),
@@ -597,7 +849,8 @@ def test_unknown_keys_are_named_with_what_is_near(files):
         ("--classes a,b,a", ["--classes"]),
         ("--classes random:0:1", ["--classes"]),
         ("--classes random:5", ["--classes"]),
-        ("--classes 0,5 --num_classes 4", ["--num_classes 4", "--classes 0,5"]),
+        ("--classes 0,5 --num_classes 4", ["--num_classes 4", "--classes 0,5", "leave --num_classes out"]),
+        ("--recipe classes.yaml --data_path train", ["classes.yaml", "num_classes 9", "classes a,b"]),
         ("--dataroot train --num_classes 20", ["--num_classes 20", "--classes 10,20", "none"]),
         ("--recipe sagan-imagnet", ["--recipe sagan-imagnet", "did you mean sagan-imagenet?", "acgan-mlp"]),
         (f"--recipe {'x' * 5000}", ["--recipe"]),
@@ -616,12 +869,32 @@ def test_unknown_keys_are_named_with_what_is_near(files):
     ],
 )
 def test_wrong_value_is_one_sentence(command, found):
+    Path("classes.yaml").write_text("dataset: folder\nclasses: a,b\nnum_classes: 9\n")
     argv = shlex.split(command)
     with pytest.raises(UserError) as caught:
         get_parameters(argv)
     message = str(caught.value)
     assert all(text in message for text in found), message
     assert "\n" not in message.replace("a\nb", "")
+    assert "stray" not in command or "did you mean --beta2?" not in message
+
+
+@pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if "int" in str(field.type)])
+def test_a_number_that_is_too_large_is_told_the_largest(name):
+    """And the smallest and the largest, as they are told, are taken."""
+    rule = FIELDS[name].metadata["valid"]
+    with pytest.raises(UserError, match=re.escape(rule.phrase)):
+        CommandLine([f"--{name}", str(10**30)])
+    low, high = re.fullmatch(r"a whole number from (\d+) to (\S+( - 1)?)", rule.phrase).groups()[:2]
+    low, high = int(low), 2**63 - 1 if high == "2^63 - 1" else int(high)
+    assert rule.accepts(low) and rule.accepts(high) and not rule.accepts(low - 1) and not rule.accepts(high + 1)
+
+
+def test_the_number_of_classes_of_weights_is_not_said_to_be_an_option(files):
+    base = dataclasses.asdict(parse("--recipe acgan-mnist --num_classes 9"))
+    message = refusal("--pretrained_model w.pdparams --classes 0,4", "test", base)
+    assert "--num_classes" not in message and "9 classes" in message and "--classes 0,4" in message
+    assert "--labels" in message
 
 
 @pytest.mark.parametrize(
@@ -650,6 +923,82 @@ def test_wrong_value_is_one_sentence(command, found):
 def test_wrong_test_is_one_sentence(command, found):
     message = refusal(command, "test")
     assert all(text in message for text in found), message
+
+
+@pytest.mark.parametrize(
+    ("place", "command"),
+    [
+        (".", "--data_path ."),
+        (".", "--data_path . --dataset folder --save_path ./runs"),
+        (".", "--dataset folder --dataroot ../train --outf=runs/deep"),
+        (".", "--data_path . --save_path ."),
+        (".", "--data_path . --save_path {absolute}/train"),
+        (".", "--data_path ../link"),
+        (".", "--data_path . --save_path ../link/runs"),
+        (".", "--data_path . --save_path outside"),  # a link to another folder, which is a class folder still
+        (".", "--data_path . --resume auto"),
+        (".", "--data_path ../val --test_data_path . --eval_step 5"),
+        ("..", "--data_path train --save_path link/runs"),
+        ("..", "--data_path link --save_path train/a"),
+    ],
+)
+def test_a_run_does_not_start_inside_its_data(place, command, files, monkeypatch):
+    (files / "link").symlink_to("train")
+    (files / "elsewhere").mkdir()
+    (files / "train" / "outside").symlink_to("../elsewhere")
+    monkeypatch.chdir(files / "train" / place)
+    before = sorted(files.rglob("*"))
+    message = refusal(command.replace("{absolute}", str(files)))
+    assert "--save_path" in message and re.search("--(test_)?data_path", message) and "outside" in message
+    assert sorted(files.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "command"),
+    [
+        (".", "--data_path train"),
+        (".", "--data_path train --save_path ."),
+        (".", "--data_path train --save_path train-runs"),
+        ("train", "--data_path . --save_path .."),
+        ("train", "--data_path . --save_path ../runs"),
+        ("train", "--data_path ../val"),
+        ("cifar", "--dataset cifar10 --data_path ."),  # no folder of it is a class
+    ],
+)
+def test_a_run_starts_beside_or_above_its_data(place, command, files, monkeypatch):
+    monkeypatch.chdir(files / place)
+    parse(command)
+
+
+def test_a_run_inside_its_data_goes_on(files, monkeypatch):
+    monkeypatch.chdir(files / "train")
+    folder = files / "train" / "sagan_models" / "sagan-imagenet-1"
+    folder.mkdir(parents=True)
+    (folder / RUN_FILE).write_text(parse("--data_path . --save_path ..").to_yaml())
+    for resume in ("auto", "sagan_models/sagan-imagenet-1"):
+        assert parse(f"--data_path . --resume {resume}").name == "sagan-imagenet-1"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--pretrained_model ../w.pdparams --test_path report",
+        "--pretrained_model ../w.pdparams --samples_dir ./samples",
+        "--samples ../w.pdparams",
+        "--samples ../w.pdparams --save_path reports",
+    ],
+)
+def test_a_test_does_not_write_into_its_data(options, files, monkeypatch):
+    monkeypatch.chdir(files / "val")
+    message = refusal(f"{options} --test_data_path . --dataset folder", "test")
+    assert "lies inside --test_data_path" in message
+
+
+def test_a_test_writes_beside_its_data(files, monkeypatch):
+    monkeypatch.chdir(files / "val")
+    data = "--test_data_path . --dataset folder"
+    parse(f"--pretrained_model ../w.pdparams --samples_dir ../s --samples_npz a.npz {data}", "test")
+    parse(f"--samples ../w.pdparams --test_path ../report {data}", "test")
 
 
 def test_a_test_does_not_ask_for_the_data_of_the_training():

@@ -1,8 +1,10 @@
 """The report: a line for every figure, the published ones beside it, and why they cannot be compared."""
 
 import dataclasses
+import html
 import json
 import math
+import re
 
 import pytest
 
@@ -199,6 +201,52 @@ def test_report_for_programs(tmp_path):
         "| file | odd\\|name \\udcff",
     ):
         assert line in text
+
+
+HOSTILE = [
+    "a|b", "|", "a\\|b", "\\", "a\nb", "a\r\n\r\n# b", "\n\n| a | b |", "<script>alert(1)</script>", "</table>", "<!--",
+    "&lt;b&gt;", "`rm`", "```", "**bold**", "_it_", "__it__", "~~gone~~", "[text](javascript:alert(1))",
+    "![x](http://h/x.png)", "$x$", "\x1b[2J", "a\u2028b", "a\u202eb", "\udcff", "- a", "# a #", "> a",
+]  # fmt: skip
+
+
+def shown(markdown):
+    """The text that Markdown shows of a line or a cell."""
+    return html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", markdown))
+
+
+def assert_plain(line):
+    """Nothing in a line of Markdown is code, HTML, a link or emphasis."""
+    unescaped = re.sub(r"\\[!-/:-@\[-`{-~]|&(lt|gt|amp);", "", line)
+    assert not re.search(r"[<>&`*~$\[\]]|(?<![^\W_])_|_(?![^\W_])", unescaped), line
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_text_that_files_bring_stays_one(tmp_path, text):
+    """In the heading and in every setting: as many lines and cells as of a harmless one."""
+    names = ("samples", "file", "labels", "real images", "weights", "inception weights")
+    figures = {"fid": 20.0}
+    _, harmless = written(tmp_path, "sagan-imagenet", figures, dict.fromkeys(names, "x"))
+    _, found = written(tmp_path, "sagan-imagenet", figures, dict.fromkeys(names, text))
+    lines = found.split("\n")
+    assert len(lines) == len(harmless.split("\n")) == len(found.splitlines()) + 1
+    for line in lines:
+        assert_plain(line)
+    expected = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    assert shown(lines[0]) == f"# sagan-imagenet: {expected}"
+    rows = [re.split(r"(?<!\\)(?:\\\\)*\|", line) for line in lines if line.startswith("|")]
+    assert {len(row) for row in rows} == {4, 6}  # with what is before the first bar, and after the last
+    assert f"| real images | {expected} |" in map(shown, lines)
+
+
+@pytest.mark.parametrize("recipe", ["a|b", "<script>alert(1)</script>", "`a`", "*a*", "[a](b)"])
+def test_a_recipes_name_stays_text(tmp_path, recipe):
+    p = get_parameters(["--samples", str(tmp_path), "--metrics", "none"], program="test")
+    settings = {"samples": "them", "num_samples": 5, "num_classes": 10, "classes drawn": 10}
+    report.write(tmp_path, {}, settings, dataclasses.replace(p, recipe=recipe), {})
+    heading = (tmp_path / "report.md").read_text().split("\n")[0]
+    assert_plain(heading)
+    assert shown(heading) == f"# {recipe}: them"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from PIL import Image
 import acgan_models
 import checkpoint
 import tester
-from parameters import get_parameters, given_options
+from parameters import CommandLine
 from utils import LOCK_FILE, UserError, lock
 
 FILES = ["class_grid.png", "report.json", "report.md"]
@@ -37,8 +37,9 @@ def model(make_parameters, tmp_path):
 def run_test(*options):
     """Do test.py's work with the given options."""
     given = [str(option) for option in (*options, "--device", "cpu")]
-    loaded, source = checkpoint.load_given(given_options(given, program="test"), wanted=("G", "G_ema"))
-    tester.Tester(get_parameters(given, program="test", base=loaded and loaded.parameters), loaded, source).test()
+    command = CommandLine(given, program="test")
+    loaded, source = checkpoint.load_given(command.given, wanted=("G", "G_ema"))
+    tester.Tester(command.parameters(loaded and loaded.parameters), loaded, source).test()
 
 
 @contextlib.contextmanager
@@ -180,3 +181,23 @@ def test_standing_statistics_are_a_stage(model, tmp_path, capsys):
     seconds = report(tmp_path / "test-model")["seconds"]
     assert seconds["standing statistics"] > 0.1
     assert re.search(r"standing statistics: +\d+%.* \d+/300", capsys.readouterr().err)
+
+
+def test_a_report_of_nothing_measured_claims_no_samples(model, tmp_path, capsys):
+    """None is drawn but for the picture; with a file of samples they are drawn, though not measured."""
+    for name, options, count, drawn, labels in (
+        ("none", (), 0, 0, "none"),
+        ("written", ("--samples_npz", tmp_path / "a.npz", "--num_samples", 7), 7, 7, "auto: in turns"),
+    ):
+        run_test("--pretrained_model", model, "--metrics", "none", "--test_path", tmp_path / name, *options)
+        settings = report(tmp_path / name)["settings"]
+        assert [settings[key] for key in ("num_samples", "classes drawn", "labels")] == [count, drawn, labels]
+        text = (tmp_path / name / "report.md").read_text()
+        assert f"| num samples | {count} |" in text and "Nothing was measured." in text and "50000" not in text
+
+
+def test_a_report_on_a_file_of_a_strange_name_is_a_table(model, tmp_path):
+    strange = model.rename(tmp_path / "a|b\n`<script>.safetensors")
+    run_test("--pretrained_model", strange, "--metrics", "none", "--test_path", tmp_path / "t")
+    text = (tmp_path / "t" / "report.md").read_text()
+    assert "a\\|b\\n\\`&lt;script&gt;.safetensors |" in text and "<" not in text

@@ -57,6 +57,31 @@ def test_each_update_changes_its_own_network_alone(make_parameters, model):
     assert not any(weight.stop_gradient for weight in trainer.D.parameters())
 
 
+@pytest.mark.parametrize(
+    ("parts", "anew"),
+    [
+        (("G",), "no discriminator, no optimizer of G, no optimizer of D: these start anew"),
+        (("G", "G_ema"), "no discriminator, no optimizer of G, no optimizer of D: these start anew"),
+        (("D",), "no generator, no optimizer of G, no optimizer of D: these start anew"),
+        (("G", "D"), "no optimizer of G, no optimizer of D: these start anew"),
+        (("G", "D", "g_optimizer"), "no optimizer of D: this starts anew"),
+        (("G", "D", "g_optimizer", "d_optimizer"), None),
+    ],
+)
+def test_a_start_says_what_its_weights_lack(make_parameters, parts, anew, capsys):
+    """And trains on, with that as it is initialised."""
+    p = make_parameters(total_step=3, sample_step=100, ema_decay=0.9)
+    first = Trainer(p)
+    first.train_step(fake_data(p))
+    state = first.state()
+    start = checkpoint.Checkpoint(2, dataclasses.asdict(p), {part: state[part] for part in parts})
+    data = load_dataset(p)
+    capsys.readouterr()
+    Trainer(p).train(data, start, "w.safetensors")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("goes on from")]
+    assert line == "goes on from w.safetensors, step 2" + (f"; it holds {anew}" if anew else "")
+
+
 @pytest.mark.parametrize("adv_loss", ["hinge", "dcgan", "wgan_gp", "gan"])
 @pytest.mark.parametrize("model", ["sagan", "acgan-cifar10", "acgan-mnist", "acgan-mlp"])
 def test_every_loss_trains(make_parameters, model, adv_loss):

@@ -218,3 +218,4 @@ def test_no_internet(monkeypatch, tmp_path):
         inception_weights.FILE in message and "http://127.0.0.1:9/weights.pth" in message and str(tmp_path) in message
     )
     assert "\n" not in message
+    assert "--metrics distance,ms_ssim" in message
