@@ -24,11 +24,11 @@ VENV := .venv$(if $(filter-out $(DEFAULT_PADDLE),$(PADDLE)),-$(PADDLE))
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/installed-$(subst ==,-,$(PACKAGE))$(addprefix -,$(notdir $(PADDLE_INDEX:/=)))
 
-# Paddle 2 has no wheels for 3.13, Paddle 3.3.1 none for 3.14. The first of these that is found is used.
+# In the order in which they are tried. Paddle 2 has no wheels for 3.13, Paddle 3.3.1 has none for 3.14.
 VERSIONS := 3.12 $(if $(filter paddle2,$(BUILD)),,3.13) 3.11 3.10
 RANGE := 3.10 to $(if $(filter paddle2,$(BUILD)),3.12,3.13)
 PYTHON ?= $(VERSIONS:%=python%) python3 python
-# For a machine with a GPU and Python 3.13 alone.
+# A machine with a GPU and Python 3.13 alone gets Paddle 2 by default, which does not run there.
 ifeq ($(BUILD) $(PADDLE),paddle2 $(DEFAULT_PADDLE))
 OR_PADDLE_3 := ; Paddle 3 runs with 3.13 too: GPU=0 installs its CPU build, PADDLE_INDEX (see the Makefile) its GPU build
 endif
