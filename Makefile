@@ -3,7 +3,8 @@
 ## make test-all   the test suite with its slow tests
 ## make lint       check style; `make format` puts right what can be
 ## make setup      install into .venv (the others call it); GPU=1 the GPU build, GPU=0 the CPU build,
-##                 default: the GPU build where nvidia-smi works; PYTHON=… the Python to use (3.10 to 3.12)
+##                 default: the GPU build where nvidia-smi works; PYTHON=… the Python to use (3.10 to 3.13,
+##                 with Paddle 2 3.10 to 3.12)
 ## make clean      remove caches; runs and environments stay
 
 # The newest GPU build on PyPI is 2.6.2; it uses the machine's CUDA 11.8 and cuDNN 8.6. Newer ones bring CUDA along:
@@ -17,15 +18,20 @@ DEFAULT_PADDLE := $(if $(filter 1,$(GPU)),$(if $(PADDLE_INDEX),3.3.1,2.6.2),3.3.
 PADDLE ?= $(DEFAULT_PADDLE)
 
 # Of Paddle 2 it is always the GPU build, the one its users have; it runs without a GPU too.
-BUILD := $(if $(filter 1,$(GPU))$(filter 2.%,$(PADDLE)),gpu,cpu)
-PACKAGE := $(if $(filter gpu,$(BUILD)),paddlepaddle-gpu,paddlepaddle)==$(PADDLE)
+BUILD := $(if $(filter 2.%,$(PADDLE)),paddle2,$(if $(filter 1,$(GPU)),gpu,cpu))
+PACKAGE := $(if $(filter cpu,$(BUILD)),paddlepaddle,paddlepaddle-gpu)==$(PADDLE)
 VENV := .venv$(if $(filter-out $(DEFAULT_PADDLE),$(PADDLE)),-$(PADDLE))
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/installed-$(subst ==,-,$(PACKAGE))$(addprefix -,$(notdir $(PADDLE_INDEX:/=)))
 
-# Each is started, not looked up: a name on PATH may be a shim with nothing behind it, or lack venv.
-PYTHON ?= python3.12 python3.11 python3.10 python3 python
-CHECK_PYTHON := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+# In the order in which they are tried. Paddle 2 has no wheels for 3.13, Paddle 3.3.1 has none for 3.14.
+VERSIONS := 3.12 $(if $(filter paddle2,$(BUILD)),,3.13) 3.11 3.10
+RANGE := 3.10 to $(if $(filter paddle2,$(BUILD)),3.12,3.13)
+PYTHON ?= $(VERSIONS:%=python%) python3 python
+# A machine with a GPU and Python 3.13 alone gets Paddle 2 by default, which does not run there.
+ifeq ($(BUILD) $(PADDLE),paddle2 $(DEFAULT_PADDLE))
+OR_PADDLE_3 := ; Paddle 3 runs with 3.13 too: GPU=0 installs its CPU build, PADDLE_INDEX (see the Makefile) its GPU build
+endif
 
 .PHONY: help setup demo test test-all lint format clean
 
@@ -34,17 +40,31 @@ help:
 
 setup: $(STAMP)
 
+# Each candidate is run, because a name on PATH may be a broken shim.
 # Always a new environment, and the stamp last: an interrupted or outdated one is never mended, but replaced.
 $(STAMP): requirements/base.txt requirements/$(BUILD).txt requirements/dev.txt
-	@for python in $(PYTHON); do \
-		if "$$python" -c '$(CHECK_PYTHON)' >/dev/null 2>&1; then \
-			echo "Installing $(PACKAGE) and the rest into $(VENV) (a few minutes)"; \
-			rm -f $(VENV)/installed-*; \
-			exec "$$python" -m venv --clear $(VENV); \
+	@found=; incomplete=; \
+	for python in $(PYTHON); do \
+		version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+		found="$$found$${found:+, }$$python is $$version"; \
+		case " $(VERSIONS) " in *" $$version "*) ;; *) continue ;; esac; \
+		if ! "$$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then \
+			found="$$found without venv or ensurepip"; \
+			incomplete="$${incomplete:-$$version}"; \
+			continue; \
 		fi; \
+		echo "Installing $(PACKAGE) and the rest into $(VENV) (a few minutes)"; \
+		rm -f $(VENV)/installed-*; \
+		exec "$$python" -m venv --clear $(VENV); \
 	done; \
-	echo "No Python 3.10 to 3.12 with venv and ensurepip among: $(PYTHON);" \
-		"install one (Debian, Ubuntu: apt install python3-venv) or name one with PYTHON=/path/to/python." >&2; \
+	if [ -n "$$incomplete" ]; then \
+		remedy="install these (Debian, Ubuntu: apt install python$$incomplete-venv), or run"; \
+	else \
+		remedy="run \`uv venv --python 3.12 .venv-python\` or"; \
+	fi; \
+	echo "Paddle $(PADDLE) needs Python $(RANGE); found: $${found:-none of $(PYTHON) runs}; $$remedy" \
+		"\`conda create -p .venv-python python=3.12\` and add PYTHON=.venv-python/bin/python to this command," \
+		"or name another Python with PYTHON=/path/to/python$(OR_PADDLE_3)." >&2; \
 	exit 2
 	$(PY) -m pip install --disable-pip-version-check $(addprefix --extra-index-url ,$(PADDLE_INDEX)) \
 		"$(PACKAGE)" -r requirements/$(BUILD).txt -r requirements/dev.txt
