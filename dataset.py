@@ -57,7 +57,7 @@ class ImageSet:
         """What copies of the same data set have in common: numbers and digests by kind."""
         return {
             "number of images": len(self),
-            "classes": _digest("/".join(self.class_names).encode()),
+            "classes": _digest("/".join(self.class_names).encode(errors="surrogateescape")),
             "labels": _digest(self.labels.astype("<i8").tobytes()),
         }
 
@@ -213,13 +213,20 @@ def load_dataset(parameters, split="train"):
             f"the generator has {p.num_classes} classes, {where} {image_set.num_classes}: give test images of the same "
             "classes, or choose among them by --classes"
         )
+    if not (p.resume and p.name) and not p.samples:  # a run that goes on compares the classes' names first
+        check_count(p, image_set)
+    image_set[0]  # so that options that do not fit the images are refused before anything is built
+    return image_set
+
+
+def check_count(parameters, image_set):
+    """Raise UserError unless `image_set` has as many classes as `parameters` ask for."""
+    p = parameters
     if p.num_classes not in (None, image_set.num_classes):
         raise UserError(
             f"--num_classes {p.num_classes} is not the number of classes in --dataset {p.dataset}, "
             f"{image_set.num_classes}: leave it out, or choose some by --classes, such as random:{p.num_classes}:1"
         )
-    image_set[0]  # so that options that do not fit the images are refused before anything is built
-    return image_set
 
 
 def _digest(data):

@@ -6,6 +6,8 @@ import errno
 import itertools
 import math
 import os
+import shlex
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,18 @@ from tqdm import tqdm
 import checkpoint
 import runtime
 from parameters import RUN_FILE, changes, run_numbers
-from utils import LOCK_FILE, UserError, atomic_path, image_grid, lock, remove_leftovers, save_image
+from utils import (
+    LOCK_FILE,
+    Pace,
+    UserError,
+    atomic_path,
+    image_grid,
+    lock,
+    naming,
+    remove_leftovers,
+    save_image,
+    so_far,
+)
 
 # VisualDL groups its charts by the tag's first part.
 TAGS = {
@@ -47,7 +60,7 @@ class RunFolder:
     def __init__(self, parameters):
         self.parameters = p = parameters
         self.writes = runtime.rank() == 0
-        self._lock = self._writer = self._bar = self._writing = self._measured = None
+        self._lock = self._writer = self._bar = self._writing = self._measured = self._shown = None
         self.path = Path(runtime.from_first(self._claim))
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
@@ -68,8 +81,9 @@ class RunFolder:
             self._wait()
         finally:
             self._thread.shutdown()
-            if self._bar:
+            if self._bar is not None:
                 self._bar.close()
+            if self._writer:
                 self._writer.close()
             if self._lock:
                 self._lock.close()
@@ -83,6 +97,7 @@ class RunFolder:
         if not self.writes:
             return
         p = self.parameters
+        self._class_names, self._data = image_set.class_names, image_set.fingerprint()
         with atomic_path(self.path / RUN_FILE) as temporary:  # first: what has it is a run's folder
             temporary.write_text(p.to_yaml(), encoding="utf-8")
         self.weights.mkdir(exist_ok=True)
@@ -100,8 +115,14 @@ class RunFolder:
             self._point_to(source)
             for name, (old, new) in changes(start.parameters, dataclasses.asdict(p)).items():
                 self._write_line(f"changed --{name} from {old} to {new}")
-        self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
-        self._logged = (step, time.monotonic())
+            if changed := _changed_data(start.notes.get("data"), self._data):
+                self._write_line(f"the data have changed: {changed}")
+                runtime.say(f"the data have changed: {changed}")
+        runtime.say(f"writes to {self.path}; to watch: visualdl --logdir {shlex.quote(str(self.path))}")
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
+        self._pace, self._begun = Pace(), (step, time.monotonic())
+        self._logged = self._begun
 
     def _open_records(self, image_set):
         """Open VisualDL's records, which begin with the parameters and real images."""
@@ -121,11 +142,19 @@ class RunFolder:
             self._writer.add_image("samples/real", _rgb(grid), 0)
 
     def advance(self, step):
-        """Move the progress bar to `step`; raises what went wrong with a checkpoint meanwhile."""
-        if self.writes:
+        """Show that `step` is done; raises what went wrong with a checkpoint meanwhile.
+
+        Without a terminal a line of the log is shown now and then.
+        """
+        if not self.writes:
+            return
+        if self._writing and self._writing.done():
+            self._wait()
+        if self._bar is not None:
             self._bar.update(step - self._bar.n)
-            if self._writing and self._writing.done():
-                self._wait()
+        elif self._shown and self._pace.is_due():
+            told = so_far(step, self.parameters.total_step, *self._begun)
+            print(f"step {told}: {self._shown}", file=sys.stderr, flush=True)
 
     def log(self, step, metrics):
         """Record `metrics`, floats by name, on the bar, in log.txt and in VisualDL."""
@@ -136,8 +165,10 @@ class RunFolder:
         metrics = metrics | {"images_per_second": (step - last_step) * batch / (now - last_time)}
         self._logged = (step, now)
         shown = {name: f"{value:.4g}" for name, value in metrics.items()}
-        self._bar.set_postfix(shown, refresh=False)
-        self._write_line(f"step {step} " + " ".join(f"{name} {value}" for name, value in shown.items()))
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+        self._shown = " ".join(f"{name} {value}" for name, value in shown.items())
+        self._write_line(f"step {step} {self._shown}")
         for name, value in metrics.items():
             self._writer.add_scalar(TAGS[name], value, step)
 
@@ -148,7 +179,7 @@ class RunFolder:
         self._logged = (self._logged[0], self._logged[1] + seconds)  # the training's speed leaves it out
         shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
         self._write_line(f"measured at step {step}: {shown}")
-        self._bar.write(f"measured at step {step}: {shown}")
+        tqdm.write(f"measured at step {step}: {shown}")
         for name, value in figures.items():
             self._writer.add_scalar(f"measured/{name}", value, step)
         self._measured = step
@@ -192,6 +223,7 @@ class RunFolder:
         records = [self.path / name for name in (LOG, RECORDS)]
         notes |= {path.name: path.stat().st_size for path in records if path.exists()}
         notes |= {"whole_batch": self.parameters.batch_size * runtime.world_size(), "measured": self._measured}
+        notes |= {"data": self._data}
         self._writing = self._thread.submit(self._write, path, step, state(), notes)
 
     def _write(self, path, step, parts, notes):
@@ -200,7 +232,7 @@ class RunFolder:
                 if not np.isfinite(array).all():
                     raise diverged(f"{part}/{name}", "not finite", step)
         try:
-            checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes)
+            checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes, self._class_names)
         except (UserError, OSError) as error:
             raise UserError(f"{error}; make room there, and --resume goes on from the checkpoint before") from None
         if path.name != checkpoint.BEST:
@@ -235,7 +267,8 @@ class RunFolder:
             writing.result()
 
     def _write_line(self, line):
-        with open(self.path / LOG, "a", encoding="utf-8") as file:
+        path = self.path / LOG
+        with naming(path), open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def write_animation(self):
@@ -302,6 +335,16 @@ def _cut(path, size):
     """Cut the file `path` back to `size` bytes, if it is there and longer; no number leaves it as it is."""
     if type(size) is int and path.exists() and 0 <= size < path.stat().st_size:
         os.truncate(path, size)
+
+
+def _changed_data(before, now):
+    """How the fingerprint of the data set, of which the classes are the same, differs from that in a checkpoint."""
+    if not isinstance(before, dict):
+        return ""  # earlier versions kept none
+    changed = {name: (before[name], new) for name, new in now.items() if name in before and before[name] != new}
+    return ", ".join(
+        f"{name} from {old} to {new}" if type(old) is int else name for name, (old, new) in changed.items()
+    )
 
 
 def diverged(what, value, step):

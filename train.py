@@ -1,10 +1,9 @@
 """Train a conditional GAN: `python train.py --help` lists the options, and no options train on handwritten digits."""
 
 import signal
-import sys
 
 # Held until `runtime.quit_on_signals`: an import that is interrupted ends in a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 import runtime  # noqa: E402
 from parameters import get_parameters, given_options, run_to_resume  # noqa: E402
@@ -30,7 +29,7 @@ def main():
     trainer = Trainer(resolve(parameters, image_set))
     path, signal = trainer.train(image_set, start, source)
     if signal:
-        print(f"stopped at step {trainer.step}; python train.py --resume {path} goes on", file=sys.stderr)
+        runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {path} goes on")
         return 128 + signal
     print(f"trained {trainer.step} steps; python test.py --pretrained_model {path} measures it")
     return 0

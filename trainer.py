@@ -14,7 +14,7 @@ import checkpoint
 import losses
 import runtime
 import sampler
-from dataset import batches, batches_per_epoch
+from dataset import batches, batches_per_epoch, check_count
 from layers import batch_statistics, running_statistics, seeing, singular_vectors
 from precision import SCALER_STATE, Precision
 from run_folder import RunFolder, diverged
@@ -26,7 +26,7 @@ def resolve(parameters, image_set):
     """`parameters` with what the data decide filled in: the number of classes, and epochs turned into steps."""
     p = parameters
     steps_per_epoch = batches_per_epoch(image_set, p, runtime.world_size()) / p.d_steps_per_iter
-    changes = {"num_classes": image_set.num_classes}
+    changes = {"num_classes": p.num_classes or image_set.num_classes}
     if p.niter:
         changes |= {"niter": None, "total_step": math.ceil(p.niter * steps_per_epoch)}
     if p.save_freq:
@@ -76,10 +76,13 @@ class Trainer:
             if own:
                 _check_whole_batch(p, own, source)
             if start:
+                _compare_classes(p, start, source, image_set, goes_on=own is not None)
+            check_count(p, image_set)
+            if start:
                 if start.step > p.total_step:
                     raise _reached(p, start, source)
                 self.load(start.step, start.parts, source)
-                print(f"goes on from {source}, step {start.step}", flush=True)
+                runtime.say(f"goes on from {source}, step {start.step}")
             run.begin(self.step, image_set, own, source)
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
             data = runtime.together(data)
@@ -94,7 +97,6 @@ class Trainer:
                     self._read(metrics)
                     self._evaluate(evaluation, run, stop, self.state)
                 done = stop.requested() or self.step >= p.total_step
-                run.advance(self.step)
                 logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
                 if logs or saves:
                     values = self._read(metrics)
@@ -104,6 +106,11 @@ class Trainer:
                     run.write_samples(self.step, self.sample_grid)
                 if saves:
                     run.save(self.step, self.state)
+                try:
+                    run.advance(self.step)
+                except BrokenPipeError:  # nobody reads what it prints: it ends, and no step is lost
+                    run.save(self.step, self.state)
+                    raise
             if not stop.signal:
                 run.write_animation()
             run.finish()
@@ -365,6 +372,23 @@ def _accuracy(class_logits, labels):
 
 def _reached(parameters, start, source):
     return UserError(f"--total_step {parameters.total_step} is reached: {source} has {start.step} steps; give more")
+
+
+def _compare_classes(parameters, start, source, image_set, goes_on):
+    """Refuse to go on with a run on other classes, whose labels would mean something else; say so of a new run."""
+    if not start.class_names:
+        runtime.say(f"{source} does not tell the names of its classes, so they are not compared")
+        return
+    difference = checkpoint.compare_classes(start.class_names, image_set.class_names)
+    if difference and goes_on:
+        p = parameters
+        where = f"--data_path {p.data_path}" if p.data_path else f"--dataset {p.dataset}"
+        raise UserError(
+            f"{where} does not have the classes that {source} was trained on ({difference}): give those, or start "
+            "another run"
+        )
+    if difference:
+        runtime.say(f"{source} was trained on other classes ({difference}): its weights are trained on these")
 
 
 def _check_whole_batch(parameters, start, source):
