@@ -92,13 +92,13 @@ def save(path, step, parameters, parts, notes=None, class_names=()):
 
 def _encoded(names):
     """Names of folders as bytes, uint8 [n], between which is what no name has."""
-    return np.frombuffer("\0".join(names).encode(errors="surrogateescape"), np.uint8)
+    return np.frombuffer(os.fsencode("\0".join(names)), np.uint8)
 
 
 def _decoded(array):
     if array.dtype != np.uint8 or array.ndim != 1:
         raise ValueError(f"it holds the names of its classes as {array.dtype} {list(array.shape)}")
-    return tuple(array.tobytes().decode(errors="surrogateescape").split("\0"))
+    return tuple(os.fsdecode(array.tobytes()).split("\0"))
 
 
 def _checksum(metadata, arrays):
@@ -123,7 +123,8 @@ def load(path, wanted=PARTS):
             loaded = _load_ours(path, wanted)
         elif (state := load_state(path)).get("format") == FORMAT:  # one of ours that `convert.py` wrote
             parts = {part: state[part] for part in PARTS if part in state}
-            names = tuple(state.get("class_names", ()))
+            names = state.get("class_names", ())
+            names = tuple(os.fsdecode(name.encode(errors="surrogateescape")) for name in names)
             loaded = Checkpoint(state["step"], state["parameters"], parts, class_names=names)
         else:
             step, sizes, parts = published.load(path, state)

@@ -128,15 +128,20 @@ class RunFolder:
         """Open VisualDL's records, which begin with the parameters and real images."""
         from visualdl import LogWriter  # slow to import
 
+        class Writer(LogWriter):
+            @property
+            def file_name(self):  # from which it makes an identifier, in UTF-8
+                return _escaped(super().file_name)
+
         records, grid = self.path / RECORDS, _real_grid(image_set)
         save_image(self.images / "real.png", grid)
         new = not records.exists() or records.stat().st_size == 0
         with contextlib.redirect_stdout(None):  # it reports a file that exists
             # One file for all sessions of a run: VisualDL shows the newest file of a folder alone.
-            self._writer = LogWriter(str(self.path), file_name=RECORDS)
+            self._writer = Writer(str(self.path), file_name=RECORDS)
         if new:
             values = dataclasses.asdict(self.parameters)
-            plain = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in values.items()}
+            plain = {k: v if isinstance(v, (int, float)) else _escaped(str(v)) for k, v in values.items()}
             plain = {k: int(v) if isinstance(v, bool) else v for k, v in plain.items()}
             self._writer.add_hparams(plain, ["loss/g_adv"])
             self._writer.add_image("samples/real", _rgb(grid), 0)
@@ -363,6 +368,11 @@ def _real_grid(image_set, classes=10, columns=10):
         images = [image_set[int(index)][0] for index in found]
         rows += images + [np.full(image_set.image_shape, 255, np.uint8)] * (columns - len(images))
     return image_grid(np.stack(rows), columns)
+
+
+def _escaped(text):
+    """A text that may name a file, whose name need not be UTF-8, as UTF-8 can hold it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _rgb(grid):
