@@ -199,7 +199,7 @@ class Evaluation:
         elif difference := compare_classes(class_names, self._labelled.class_names):
             where = f"--test_data_path {p.test_data_path}" if p.test_data_path else f"--dataset {p.dataset}"
             raise UserError(
-                f"{where} does not have the classes that {source} was trained on ({difference}): give test images of "
+                f"{where} does not have the classes that {source} has ({difference}): give test images of "
                 "the same classes, or --labels uniform and --metrics without classes, such as fid"
             )
 

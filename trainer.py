@@ -65,7 +65,7 @@ class Trainer:
         p = self.parameters
         if start and not p.resume and start.step >= p.total_step:  # before a folder is made
             raise _reached(p, start, source)
-        evaluation = self._evaluation()  # before a folder is made: it may take long, or be refused
+        evaluation = self._evaluation(image_set)  # before a folder is made: it may take long, or be refused
         with runtime.stop_signals() as stop, RunFolder(p) as run:  # in this order: a signal waits for the last write
             if p.resume:
                 start, source = checkpoint.load_newest(run.weights, start, source, p.pretrained_model)
@@ -165,13 +165,14 @@ class Trainer:
         with batch_statistics(generator):
             return sampler.class_grid(generator, self.parameters)
 
-    def _evaluation(self):
+    def _evaluation(self, image_set):
         if not self.parameters.eval_step:
             return None
         from evaluation import Evaluation  # what it imports takes a while
 
         evaluation = Evaluation(self.parameters)
         evaluation.check(evaluation.drawn(self.G, self.parameters.eval_samples))
+        evaluation.check_names(image_set.class_names, _source_of(self.parameters))
         evaluation.prepare()
         return evaluation
 
@@ -374,6 +375,12 @@ def _reached(parameters, start, source):
     return UserError(f"--total_step {parameters.total_step} is reached: {source} has {start.step} steps; give more")
 
 
+def _source_of(parameters):
+    """The option that the training images come from."""
+    p = parameters
+    return f"--data_path {p.data_path}" if p.data_path else f"--dataset {p.dataset}"
+
+
 def _compare_classes(parameters, start, source, image_set, goes_on):
     """Refuse to go on with a run on other classes, whose labels would mean something else; say so of a new run."""
     if not start.class_names:
@@ -381,11 +388,9 @@ def _compare_classes(parameters, start, source, image_set, goes_on):
         return
     difference = checkpoint.compare_classes(start.class_names, image_set.class_names)
     if difference and goes_on:
-        p = parameters
-        where = f"--data_path {p.data_path}" if p.data_path else f"--dataset {p.dataset}"
         raise UserError(
-            f"{where} does not have the classes that {source} was trained on ({difference}): give those, or start "
-            "another run"
+            f"{_source_of(parameters)} does not have the classes that {source} was trained on ({difference}): "
+            "give those, or start another run"
         )
     if difference:
         runtime.say(f"{source} was trained on other classes ({difference}): its weights are trained on these")

@@ -27,8 +27,8 @@ def under_permissions():
                 os._exit(1)
 
 
-def run(folder, *command):
-    process = start(folder, *command)
+def run(folder, *command, **how):
+    process = start(folder, *command, **how)
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
 
