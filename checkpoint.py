@@ -71,7 +71,7 @@ class NotReadable(UserError):
 def save(path, step, parameters, parts, notes=None, class_names=()):
     """Write a checkpoint atomically: `parameters` a plain dictionary, `parts` NumPy arrays by part and name.
 
-    `notes`: plain values that `load` gives back, as it does `class_names`.
+    `notes`: plain values that `load` gives back, as it does `class_names`. Raises UserError, as for a full disk.
     """
     if class_names:
         parts = parts | {CLASSES: {NAMES: _encoded(class_names)}}
@@ -83,11 +83,11 @@ def save(path, step, parameters, parts, notes=None, class_names=()):
         "notes": json.dumps(notes or {}),
     }
     metadata["checksums"] = json.dumps({part: _checksum(metadata, arrays) for part, arrays in parts.items()})
-    with atomic_path(path) as temporary:
-        try:
+    try:
+        with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata)
-        except SafetensorError as error:
-            raise UserError(f"{path} cannot be written: {short(str(error))}") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or short(str(error))}") from None
 
 
 def _encoded(names):

@@ -42,10 +42,9 @@ def main():
             content = {"format": checkpoint.FORMAT, "step": step, "parameters": parameters, "class_names": list(names)}
             with atomic_path(target) as temporary:
                 paddle.save(content | parts, str(temporary))
-    except OSError as error:
-        raise UserError(
-            f"TARGET {target} cannot be written: {error.strerror}; make room there, or give another"
-        ) from None
+    except (UserError, OSError) as error:
+        reason = error if isinstance(error, UserError) else f"{target} cannot be written: {error.strerror}"
+        raise UserError(f"TARGET {reason}; make room there, or give another name") from None
     print(f"wrote {target}: {', '.join(parts)} after {step} steps")
     return 0
 

@@ -238,7 +238,7 @@ class RunFolder:
                     raise diverged(f"{part}/{name}", "not finite", step)
         try:
             checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes, self._class_names)
-        except (UserError, OSError) as error:
+        except UserError as error:
             raise UserError(f"{error}; make room there, and --resume goes on from the checkpoint before") from None
         if path.name != checkpoint.BEST:
             self._point_to(path)
