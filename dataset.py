@@ -213,7 +213,7 @@ def load_dataset(parameters, split="train"):
             f"the generator has {p.num_classes} classes, {where} {image_set.num_classes}: give test images of the same "
             "classes, or choose among them by --classes"
         )
-    if not (p.resume and p.name) and not p.samples:  # a run that goes on compares the classes' names first
+    if not (p.resume and p.name):  # a run that goes on compares the classes' names first
         check_count(p, image_set)
     image_set[0]  # so that options that do not fit the images are refused before anything is built
     return image_set

@@ -60,7 +60,8 @@ class RunFolder:
     def __init__(self, parameters):
         self.parameters = p = parameters
         self.writes = runtime.rank() == 0
-        self._lock = self._writer = self._bar = self._writing = self._measured = self._shown = None
+        self._lock = self._writer = self._bar = self._writing = self._measured = None
+        self._shown, self._lines = "", []  # metrics of this step, and lines, that `advance` prints
         self.path = Path(runtime.from_first(self._claim))
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
@@ -149,17 +150,22 @@ class RunFolder:
     def advance(self, step):
         """Show that `step` is done; raises what went wrong with a checkpoint meanwhile.
 
-        Without a terminal a line of the log is shown now and then.
+        Without a terminal a line is printed now and then. All that a step prints is printed here, after its records are
+        complete: BrokenPipeError says that nobody reads it any more.
         """
         if not self.writes:
             return
         if self._writing and self._writing.done():
             self._wait()
+        lines, shown = self._lines, self._shown
+        self._lines, self._shown = [], ""
+        for line in lines:
+            tqdm.write(line)
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
-        elif self._shown and self._pace.is_due():
+        elif self._pace.is_due():
             told = so_far(step, self.parameters.total_step, *self._begun)
-            print(f"step {told}: {self._shown}", file=sys.stderr, flush=True)
+            print(f"step {told}" + (f": {shown}" if shown else ""), file=sys.stderr, flush=True)
 
     def log(self, step, metrics):
         """Record `metrics`, floats by name, on the bar, in log.txt and in VisualDL."""
@@ -184,7 +190,7 @@ class RunFolder:
         self._logged = (self._logged[0], self._logged[1] + seconds)  # the training's speed leaves it out
         shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
         self._write_line(f"measured at step {step}: {shown}")
-        tqdm.write(f"measured at step {step}: {shown}")
+        self._lines.append(f"measured at step {step}: {shown}")
         for name, value in figures.items():
             self._writer.add_scalar(f"measured/{name}", value, step)
         self._measured = step

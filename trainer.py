@@ -90,6 +90,7 @@ class Trainer:
             if evaluation and own and self._is_unmeasured(own):
                 self._evaluate(evaluation, run, stop, lambda: own.parts)  # optimizers have no state until a step
                 run.save(self.step, lambda: own.parts)  # again: the figures' line in the log belongs to it
+                run.advance(self.step)
                 done = stop.requested() or done
             while not done:
                 metrics = self.train_step(data)
