@@ -1,12 +1,16 @@
 """Save, load, resume. A checkpoint is one safetensors file: tensors and plain values, nothing that can run.
 
 Tensors are named PART/NAME, where PART is one of PARTS; the header's metadata hold the format, the step, the
-parameters, notes and a checksum of each part.
+parameters, notes and a checksum of each part. One more tensor holds the names of the classes: as many as there may be
+would not fit into a header, and names of folders need not be UTF-8.
 """
 
+import errno
+import fnmatch
 import hashlib
 import json
 import math
+import os
 import sys
 import zlib
 from contextlib import contextmanager
@@ -32,6 +36,8 @@ FORMAT = "conditional GAN checkpoint 1"
 HEADER_LIMIT = 2**20  # bytes; that of the largest network here is a tenth of it
 BEST = "best.safetensors"
 PARTS = ("G", "D", "G_ema", "g_optimizer", "d_optimizer", "grad_scaler")
+CLASSES, NAMES = "classes", "names"  # part and name of the tensor with the names of the classes
+SHOWN = 5  # names of classes in a message
 
 
 class Checkpoint(NamedTuple):
@@ -41,10 +47,11 @@ class Checkpoint(NamedTuple):
     parameters: dict
     parts: dict
     notes: dict = {}  # noqa: RUF012, plain values that the run left for itself, never changed
+    class_names: tuple = ()  # of the images that it was trained on, by label; empty where the file does not tell them
 
     def fingerprint(self):
-        """The steps, and a digest of all arrays: a text."""
-        digest = hashlib.blake2b(digest_size=8)
+        """The steps, and a digest of all arrays and of the classes' names: a text."""
+        digest = hashlib.blake2b(repr(self.class_names).encode(), digest_size=8)
         for part, arrays in sorted(self.parts.items()):
             for name, array in sorted(arrays.items()):
                 digest.update(f"{part}/{name} {array.shape} {array.dtype}".encode())
@@ -57,11 +64,17 @@ def models_of(parameters):
     return sagan_models if parameters.model == "sagan" else acgan_models
 
 
-def save(path, step, parameters, parts, notes=None):
+class NotReadable(UserError):
+    """The system does not let this process read a file, whose content may be whole."""
+
+
+def save(path, step, parameters, parts, notes=None, class_names=()):
     """Write a checkpoint atomically: `parameters` a plain dictionary, `parts` NumPy arrays by part and name.
 
-    `notes`: plain values that `load` gives back.
+    `notes`: plain values that `load` gives back, as it does `class_names`. Raises UserError, as for a full disk.
     """
+    if class_names:
+        parts = parts | {CLASSES: {NAMES: _encoded(class_names)}}
     tensors = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
     metadata = {
         "format": FORMAT,
@@ -70,11 +83,22 @@ def save(path, step, parameters, parts, notes=None):
         "notes": json.dumps(notes or {}),
     }
     metadata["checksums"] = json.dumps({part: _checksum(metadata, arrays) for part, arrays in parts.items()})
-    with atomic_path(path) as temporary:
-        try:
+    try:
+        with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata)
-        except SafetensorError as error:
-            raise UserError(f"{path} cannot be written: {short(str(error))}") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or short(str(error))}") from None
+
+
+def _encoded(names):
+    """Names of folders as bytes, uint8 [n], between which is what no name has."""
+    return np.frombuffer(os.fsencode("\0".join(names)), np.uint8)
+
+
+def _decoded(array):
+    if array.dtype != np.uint8 or array.ndim != 1:
+        raise ValueError(f"it holds the names of its classes as {array.dtype} {list(array.shape)}")
+    return tuple(os.fsdecode(array.tobytes()).split("\0"))
 
 
 def _checksum(metadata, arrays):
@@ -89,7 +113,8 @@ def _checksum(metadata, arrays):
 def load(path, wanted=PARTS):
     """Read a checkpoint: one of ours, of which the parts `wanted`, or, recognised by its content, a published one.
 
-    Raises UserError for a file that is missing, cut short, no checkpoint, or not of the sizes that it claims.
+    Raises UserError for a file that is missing, cut short, no checkpoint, or not of the sizes that it claims, and
+    NotReadable for one that the system keeps from us.
     """
     try:
         with open(path, "rb") as file:
@@ -97,9 +122,10 @@ def load(path, wanted=PARTS):
         if head[8:] == b"{":  # where a safetensors header begins
             loaded = _load_ours(path, wanted)
         elif (state := load_state(path)).get("format") == FORMAT:  # one of ours that `convert.py` wrote
-            loaded = Checkpoint(
-                state["step"], state["parameters"], {part: state[part] for part in PARTS if part in state}
-            )
+            parts = {part: state[part] for part in PARTS if part in state}
+            names = state.get("class_names", ())
+            names = tuple(os.fsdecode(name.encode(errors="surrogateescape")) for name in names)
+            loaded = Checkpoint(state["step"], state["parameters"], parts, class_names=names)
         else:
             step, sizes, parts = published.load(path, state)
             recipe = "sagan-imagenet" if sizes["model"] == "sagan" else sizes["model"]
@@ -108,9 +134,16 @@ def load(path, wanted=PARTS):
                 values["classes"] = None  # the recipe's choice of classes is not what these weights were trained on
             loaded = Checkpoint(step, values, parts)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        _check_access(error, path)
         raise UserError(f"{path} cannot be read as a checkpoint: {short(str(error))}") from None
     _check_sizes(loaded, path)
     return loaded
+
+
+def _check_access(error, path):
+    """Raise NotReadable for an error of the system, which says nothing about the content of the file."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # a file that is gone has no content
+        raise NotReadable(f"{error.filename or path} cannot be read: {error.strerror}") from None
 
 
 def _load_ours(path, wanted):
@@ -118,14 +151,16 @@ def _load_ours(path, wanted):
         parts = {}
         for key in file.keys():  # noqa: SIM118, it is no dictionary
             part, _, name = key.partition("/")
-            if part in wanted:
+            if part in (*wanted, CLASSES):
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
         checksums = json.loads(metadata.get("checksums", "{}"))  # earlier versions wrote none
         for part, arrays in parts.items():
             if part in checksums and checksums[part] != _checksum(metadata, arrays):
                 raise ValueError(f"{part} is not what was written: its checksum differs")
         notes = json.loads(metadata.get("notes", "{}"))
-        return Checkpoint(int(metadata["step"]), json.loads(metadata["parameters"]), parts, notes)
+        classes = parts.pop(CLASSES, {})
+        names = _decoded(classes[NAMES]) if NAMES in classes else ()
+        return Checkpoint(int(metadata["step"]), json.loads(metadata["parameters"]), parts, notes, names)
 
 
 @contextmanager
@@ -142,12 +177,25 @@ def _open_ours(path):
 
 
 def best_score(path):
-    """(score, what it compares with) in the checkpoint `path`, of which the header is read; (-inf, None) for none."""
+    """(score, what it compares with) in the checkpoint `path`, of which the header is read; (-inf, None) for none.
+
+    Raises NotReadable for a file that the system keeps from us: another must not take its place.
+    """
     try:
         with _open_ours(path) as (_, metadata):
             notes = json.loads(metadata["notes"])
             return float(notes["score"]), str(notes["score_key"])
-    except (SafetensorError, UserError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (
+        SafetensorError,
+        UserError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
+        _check_access(error, path)
         return -math.inf, None
 
 
@@ -168,6 +216,11 @@ def _check_sizes(loaded, path):
     if p.num_classes is None or not loaded.parts:
         raise UserError(
             f"{path} cannot be read as a checkpoint: it has no weights, or does not say of how many classes"
+        )
+    names = loaded.class_names
+    if names and not (all(type(name) is str for name in names) and len(set(names)) == len(names) == p.num_classes):
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: its {len(names)} class names do not fit {p.num_classes} classes"
         )
     models = models_of(p)
     with paddle.LazyGuard():
@@ -193,6 +246,27 @@ def compare(shapes, arrays, source):
             raise UserError(f"{source} holds {name} as {list(array.shape)}, this network has {shape}")
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise UserError(f"{source} holds {name} with values that are not finite numbers")
+
+
+def compare_classes(before, now):
+    """How the class names `now` differ from those `before`, in words; "" where they do not."""
+    if (before := tuple(before)) == (now := tuple(now)):
+        return ""
+    parts = [
+        f"{what} {_listed(sorted(names))}"
+        for what, names in (("gone:", set(before) - set(now)), ("new:", set(now) - set(before)))
+        if names
+    ]
+    if parts:
+        return "; ".join(parts)
+    label = next(label for label, name in enumerate(now) if name != before[label])
+    return f"the same in another order: {label} is {short(now[label])}, was {short(before[label])}"
+
+
+def _listed(names):
+    """The first of `names`, which may be a stranger's, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(short, names[:SHOWN])) + more
 
 
 def _and_others(names):
@@ -233,13 +307,16 @@ def load_newest(folder, start, source, pretrained_model):
 def newest(folder, wanted=PARTS):
     """(checkpoint, its path): the newest whole one in `folder`, of it the parts `wanted`; (None, None) where none is.
 
-    One that cannot be read is passed over aloud; the best by score is what is left when no other is whole. Raises
-    UserError when none is: a run that started again would write over them.
+    One that is not whole is passed over aloud; the best by score is what is left when no other is whole. Raises
+    UserError when none is: a run that started again would write over them; and NotReadable for one that the system
+    keeps from us: its steps would be trained again.
     """
-    paths = [*reversed(step_files(folder)), *Path(folder).glob(BEST)]
+    paths = [*reversed(step_files(folder)), *_files(folder, BEST)]
     for path in paths:
         try:
             return load(path, wanted), path
+        except NotReadable:
+            raise
         except UserError as error:
             print(f"{path} is not whole and is passed over: {error}", file=sys.stderr)
     if paths:
@@ -249,7 +326,17 @@ def newest(folder, wanted=PARTS):
 
 def step_files(folder):
     """The checkpoints of steps in the folder `folder`, by step."""
-    return sorted(Path(folder).glob("step-*.safetensors"))
+    return _files(folder, "step-*.safetensors")
+
+
+def _files(folder, pattern):
+    """The paths in `folder` whose names match `pattern`, sorted; `Path.glob` finds none in a folder it may not read."""
+    try:
+        return [Path(folder, name) for name in sorted(fnmatch.filter(os.listdir(folder), pattern))]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise NotReadable(f"{folder} cannot be read: {error.strerror}") from None
 
 
 def load_from(path, wanted=PARTS, option="--pretrained_model"):

@@ -1,14 +1,20 @@
 """Rewrite a checkpoint, ours or a published one: `python convert.py SOURCE TARGET.safetensors|TARGET.pdparams`.
 
 A .safetensors file is this project's format; a .pdparams file is what `paddle.load` reads: a dictionary with `step`,
-`parameters` and a state dictionary for each of `G`, `D`, `G_ema` that there is. Optimizer states are left behind.
+`parameters`, `class_names` and a state dictionary for each of `G`, `D`, `G_ema` that there is. Optimizer states are
+left behind.
 """
 
-import argparse
-from pathlib import Path
+import signal
 
-import runtime
-from utils import UserError, atomic_path, plural
+# Held until `runtime.quit_on_signals`: an import that is interrupted ends in a traceback.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+import argparse  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import runtime  # noqa: E402
+from utils import UserError, atomic_path, plural  # noqa: E402
 
 
 def main():
@@ -27,13 +33,18 @@ def main():
 
     import checkpoint
 
-    step, parameters, parts, _ = checkpoint.load_from(options.source, ("G", "D", "G_ema"), "SOURCE")[0]
-    if target.suffix == ".safetensors":
-        checkpoint.save(target, step, parameters, parts)
-    else:
-        with atomic_path(target) as temporary:
-            content = {"format": checkpoint.FORMAT, "step": step, "parameters": parameters}
-            paddle.save(content | parts, str(temporary))
+    runtime.quit_on_signals(cleanly=True)
+    step, parameters, parts, _, names = checkpoint.load_from(options.source, ("G", "D", "G_ema"), "SOURCE")[0]
+    try:
+        if target.suffix == ".safetensors":
+            checkpoint.save(target, step, parameters, parts, class_names=names)
+        else:
+            content = {"format": checkpoint.FORMAT, "step": step, "parameters": parameters, "class_names": list(names)}
+            with atomic_path(target) as temporary:
+                paddle.save(content | parts, str(temporary))
+    except (UserError, OSError) as error:
+        reason = error if isinstance(error, UserError) else f"{target} cannot be written: {error.strerror}"
+        raise UserError(f"TARGET {reason}; make room there, or give another name") from None
     print(f"wrote {target}: {', '.join(parts)} after {plural(step, 'step')}")
     return 0
 

@@ -58,7 +58,7 @@ class ImageSet:
         """What copies of the same data set have in common: numbers and digests by kind."""
         return {
             "number of images": len(self),
-            "classes": _digest("/".join(self.class_names).encode()),
+            "classes": _digest("/".join(self.class_names).encode(errors="surrogateescape")),
             "labels": _digest(self.labels.astype("<i8").tobytes()),
         }
 
@@ -205,9 +205,7 @@ def load_dataset(parameters, split="train"):
     are not what they should be and for options that do not fit them.
     """
     p = parameters
-    option, path = "--data_path", p.data_path
-    if split == "test" and (p.test_data_path or p.dataset in ("folder", "imagenet")):
-        option, path = "--test_data_path", p.test_data_path
+    option, path = _place(p, split)
     if p.dataset == "digits":
         image_set = ArraySet(p, *_read_digits(split), Image.Resampling.BICUBIC)
     elif p.dataset in ("mnist", "fashion-mnist"):
@@ -230,17 +228,33 @@ def load_dataset(parameters, split="train"):
             f"the generator has {p.num_classes} classes, {where} {image_set.num_classes}: give test images of the same "
             "classes, or choose among them by --classes"
         )
+    if not (p.resume and p.name):  # a run that goes on compares the classes' names first
+        check_count(p, image_set, split)
+    if isinstance(image_set, FolderSet):
+        image_set.say_what_is_read()
+    image_set[0]  # so that options that do not fit the images are refused before anything is built
+    return image_set
+
+
+def _place(parameters, split):
+    """(the option that says where the images of `split` are, its value)."""
+    p = parameters
+    if split == "test" and (p.test_data_path or p.dataset in ("folder", "imagenet")):
+        return "--test_data_path", p.test_data_path
+    return "--data_path", p.data_path
+
+
+def check_count(parameters, image_set, split="train"):
+    """Raise UserError unless `image_set`, of `split`, has as many classes as `parameters` ask for."""
+    p = parameters
     if p.num_classes not in (None, image_set.num_classes):
+        option, path = _place(p, split)
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
             f"--num_classes {p.num_classes} (given, or of the recipe, run or checkpoint) is not what {where} has, "
             f"{image_set.num_classes}: leave it out where it is given, give data of as many, or choose as many by "
             f"--classes, such as random:{p.num_classes}:1"
         )
-    if isinstance(image_set, FolderSet):
-        image_set.say_what_is_read()
-    image_set[0]  # so that options that do not fit the images are refused before anything is built
-    return image_set
 
 
 def _digest(data):

@@ -8,9 +8,9 @@ import os
 import time
 
 import numpy as np
-from tqdm import tqdm
 
 import runtime
+from checkpoint import compare_classes
 from dataset import load_dataset
 from extractors import ClassifierExtractor, InceptionExtractor
 from image_files import fit_in_words
@@ -25,7 +25,7 @@ from metrics.prdc import prdc
 from parameters import CLASSIFIED
 from reference import content_digest, given_summary, real_summary, summary
 from sources import Drawn, Real
-from utils import UserError, file_digest
+from utils import UserError, file_digest, progress
 
 # Of a metric that is not one figure of its name: the figure that tells the best of several.
 MAIN = {"is": "inception_score", "prdc": "density", "distance": "class_distance_ratio"}
@@ -112,9 +112,14 @@ class Evaluation:
         self.seconds[name] = round(self.seconds.get(name, 0) + seconds, 3)
 
     @functools.cached_property
+    def _labelled(self):
+        """The test images, though no metric may need them."""
+        return self.test_set or load_dataset(self.parameters, "test")
+
+    @functools.cached_property
     def _test_labels(self):
         """The classes of the test images, shuffled: a part of them has all classes too."""
-        labels = (self.test_set or load_dataset(self.parameters, "test")).labels
+        labels = self._labelled.labels
         return runtime.generator(self.parameters.manual_seed, "test labels").permutation(labels)
 
     def drawn(self, generator, count):
@@ -180,6 +185,23 @@ class Evaluation:
             few = np.flatnonzero(np.bincount(labels, minlength=classes) < 2)
             if len(few) and (names := chosen & {"intra_fid", "ms_ssim"}):
                 raise UserError(f"--metrics {min(names)} needs two {whose} of each class; class {few[0]} has fewer")
+
+    def check_names(self, class_names, source):
+        """Raise UserError where the test images' classes have other names than those that `source` draws.
+
+        They matter where a metric is of classes, or where the samples' classes are those of the test images.
+        """
+        p = self.parameters
+        if not (self.needs_classes or (p.labels == "auto" and p.test_data_path)):
+            return
+        if not class_names:
+            runtime.say(f"{source} does not tell the names of its classes, so they are not compared")
+        elif difference := compare_classes(class_names, self._labelled.class_names):
+            where = f"--test_data_path {p.test_data_path}" if p.test_data_path else f"--dataset {p.dataset}"
+            raise UserError(
+                f"{where} does not have the classes that {source} has ({difference}): give test images of "
+                "the same classes, or --labels uniform and --metrics without classes, such as fid"
+            )
 
     def prepare(self):
         """Load Inception, or train the classifier, if the metrics need them and it is not done."""
@@ -267,7 +289,7 @@ class Evaluation:
         rank, world_size, classes = runtime.rank(), runtime.world_size(), self.test_set.num_classes
         values = np.zeros(classes)
         rounds = range(0, classes, world_size)
-        for first in tqdm(rounds, desc=f"{name}, {whose}", unit="class", leave=False, disable=rank > 0):
+        for first in progress(rounds, title=f"{name}, {whose}", unit="class", shown=rank == 0):
             if stop.requested():  # on all processes or on none
                 return None
             if (label := first + rank) < classes:
@@ -301,17 +323,17 @@ class Evaluation:
         figures |= {name if not prefix else _of_classifier(name): value for name, value in found.score.items()}
         if "kid" in chosen:
             size, seed = min(KID_SUBSET_SIZE, found.count, real.count), self.parameters.manual_seed
-            with _progress("KID", "subset", stop) as progress:
-                values = kid(real.features, found.features, KID_SUBSETS, size, seed, progress)
+            with _progress("KID", "subset", stop) as show:
+                values = kid(real.features, found.features, KID_SUBSETS, size, seed, show)
             figures |= {prefix + name: value for name, value in values.items()}
         if "prdc" in chosen:
-            with _progress("precision, recall", "block", stop) as progress:
-                values = prdc(real.features, found.features, NEAREST, progress=progress)
+            with _progress("precision, recall", "block", stop) as show:
+                values = prdc(real.features, found.features, NEAREST, progress=show)
             figures |= {prefix + name: value for name, value in values.items()}
         if "intra_fid" in chosen:
             classes = self.test_set.num_classes
-            with _progress("intra-FID", "class", stop) as progress:
-                values = intra_fid(real.features, self.test_set.labels, found.features, labels, classes, progress)
+            with _progress("intra-FID", "class", stop) as show:
+                values = intra_fid(real.features, self.test_set.labels, found.features, labels, classes, show)
             figures[f"{prefix}intra_fid"] = values["intra_fid"]
         if "ms_ssim" in chosen:
             figures |= varied_classes(*by_class["ms_ssim"])
@@ -335,14 +357,14 @@ def _go_on(stop):
 @contextlib.contextmanager
 def _progress(title, unit, stop):
     """A bar, as the function that a metric calls with how much of how much is done; it raises _Stopped."""
-    with tqdm(desc=title, unit=unit, leave=False) as bar:
+    with progress(title=title, unit=unit) as bar:
 
-        def progress(done, total):
+        def show(done, total):
             _go_on(stop)
             bar.total = total
             bar.update(done - bar.n)
 
-        yield progress
+        yield show
 
 
 def _of_classifier(name):

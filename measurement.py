@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 import runtime
 from metrics.fid import FeatureStatistics
 from metrics.inception_score import ScoreSums, part_of
-from utils import UserError, atomic_path
+from utils import UserError, atomic_path, progress
 
 CHUNK = 256  # images: what processes share out, and what an interrupted pass has done or not
 READ = 64  # images at once through the extractor, whatever the batch they were drawn in: so their features are the same
@@ -132,7 +131,7 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
     mine, rounds = todo[runtime.rank() :: world_size], -(-len(todo) // world_size)
     saved, stopped = start, False
     before = min(int(done.sum()) * CHUNK, count)
-    with tqdm(total=count, initial=before, desc=title, unit="img", leave=False, disable=runtime.rank() > 0) as bar:
+    with progress(total=count, done=before, title=title, unit="img", shown=runtime.rank() == 0) as bar:
         for number in range(rounds):
             stopped = stop.requested()  # on all processes or on none
             if stopped or number == len(mine):

@@ -79,7 +79,7 @@ class _Span:
     def value(self):
         if self.codec is None:
             return bytes(self.view)
-        text = str(self.view, self.codec)
+        text = str(self.view, self.codec, "surrogatepass")  # as Python's own pickle
         return text.encode("latin-1") if self.latin1 else text
 
 

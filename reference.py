@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 import runtime
 from dataset import FolderSet
 from measurement import Needs, finish, measure
 from metrics.fid import load_statistics, save_statistics
 from sources import Real
-from utils import UserError, atomic_path
+from utils import UserError, atomic_path, progress
 
 CACHE = "~/.cache/paddle/real-images"  # beside what Paddle itself downloads
 
@@ -114,7 +113,7 @@ def content_digest(image_set):
     if p.exif:  # left out where it is false: what is cached without it stays valid
         digest.update(b"exif")
     digest.update(image_set.labels.tobytes())
-    for index in tqdm(range(len(image_set)), desc="digest of real images", leave=False, unit="img"):
+    for index in progress(range(len(image_set)), title="digest of real images", unit="img"):
         if isinstance(image_set, FolderSet):
             digest.update(image_set.path(index).read_bytes())
         else:

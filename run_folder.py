@@ -6,6 +6,8 @@ import errno
 import itertools
 import math
 import os
+import shlex
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,18 @@ from tqdm import tqdm
 import checkpoint
 import runtime
 from parameters import RUN_FILE, changes, run_numbers
-from utils import LOCK_FILE, UserError, atomic_path, image_grid, lock, remove_leftovers, save_image
+from utils import (
+    LOCK_FILE,
+    Pace,
+    UserError,
+    atomic_path,
+    image_grid,
+    lock,
+    naming,
+    remove_leftovers,
+    save_image,
+    so_far,
+)
 
 # VisualDL groups its charts by the tag's first part.
 TAGS = {
@@ -48,6 +61,7 @@ class RunFolder:
         self.parameters = p = parameters
         self.writes = runtime.rank() == 0
         self._lock = self._writer = self._bar = self._writing = self._measured = None
+        self._shown, self._lines = "", []  # metrics of this step, and lines, that `advance` prints
         self.path = Path(runtime.from_first(self._claim))
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
@@ -68,8 +82,9 @@ class RunFolder:
             self._wait()
         finally:
             self._thread.shutdown()
-            if self._bar:
+            if self._bar is not None:
                 self._bar.close()
+            if self._writer:
                 self._writer.close()
             if self._lock:
                 self._lock.close()
@@ -83,6 +98,7 @@ class RunFolder:
         if not self.writes:
             return
         p = self.parameters
+        self._class_names, self._data = image_set.class_names, image_set.fingerprint()
         with atomic_path(self.path / RUN_FILE) as temporary:  # first: what has it is a run's folder
             temporary.write_text(p.to_yaml(), encoding="utf-8")
         self.weights.mkdir(exist_ok=True)
@@ -100,32 +116,56 @@ class RunFolder:
             self._point_to(source)
             for name, (old, new) in changes(start.parameters, dataclasses.asdict(p)).items():
                 self._write_line(f"changed --{name} from {old} to {new}")
-        self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
-        self._logged = (step, time.monotonic())
+            if changed := _changed_data(start.notes.get("data"), self._data):
+                self._write_line(f"the data have changed: {changed}")
+                runtime.say(f"the data have changed: {changed}")
+        runtime.say(f"writes to {self.path}; to watch: visualdl --logdir {shlex.quote(str(self.path))}")
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
+        self._pace, self._begun = Pace(), (step, time.monotonic())
+        self._logged = self._begun
 
     def _open_records(self, image_set):
         """Open VisualDL's records, which begin with the parameters and real images."""
         from visualdl import LogWriter  # slow to import
+
+        class Writer(LogWriter):
+            @property
+            def file_name(self):  # from which it makes an identifier, in UTF-8
+                return _escaped(super().file_name)
 
         records, grid = self.path / RECORDS, _real_grid(image_set)
         save_image(self.images / "real.png", grid)
         new = not records.exists() or records.stat().st_size == 0
         with contextlib.redirect_stdout(None):  # it reports a file that exists
             # One file for all sessions of a run: VisualDL shows the newest file of a folder alone.
-            self._writer = LogWriter(str(self.path), file_name=RECORDS)
+            self._writer = Writer(str(self.path), file_name=RECORDS)
         if new:
             values = dataclasses.asdict(self.parameters)
-            plain = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in values.items()}
+            plain = {k: v if isinstance(v, (int, float)) else _escaped(str(v)) for k, v in values.items()}
             plain = {k: int(v) if isinstance(v, bool) else v for k, v in plain.items()}
             self._writer.add_hparams(plain, ["loss/g_adv"])
             self._writer.add_image("samples/real", _rgb(grid), 0)
 
     def advance(self, step):
-        """Move the progress bar to `step`; raises what went wrong with a checkpoint meanwhile."""
-        if self.writes:
+        """Show that `step` is done; raises what went wrong with a checkpoint meanwhile.
+
+        Without a terminal a line is printed now and then. All that a step prints is printed here, after its records are
+        complete: BrokenPipeError says that nobody reads it any more.
+        """
+        if not self.writes:
+            return
+        if self._writing and self._writing.done():
+            self._wait()
+        lines, shown = self._lines, self._shown
+        self._lines, self._shown = [], ""
+        for line in lines:
+            tqdm.write(line)
+        if self._bar is not None:
             self._bar.update(step - self._bar.n)
-            if self._writing and self._writing.done():
-                self._wait()
+        elif self._pace.is_due():
+            told = so_far(step, self.parameters.total_step, *self._begun)
+            print(f"step {told}" + (f": {shown}" if shown else ""), file=sys.stderr, flush=True)
 
     def log(self, step, metrics):
         """Record `metrics`, floats by name, on the bar, in log.txt and in VisualDL."""
@@ -136,8 +176,10 @@ class RunFolder:
         metrics = metrics | {"images_per_second": (step - last_step) * batch / (now - last_time)}
         self._logged = (step, now)
         shown = {name: f"{value:.4g}" for name, value in metrics.items()}
-        self._bar.set_postfix(shown, refresh=False)
-        self._write_line(f"step {step} " + " ".join(f"{name} {value}" for name, value in shown.items()))
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+        self._shown = " ".join(f"{name} {value}" for name, value in shown.items())
+        self._write_line(f"step {step} {self._shown}")
         for name, value in metrics.items():
             self._writer.add_scalar(TAGS[name], value, step)
 
@@ -148,7 +190,7 @@ class RunFolder:
         self._logged = (self._logged[0], self._logged[1] + seconds)  # the training's speed leaves it out
         shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
         self._write_line(f"measured at step {step}: {shown}")
-        self._bar.write(f"measured at step {step}: {shown}")
+        self._lines.append(f"measured at step {step}: {shown}")
         for name, value in figures.items():
             self._writer.add_scalar(f"measured/{name}", value, step)
         self._measured = step
@@ -192,6 +234,7 @@ class RunFolder:
         records = [self.path / name for name in (LOG, RECORDS)]
         notes |= {path.name: path.stat().st_size for path in records if path.exists()}
         notes |= {"whole_batch": self.parameters.batch_size * runtime.world_size(), "measured": self._measured}
+        notes |= {"data": self._data}
         self._writing = self._thread.submit(self._write, path, step, state(), notes)
 
     def _write(self, path, step, parts, notes):
@@ -200,8 +243,8 @@ class RunFolder:
                 if not np.isfinite(array).all():
                     raise diverged(f"{part}/{name}", "not finite", step)
         try:
-            checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes)
-        except (UserError, OSError) as error:
+            checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes, self._class_names)
+        except UserError as error:
             raise UserError(f"{error}; make room there, and --resume goes on from the checkpoint before") from None
         if path.name != checkpoint.BEST:
             self._point_to(path)
@@ -235,7 +278,8 @@ class RunFolder:
             writing.result()
 
     def _write_line(self, line):
-        with open(self.path / LOG, "a", encoding="utf-8") as file:
+        path = self.path / LOG
+        with naming(path), open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def write_animation(self):
@@ -304,6 +348,16 @@ def _cut(path, size):
         os.truncate(path, size)
 
 
+def _changed_data(before, now):
+    """How the fingerprint of the data set, of which the classes are the same, differs from that in a checkpoint."""
+    if not isinstance(before, dict):
+        return ""  # earlier versions kept none
+    changed = {name: (before[name], new) for name, new in now.items() if name in before and before[name] != new}
+    return ", ".join(
+        f"{name} from {old} to {new}" if type(old) is int else name for name, (old, new) in changed.items()
+    )
+
+
 def diverged(what, value, step):
     """The UserError for a tensor that is not finite, `what`, after `step` steps."""
     return UserError(
@@ -320,6 +374,11 @@ def _real_grid(image_set, classes=10, columns=10):
         images = [image_set[int(index)][0] for index in found]
         rows += images + [np.full(image_set.image_shape, 255, np.uint8)] * (columns - len(images))
     return image_grid(np.stack(rows), columns)
+
+
+def _escaped(text):
+    """A text that may name a file, whose name need not be UTF-8, as UTF-8 can hold it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _rgb(grid):

@@ -1,6 +1,7 @@
 """Threads, devices, processes, seeds. Import this module before paddle: it sets what paddle reads when it loads."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import signal
@@ -17,6 +18,9 @@ from utils import UserError, program
 from watch import GRACE_SECONDS, Watch
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP comes when a terminal or an SSH session ends. Under `nohup` it is ignored, and stays so.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    STOP_SIGNALS += (signal.SIGHUP,)
 BURST_SECONDS = 5
 
 
@@ -103,11 +107,17 @@ def run(main):
         if world_size() > 1:
             _watch = Watch(rank(), world_size(), *_meeting_point())
         code = main()
+        if code == 0:
+            sys.stdout.flush()
     except UserError as error:
         code, reason = 2, str(error)
         _say(reason)
     except KeyboardInterrupt:
         code, reason = 128 + signal.SIGINT, "interrupted"
+    except BrokenPipeError:
+        # Who read the output, such as `head`, has gone: end without a word, as SIGPIPE ends other programs. The signal
+        # itself stays ignored, as Python has it: a socket to another process must not end this one.
+        code, reason = 128 + signal.SIGPIPE, "nobody reads its output any more"
     except Exception as error:
         if _watch:  # another's death shows as an error in a collective: give the watch time to end this process
             time.sleep(2 * GRACE_SECONDS)
@@ -120,11 +130,37 @@ def run(main):
     finally:
         if _watch:
             _watch.leave(reason, code)
+        _close_output()
     sys.exit(code)
 
 
 def _say(reason):
-    print(f"{program()}: {reason}", file=sys.stderr)
+    warn(f"{program()}: {reason}")
+
+
+def say(line):
+    """Print a line, on the first process."""
+    if rank() == 0:
+        try:
+            print(line, flush=True)
+        except OSError as error:
+            if error.errno != errno.EIO:  # the terminal is gone: its SIGHUP stops the run, or is ignored
+                raise
+
+
+def warn(line):
+    """Print a line on stderr, if that is still there: an SSH session that has ended takes it along."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _close_output():
+    """Drop what cannot be written any more: Python would try again at its exit, and change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _meeting_point():
@@ -285,20 +321,27 @@ def add_up(tensors):
         paddle.assign(part.reshape(tensor.shape), tensor)
 
 
-def quit_on_signals():
-    """Have SIGINT and SIGTERM, which may have been held so far, end the process with one line and code 128 + signal.
+def quit_on_signals(cleanly=False):
+    """Have STOP_SIGNALS, which may have been held so far, end the process with one line and code 128 + signal.
 
-    For the time before `stop_signals`, in which there is nothing to save.
+    For the time before `stop_signals`, in which there is nothing to save. With `cleanly` they do so by SystemExit, so
+    that a file half written is removed; no module may be imported meanwhile.
     """
     import paddle  # noqa: F401, it takes SIGTERM for itself when it loads
 
     for number in STOP_SIGNALS:
-        signal.signal(number, _quit)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        signal.signal(number, _leave if cleanly else _quit)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+def _leave(number, _frame):
+    _say(f"stopped by {signal.Signals(number).name}")
+    raise SystemExit(128 + number)
 
 
 def _quit(number, _frame):
-    os.write(2, f"{program()}: stopped by {signal.Signals(number).name}\n".encode())
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        os.write(2, f"{program()}: stopped by {signal.Signals(number).name}\n".encode())
     os._exit(128 + number)
 
 
@@ -320,9 +363,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_signals():
-    """Turn SIGINT and SIGTERM into a `StopRequest` that the loop reads between steps; a second one quits at once.
+    """Turn STOP_SIGNALS into a `StopRequest` that the loop reads between steps; a second one quits at once.
 
-    SIGTERMs within BURST_SECONDS are one: Paddle's launcher sends three to end a process.
+    Those within BURST_SECONDS are one, but for SIGINT: Paddle's launcher sends three SIGTERMs to end a process, and a
+    shell and the terminal a SIGHUP each.
     """
     stop, first, before = StopRequest(), None, {}
 
@@ -331,7 +375,7 @@ def stop_signals():
         now = time.monotonic()
         if first is None:  # though another process's may have stopped the run already
             first, stop.asked = now, number
-            print("\nstopping; once more to quit at once", file=sys.stderr, flush=True)
+            warn("\nstopping; once more to quit at once")
         elif number == signal.SIGINT or now - first > BURST_SECONDS:
             os._exit(128 + number)
 

@@ -3,8 +3,12 @@
 Several processes may write the same place, and an interrupted writing goes on: a sample's place follows from its index.
 """
 
+import contextlib
+import fcntl
+import glob
 import io
 import math
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -21,7 +25,7 @@ class PNGWriter:
     """
 
     def __init__(self, option, folder, labels, num_classes, goes_on):
-        self.folder, self.labels = Path(folder), labels
+        self.option, self.folder, self.labels = option, Path(folder), labels
         runtime.from_first(self._make_folders, option, num_classes, goes_on)
 
     def _make_folders(self, option, num_classes, goes_on):
@@ -37,8 +41,9 @@ class PNGWriter:
 
     def write(self, indices, images):
         """Write samples `indices`, uint8 [n, C, H, W]."""
-        for index, image in zip(indices, images, strict=True):
-            save_image(self.folder / f"{self.labels[index]:04d}" / f"{index:06d}.png", image.transpose(1, 2, 0))
+        with _named(f"{self.option} {self.folder}"):
+            for index, image in zip(indices, images, strict=True):
+                save_image(self.folder / f"{self.labels[index]:04d}" / f"{index:06d}.png", image.transpose(1, 2, 0))
 
     def finish(self):
         """What to tell the user when all are written."""
@@ -48,11 +53,12 @@ class PNGWriter:
 class NPZWriter:
     """Writes samples to one .npz: arr_0 uint8 [N, H, W, C] and arr_1 int64 [N], as guided-diffusion.
 
-    They gather in a hidden file beside it, of the test that has this `key`; `path` appears, whole, at the end.
+    They gather in a hidden file beside it, of the test that has this `key`; `path` appears, whole, at the end. That of
+    an interrupted test with other options is removed: it could not write `path` any more.
     """
 
     def __init__(self, path, labels, image_shape, key, goes_on):
-        self.path, self.labels = Path(path), labels
+        self.path, self.labels, self.lock = Path(path), labels, None  # the lock: an open file, for the caller to close
         self._part = self.path.with_name(f".{self.path.name}.{key[:8]}.part")
         channels, height, width = image_shape
         shape = (len(labels), height, width, channels)
@@ -65,27 +71,69 @@ class NPZWriter:
     def _begin(self, header, goes_on):
         if self.path.exists():
             raise UserError(f"--samples_npz {self.path} exists already: give another file")
+        for part in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.part"):
+            if part != self._part:
+                with _locked(part, self.path):
+                    part.unlink()
         if goes_on and not self._part.exists():
             raise UserError(
                 f"--samples_npz {self.path}: {self._part}, with its first samples, is gone: give another file"
             )
         if not goes_on:
             try:
+                needed, free = 2 * self._size * len(self.labels), shutil.disk_usage(self.path.parent).free
+                if needed > free:  # twice: the file is made of what was gathered
+                    raise UserError(
+                        f"--samples_npz {self.path} takes {needed / 1e6:,.0f} MB while it is written, and its disk has "
+                        f"{free / 1e6:,.0f} MB: make room there, or give another file"
+                    )
                 self._part.write_bytes(header)
             except OSError as error:
                 raise UserError(f"--samples_npz {self.path} cannot be written: {error.strerror}") from None
+        self.lock = _locked(self._part, self.path)
 
     def write(self, indices, images):
         """Write samples `indices`, which follow each other, uint8 [n, C, H, W]."""
-        with open(self._part, "r+b") as file:
+        with self._named(), open(self._part, "r+b") as file:
             file.seek(self._start + int(indices[0]) * self._size)
             file.write(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
 
     def finish(self):
         """Make the file of what was gathered; returns what to tell the user."""
+        with self._named():
+            self._finish()
+        return f"samples: {self.path}"
+
+    def _named(self):
+        return _named(f"--samples_npz {self.path}", f", or remove {self._part}, which has the first samples")
+
+    def _finish(self):
         with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             archive.write(self._part, "arr_0.npy")
             with archive.open("arr_1.npy", "w") as member:
                 np.lib.format.write_array(member, self.labels)
         self._part.unlink()
-        return f"samples: {self.path}"
+
+
+def _locked(part, path):
+    """The open file `part`, in which a test gathers samples for `path`. Raises UserError while another one does."""
+    file = open(part, "rb")  # noqa: SIM115, closing it drops the lock
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"--samples_npz {path} is being written by another test: give another file") from None
+    except OSError:  # a file system without locks
+        pass
+    return file
+
+
+@contextlib.contextmanager
+def _named(what, otherwise=""):
+    """Have an OSError, such as that of a full disk, say `what` cannot be written, and what would do."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{what} cannot be written: {error.strerror}; make room there, and the same command goes on{otherwise}"
+        ) from None

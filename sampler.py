@@ -3,11 +3,10 @@
 import numpy as np
 import paddle
 from scipy.special import ndtr, ndtri
-from tqdm import tqdm
 
 import runtime
 from layers import BatchNorm
-from utils import image_grid
+from utils import image_grid, progress
 
 GRID_CLASSES, GRID_COLUMNS = 10, 10
 CHUNK = 16  # rows of each call of G in evaluation
@@ -101,8 +100,8 @@ def use_standing_statistics(generator, parameters):
     """
     p = parameters
     norms = [layer for layer in generator.sublayers() if isinstance(layer, BatchNorm)]
-    batches, hidden = range(p.standing_batches), runtime.rank() > 0 or not p.standing_batches
-    for batch in tqdm(batches, desc="standing statistics", unit="batch", leave=False, disable=hidden):
+    batches, shown = range(p.standing_batches), runtime.rank() == 0 and p.standing_batches
+    for batch in progress(batches, title="standing statistics", unit="batch", shown=shown):
         for norm in norms:
             norm.training, norm.momentum = True, batch / (batch + 1)
         indices = range(batch * p.batch_size, (batch + 1) * p.batch_size)

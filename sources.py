@@ -17,12 +17,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 import runtime
 import sampler
 from image_files import FORMATS, folder_names, image_names, read_image, say_skipped
-from utils import UserError, npy_header, told
+from utils import UserError, npy_header, progress, told
 
 WIDEST = 4096  # pixels a side
 MOST = 10**7  # images, whose classes are held in memory
@@ -118,7 +117,7 @@ def _numbers(names, class_names, needs_classes):
 
 def _common_size(files):
     sizes = {}
-    for path in tqdm(files, desc="sizes of the samples", unit="img", leave=False, disable=runtime.rank() > 0):
+    for path in progress(files, title="sizes of the samples", unit="img", shown=runtime.rank() == 0):
         try:
             with Image.open(path, formats=FORMATS) as image:
                 sizes.setdefault(image.size, path)

@@ -3,7 +3,7 @@
 import signal
 
 # Held until `runtime.quit_on_signals`: an import that is interrupted ends in a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 import runtime  # noqa: E402
 from parameters import CommandLine  # noqa: E402

@@ -8,7 +8,6 @@ import itertools
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 import checkpoint
 import report
@@ -18,7 +17,7 @@ from evaluation import Evaluation
 from measurement import finish, keys
 from sample_files import NPZWriter, PNGWriter
 from sources import open_samples
-from utils import LOCK_FILE, UserError, file_digest, lock, plural, save_image
+from utils import LOCK_FILE, UserError, file_digest, lock, plural, progress, save_image
 
 OF_THE_MACHINE = ("device", "num_workers", "batch_size_test", "parallel")  # a test on another one goes on with this one
 
@@ -37,6 +36,7 @@ class Tester:
             size = open_samples(p.samples, p.channels).size
             p = dataclasses.replace(p, imsize=size, centercrop_size=size)
             self.what, self.weights, default = p.samples, {}, Path(p.save_path) / f"test-{Path(p.samples).stem}"
+            self.class_names = None
         else:
             part = "G_ema" if p.use_ema and "G_ema" in loaded.parts else "G"
             if part not in loaded.parts:
@@ -44,9 +44,9 @@ class Tester:
             self.G = checkpoint.models_of(p).make_generator(p)
             checkpoint.load_network(self.G, loaded.parts[part], source)
             self.G.eval()
-            steps = (
-                f" after {plural(loaded.step, 'step')}" if loaded.step else ""
-            )  # which a bare state dictionary does not tell
+            self.class_names = loaded.class_names
+            # A bare state dictionary does not tell how many steps there were.
+            steps = f" after {plural(loaded.step, 'step')}" if loaded.step else ""
             average = ", moving average of its weights" if part == "G_ema" else ""
             self.what = f"{p.model}{steps}{average}"
             self.weights = {
@@ -56,8 +56,8 @@ class Tester:
             }
             default = checkpoint.run_of(source) / f"test-{Path(source).stem}"
         self.parameters, self.file, self.default_folder = p, Path(p.samples or source), default
-        self._lock = None
-        _say(f"samples: {self.file}" if p.samples else f"{self.file}: {self.what}")
+        self._locks = []
+        runtime.say(f"samples: {self.file}" if p.samples else f"{self.file}: {self.what}")
 
     def test(self):
         """Measure `num_samples` samples, write what was asked for and the report, print the figures.
@@ -68,6 +68,8 @@ class Tester:
         evaluation = Evaluation(p)
         source = self._source(evaluation)
         evaluation.check(source)
+        if not p.samples:
+            evaluation.check_names(self.class_names, self.file)
         settings = self._settings(evaluation, source)
         key = _key(settings, p)
         with self._claimed(key) as (folder, goes_on):  # and all else that is written, before anything is computed
@@ -81,7 +83,7 @@ class Tester:
                 with runtime.stop_signals() as stop:
                     figures = evaluation.figures(source, stop, writers, folder, key)
                 if figures is None:
-                    _say("stopped; the same command goes on where it was")
+                    runtime.say("stopped; the same command goes on where it was")
                     raise SystemExit(128 + (stop.signal or stop.asked))
             if runtime.rank() == 0:
                 self._report(folder, figures, settings, evaluation, writers)
@@ -121,8 +123,8 @@ class Tester:
             folder, goes_on = runtime.from_first(self._claim, key)
             yield Path(folder), goes_on
         finally:
-            if self._lock:
-                self._lock.close()
+            for file in self._locks:
+                file.close()
 
     def _claim(self, key):
         given = self.parameters.test_path
@@ -141,7 +143,7 @@ class Tester:
         """Keep other tests out of `folder`, made if need be; returns why that cannot be, or None."""
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock = lock(folder)
+            self._locks.append(lock(folder))
         except BlockingIOError as owner:
             return f"is in use by {owner}"
         return _obstacle(folder, key)  # who had the lock may have left something
@@ -165,6 +167,7 @@ class Tester:
         if p.samples_npz:
             shape = (p.channels, p.imsize, p.imsize)
             writers.append(NPZWriter(p.samples_npz, labels, shape, key, goes_on))
+            self._locks += [writers[-1].lock] if writers[-1].lock else []
         return writers
 
     def _settings(self, evaluation, source):
@@ -219,12 +222,7 @@ def _digest(path, source):
     if path.is_file():
         return file_digest(path)
     digest = hashlib.sha256()
-    for file in tqdm(source.files, desc="digest of the samples", unit="img", leave=False):
+    for file in progress(source.files, title="digest of the samples", unit="img"):
         name = str(file.relative_to(path))
         digest.update(f"{file_digest(file)}  {name}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _say(line):
-    if runtime.rank() == 0:
-        print(line, flush=True)

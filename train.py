@@ -1,10 +1,9 @@
 """Train a conditional GAN: `python train.py --help` lists the options, and no options train on handwritten digits."""
 
 import signal
-import sys
 
 # Held until `runtime.quit_on_signals`: an import that is interrupted ends in a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 import runtime  # noqa: E402
 from parameters import CommandLine  # noqa: E402
@@ -32,7 +31,7 @@ def main():
     trainer = Trainer(resolve(parameters, image_set))
     path, signal = trainer.train(image_set, start, source)
     if signal:
-        print(f"stopped at step {trainer.step}; python train.py --resume {path} goes on", file=sys.stderr)
+        runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {path} goes on")
         return 128 + signal
     print(f"trained {plural(trainer.step, 'step')}; python test.py --pretrained_model {path} measures it")
     return 0

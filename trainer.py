@@ -14,7 +14,7 @@ import checkpoint
 import losses
 import runtime
 import sampler
-from dataset import batches, batches_per_epoch
+from dataset import batches, batches_per_epoch, check_count
 from layers import batch_statistics, running_statistics, seeing, singular_vectors
 from precision import SCALER_STATE, Precision
 from run_folder import RunFolder, diverged
@@ -26,7 +26,7 @@ def resolve(parameters, image_set):
     """`parameters` with what the data decide filled in: the number of classes, and epochs turned into steps."""
     p = parameters
     steps_per_epoch = batches_per_epoch(image_set, p, runtime.world_size()) / p.d_steps_per_iter
-    changes = {"num_classes": image_set.num_classes}
+    changes = {"num_classes": p.num_classes or image_set.num_classes}
     if p.niter:
         changes |= {"niter": None, "total_step": math.ceil(p.niter * steps_per_epoch)}
     if p.save_freq:
@@ -65,7 +65,7 @@ class Trainer:
         p = self.parameters
         if start and not p.resume and start.step >= p.total_step:  # before a folder is made
             raise _reached(p, start, source)
-        evaluation = self._evaluation()  # before a folder is made: it may take long, or be refused
+        evaluation = self._evaluation(image_set)  # before a folder is made: it may take long, or be refused
         with runtime.stop_signals() as stop, RunFolder(p) as run:  # in this order: a signal waits for the last write
             if p.resume:
                 start, source = checkpoint.load_newest(run.weights, start, source, p.pretrained_model)
@@ -76,10 +76,13 @@ class Trainer:
             if own:
                 _check_whole_batch(p, own, source)
             if start:
+                _compare_classes(p, start, source, image_set, goes_on=own is not None)
+            check_count(p, image_set)
+            if start:
                 if start.step > p.total_step:
                     raise _reached(p, start, source)
                 self.load(start.step, start.parts, source)
-                print(f"goes on from {source}, step {start.step}{_lacks(start.parts)}", flush=True)
+                runtime.say(f"goes on from {source}, step {start.step}{_lacks(start.parts)}")
             run.begin(self.step, image_set, own, source)
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
             data = runtime.together(data)
@@ -87,6 +90,7 @@ class Trainer:
             if evaluation and own and self._is_unmeasured(own):
                 self._evaluate(evaluation, run, stop, lambda: own.parts)  # optimizers have no state until a step
                 run.save(self.step, lambda: own.parts)  # again: the figures' line in the log belongs to it
+                run.advance(self.step)
                 done = stop.requested() or done
             while not done:
                 metrics = self.train_step(data)
@@ -94,7 +98,6 @@ class Trainer:
                     self._read(metrics)
                     self._evaluate(evaluation, run, stop, self.state)
                 done = stop.requested() or self.step >= p.total_step
-                run.advance(self.step)
                 logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
                 if logs or saves:
                     values = self._read(metrics)
@@ -104,6 +107,11 @@ class Trainer:
                     run.write_samples(self.step, self.sample_grid)
                 if saves:
                     run.save(self.step, self.state)
+                try:
+                    run.advance(self.step)
+                except BrokenPipeError:  # nobody reads what it prints: it ends, and no step is lost
+                    run.save(self.step, self.state)
+                    raise
             if not stop.signal:
                 run.write_animation()
             run.finish()
@@ -158,13 +166,14 @@ class Trainer:
         with batch_statistics(generator):
             return sampler.class_grid(generator, self.parameters, sampler.generate_batch)
 
-    def _evaluation(self):
+    def _evaluation(self, image_set):
         if not self.parameters.eval_step:
             return None
         from evaluation import Evaluation  # what it imports takes a while
 
         evaluation = Evaluation(self.parameters)
         evaluation.check(evaluation.drawn(self.G, self.parameters.eval_samples))
+        evaluation.check_names(image_set.class_names, _source_of(self.parameters))
         evaluation.prepare()
         return evaluation
 
@@ -378,6 +387,27 @@ def _reached(parameters, start, source):
     return UserError(
         f"--total_step {parameters.total_step} is reached: {source} has {plural(start.step, 'step')}; give more"
     )
+
+
+def _source_of(parameters):
+    """The option that the training images come from."""
+    p = parameters
+    return f"--data_path {p.data_path}" if p.data_path else f"--dataset {p.dataset}"
+
+
+def _compare_classes(parameters, start, source, image_set, goes_on):
+    """Refuse to go on with a run on other classes, whose labels would mean something else; say so of a new run."""
+    if not start.class_names:
+        runtime.say(f"{source} does not tell the names of its classes, so they are not compared")
+        return
+    difference = checkpoint.compare_classes(start.class_names, image_set.class_names)
+    if difference and goes_on:
+        raise UserError(
+            f"{_source_of(parameters)} does not have the classes that {source} was trained on ({difference}): "
+            "give those, or start another run"
+        )
+    if difference:
+        runtime.say(f"{source} was trained on other classes ({difference}): its weights are trained on these")
 
 
 def _check_whole_batch(parameters, start, source):

@@ -8,15 +8,18 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 LOCK_FILE = ".lock"
 RUN_FILE = "parameters.yaml"  # in every run folder
 _UMASK = os.umask(0)  # which to read is to set, for all threads: once, while there is one
 os.umask(_UMASK)
+FIRST_LINE, LINES_APART = 5, 30  # seconds, between lines on progress where there is no terminal
 NPY_HEADER = 2**16  # bytes, many times what NumPy writes
 
 
@@ -49,8 +52,9 @@ def atomic_path(path):
     suffix, which image and array writers choose their format by.
     """
     path = Path(path)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.stem}-", suffix=path.suffix)
-    os.close(descriptor)
+    with naming(path):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.stem}-", suffix=path.suffix)
+        os.close(descriptor)
     try:
         yield Path(name)
         _flush(name)
@@ -58,9 +62,20 @@ def atomic_path(path):
         os.replace(name, path)
         with contextlib.suppress(OSError):  # not every file system flushes folders
             _flush(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, name):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Have an OSError name the file `path`, as one of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def remove_leftovers(folder):
@@ -122,6 +137,63 @@ def file_digest(path):
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+class Pace:
+    """When a line on progress is due where there is no terminal: after FIRST_LINE seconds, then every LINES_APART."""
+
+    def __init__(self):
+        self._next = time.monotonic() + FIRST_LINE
+
+    def is_due(self):
+        due = time.monotonic() >= self._next
+        if due:
+            self._next = time.monotonic() + LINES_APART
+        return due
+
+
+def so_far(done, total, done_before, start):
+    """How much is done of `total`, and the time left: text. `done_before` was done at the time `start`."""
+    if not total:
+        return f"{done}"
+    each = (time.monotonic() - start) / max(done - done_before, 1)
+    return f"{done} of {total}, {tqdm.format_interval((total - done) * each)} left"
+
+
+def progress(items=None, *, title, unit, total=None, done=0, shown=True):
+    """`items`, or a `total` of which `update` says how much more is done, with a bar on a terminal while it lasts.
+
+    Elsewhere, such as in a job's log, a line is printed now and then.
+    """
+    if sys.stderr.isatty() or not shown:
+        return tqdm(items, desc=title, unit=unit, total=total, initial=done, leave=False, disable=not shown)
+    return _Lines(items, title, unit, total, done)
+
+
+class _Lines:
+    """What `progress` needs of tqdm, with lines in place of a bar."""
+
+    def __init__(self, items, title, unit, total, done):
+        self.items, self.title, self.unit, self.n = items, title, unit, done
+        self.total = len(items) if total is None and items is not None else total
+        self._begun, self._pace = (done, time.monotonic()), Pace()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __iter__(self):
+        for item in self.items:
+            yield item
+            self.update(1)
+
+    def update(self, count):
+        self.n += count
+        if self._pace.is_due():
+            told = so_far(self.n, self.total, *self._begun)
+            print(f"{self.title} ({self.unit}): {told}", file=sys.stderr, flush=True)
 
 
 def image_grid(images, columns, gap=2):

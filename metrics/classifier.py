@@ -4,10 +4,9 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
-from tqdm import tqdm
 
 import runtime
-from utils import UserError
+from utils import UserError, progress
 
 UPDATES = 1000
 BATCH = 64
@@ -63,7 +62,7 @@ def train_classifier(image_set, seed):
     classifier.train()
     reach = size // 16
     with runtime.math_threads(1):
-        for update in tqdm(range(UPDATES), desc="classifier", unit="update", leave=False):
+        for update in progress(range(UPDATES), title="classifier", unit="update"):
             rng = runtime.generator(seed, "classifier batch", update)
             chosen = rng.integers(len(images), size=BATCH)
             shift = tuple(rng.integers(-reach, reach + 1, size=2))

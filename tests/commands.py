@@ -1,5 +1,6 @@
 """The commands as processes of their own, for tests that start, stop and kill them."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -11,14 +12,23 @@ ROOT = Path(__file__).parents[1]
 SMALL = ["--recipe", "acgan-digits", "--g_conv_dim", "8", "--d_conv_dim", "8", "--device", "cpu"]
 
 
-def start(folder, *command):
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+def start(folder, *command, **how):
+    """A command as a process in `folder`; `how` is as in `subprocess.Popen`."""
+    how = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
+    return subprocess.Popen([sys.executable, *map(str, command)], cwd=folder, **how)
 
 
-def run(folder, *command):
-    process = start(folder, *command)
+def under_permissions():
+    """A `preexec_fn`: files' permissions bind the command, though root runs it."""
+    if os.geteuid() == 0:
+        drop, override, read_search = 24, 1, 2  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        for capability in (override, read_search):
+            if ctypes.CDLL(None).prctl(drop, capability, 0, 0, 0):
+                os._exit(1)
+
+
+def run(folder, *command, **how):
+    process = start(folder, *command, **how)
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import errno
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +12,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
+from commands import start, under_permissions
 from hostile_files import checkpoints
 from safetensors.numpy import save_file
 
@@ -46,6 +50,65 @@ def test_what_is_written_is_read(saved, trained):
         for name, array in arrays.items():
             np.testing.assert_array_equal(array, parts[part][name])
             assert array.dtype == parts[part][name].dtype
+
+
+def test_the_names_of_classes_are_kept(make_parameters, tmp_path):
+    """As many as there may be, as long as a file system takes them, in any script, and such as are not UTF-8."""
+    few = ("cat", "猫" * 85, "T-shirt/top", *map(str, range(6)), os.fsdecode(b"\xc4\xe3"))
+    for names in (few, tuple(f"{label:0255d}" for label in range(65_536))):
+        p = make_parameters("sagan", num_classes=len(names), imsize=32, attention_size=16, g_conv_dim=1)
+        generator = checkpoint.models_of(p).make_generator(p)
+        state = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
+        path = tmp_path / f"{len(names)}.safetensors"
+        checkpoint.save(path, 7, dataclasses.asdict(p), {"G": state}, class_names=names)
+        assert checkpoint.load(path).class_names == names
+        assert checkpoint.load(path, wanted=("G",)).parts.keys() == {"G"}
+
+
+NAMES = [str(label) for label in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros(3, "float32"), "float32 [3]"),
+        (np.zeros((2, 2), "uint8"), "uint8 [2, 2]"),
+        (np.array(7, "uint8"), "uint8 []"),
+        (np.zeros(0, "uint8"), "1 class names do not fit 10"),
+        (np.frombuffer("\0".join(NAMES[:9]).encode(), "uint8"), "9 class names do not fit 10"),
+        (np.frombuffer("\0".join(NAMES * 2).encode(), "uint8"), "20 class names do not fit 10"),
+        (np.frombuffer("\0".join(["0"] * 10).encode(), "uint8"), "10 class names do not fit 10"),
+        (np.zeros(10**7, "uint8"), "class names do not fit 10"),
+    ],
+)
+def test_names_that_are_none_are_refused(trained, tmp_path, array, says):
+    p, parts = trained
+    path = tmp_path / "hostile.safetensors"
+    checkpoint.save(path, 7, dataclasses.asdict(p), parts | {"classes": {"names": array}})
+    with pytest.raises(UserError, match=f"^{path} .*{re.escape(says)}"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("names", [3, NAMES[:9], [*NAMES[:9], 9], [*NAMES[:9], "\ud800"], ["0"] * 10])
+def test_names_in_a_pickle_that_are_none_are_refused(trained, tmp_path, names):
+    p, parts = trained
+    path = tmp_path / "hostile.pdparams"
+    content = {"format": checkpoint.FORMAT, "step": 7, "parameters": dataclasses.asdict(p), "G": parts["G"]}
+    paddle.save(content | {"class_names": NAMES}, str(path))
+    assert checkpoint.load(path).class_names == tuple(NAMES)
+    paddle.save(content | {"class_names": names}, str(path))
+    with pytest.raises(UserError, match="hostile"):
+        checkpoint.load(path)
+
+
+def test_how_classes_differ_is_told_in_a_line():
+    differ = checkpoint.compare_classes
+    assert differ(["a", "b"], ("a", "b")) == ""
+    assert differ(["a", "b", "c"], ["a", "c"]) == "gone: b"
+    assert differ(["a", "c"], ["a", "b", "c"]) == "new: b"
+    assert differ(["a", "b"], ["a", "c"]) == "gone: b; new: c"
+    assert differ(["a", "b", "c"], ["a", "c", "b"]) == "the same in another order: 1 is c, was b"
+    assert differ("abcdefg", ["x\ny", "z" * 200]) == f"gone: a, b, c, d, e and 2 more; new: x?y, {'z' * 80}"
 
 
 def test_only_the_parts_wanted_are_read(saved):
@@ -191,6 +254,47 @@ def test_the_newest_whole_checkpoint_is_found(saved, tmp_path, capsys):
     assert loaded.step == 7 and path.name == "step-00000009.safetensors"
     told = capsys.readouterr().err.splitlines()
     assert [line.startswith(f"{path} is not whole") for line, path in zip(told, (flipped, cut), strict=True)] == [1, 1]
+
+
+NEWEST = "import runtime, checkpoint, sys\nruntime.run(lambda: print(checkpoint.newest(sys.argv[1])[1]))"
+
+
+def mode_0(path):
+    path.chmod(0)
+
+
+def folder_in_its_place(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"), [(mode_0, errno.EACCES), (folder_in_its_place, errno.EISDIR)], ids=["mode 0", "folder"]
+)
+def test_a_file_that_may_not_be_read_is_not_passed_over(saved, tmp_path, spoil, error):
+    newest = tmp_path / "step-00000009.safetensors"
+    shutil.copy(saved, newest)
+    spoil(newest)
+    process = start(ROOT, "-c", NEWEST, tmp_path, preexec_fn=under_permissions)
+    out, err = process.communicate(timeout=240)
+    assert (process.returncode, out, err) == (2, "", f"-c: {newest} cannot be read: {os.strerror(error)}\n")
+
+
+def test_a_folder_that_may_not_be_read_is_not_an_empty_one(saved, tmp_path):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    saved.rename(weights / saved.name)
+    weights.chmod(0o300)
+    process = start(ROOT, "-c", NEWEST, weights, preexec_fn=under_permissions)
+    out, err = process.communicate(timeout=240)
+    weights.chmod(0o700)
+    assert (process.returncode, out, err) == (2, "", f"-c: {weights} cannot be read: Permission denied\n")
+
+
+def test_a_best_that_may_not_be_read_is_not_replaced(tmp_path):
+    (tmp_path / "best.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"best\.safetensors cannot be read: Is a directory"):
+        checkpoint.best_score(tmp_path / "best.safetensors")
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -1,13 +1,19 @@
 """The commands as a user types them, each a process of its own."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
 import re
 import shlex
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 import urllib.error
 import urllib.parse
@@ -329,6 +335,133 @@ def test_a_checkpoint_converts_to_paddle_and_back(trained, tmp_path):
         assert first.parts[part].keys() == last.parts[part].keys() == state[part].keys()
         for name, array in first.parts[part].items():
             assert (last.parts[part][name] == array).all() and (state[part][name].numpy() == array).all()
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory):
+    """A run on a folder of cats and dogs, and other folders of test images."""
+    folder, rng = tmp_path_factory.mktemp("animals"), np.random.default_rng(0)
+    for data, names in (("data", ("cat", "dog")), ("same", ("cat", "dog")), ("other", ("cow", "dog"))):
+        for name in names:
+            (folder / data / name).mkdir(parents=True)
+            for number in range(10):
+                pixels = rng.integers(256, size=(20, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / data / name / f"{number}.png")
+    command = [*SMALL[2:], "--recipe", "acgan-mlp", "--dataset", "folder", "--data_path", "data", "--imsize", 16]
+    code, _, err = run(folder, ROOT / "train.py", *command, "--batch_size", 4, "--total_step", 1, "--name", "mine")
+    assert code == 0, err
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "refused"),
+    [
+        ("same", [], False),
+        ("same", ["--metrics", "distance"], False),
+        ("other", [], True),
+        ("other", ["--labels", "uniform"], False),
+        ("other", ["--labels", "uniform", "--metrics", "distance"], True),
+    ],
+)
+def test_test_images_of_other_classes(animals, tmp_path, data, options, refused):
+    """They are refused where classes matter: for a metric of them, or for the classes that are drawn."""
+    command = [ROOT / "test.py", "--pretrained_model", "sagan_models/mine", "--metrics", "none", "--num_samples", 20]
+    command += ["--test_data_path", data, "--test_path", tmp_path / "out", "--device", "cpu"]
+    code, out, err = run(animals, *command, *options)
+    if refused:
+        model = "sagan_models/mine/weights/step-00000001.safetensors"
+        said = f"--test_data_path other does not have the classes that {model} has (gone: cat; new: cow):"
+        assert code == 2 and err.startswith(f"test.py: {said}") and err.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+    else:
+        assert code == 0, err
+    assert "does not tell the names" not in out
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pdparams"])
+def test_a_converted_checkpoint_keeps_its_classes(animals, tmp_path, suffix):
+    target = tmp_path / f"animals{suffix}"
+    code, _, err = run(animals, ROOT / "convert.py", "sagan_models/mine", target)
+    assert code == 0, err
+    assert checkpoint.load(target).class_names == ("cat", "dog")
+
+
+def test_a_checkpoint_that_does_not_name_its_classes_is_tested(animals, tmp_path):
+    loaded, _ = checkpoint.load_from(animals / "sagan_models" / "mine")
+    checkpoint.save(tmp_path / "old.safetensors", 1, loaded.parameters, loaded.parts)
+    command = [ROOT / "test.py", "--pretrained_model", "old.safetensors", "--metrics", "none", "--device", "cpu"]
+    code, out, err = run(tmp_path, *command, "--num_samples", 20, "--test_data_path", animals / "other")
+    assert code == 0, err
+    assert "old.safetensors does not tell the names of its classes, so they are not compared\n" in out
+
+
+def test_measuring_on_test_images_of_other_classes_while_training(animals, tmp_path):
+    command = ["--resume", "sagan_models/mine", "--total_step", 2, "--eval_step", 1, "--eval_samples", 10]
+    command += ["--metrics", "distance", "--test_data_path", "other"]
+    code, _, err = run(animals, ROOT / "train.py", *command)
+    assert code == 2 and err.startswith("train.py: --test_data_path other does not have the classes that --data_path")
+
+
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("locale", [{}, C_LOCALE], ids=["UTF-8", "C"])
+def test_names_that_are_not_utf_8(tmp_path, locale):
+    """As an archive made on a Chinese Windows leaves them: folders of classes, of data and of runs."""
+    odd = os.fsdecode("你好".encode("gbk"))
+    rng = np.random.default_rng(0)
+    for name in (odd, "狗"):
+        (tmp_path / odd / name).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(rng.integers(256, size=(20, 20, 3), dtype=np.uint8)).save(
+                tmp_path / odd / name / f"{number}.png"
+            )
+    how, model = {"env": os.environ | locale}, tmp_path / f"runs{odd}" / "mine"
+    command = [*SMALL[2:], "--recipe", "acgan-mlp", "--dataset", "folder", "--data_path", odd, "--imsize", 16]
+    command += ["--batch_size", 4, "--save_path", f"runs{odd}", "--name", "mine", "--resume", "auto"]
+    for steps in (1, 2):
+        code, _, err = run(tmp_path, ROOT / "train.py", *command, "--total_step", steps, **how)
+        assert (code, err) == (0, ""), err
+    assert sorted(checkpoint.load_from(model)[0].class_names) == sorted([odd, "狗"])
+    options = ["--metrics", "none", "--num_samples", 20, "--test_data_path", odd, "--device", "cpu"]
+    code, out, err = run(tmp_path, ROOT / "test.py", "--pretrained_model", model, *options, **how)
+    assert (code, err) == (0, ""), err
+    assert "not compared" not in out
+    for target in ("ours.safetensors", "paddle.pdparams"):
+        code, _, err = run(tmp_path, ROOT / "convert.py", model, tmp_path / odd / target, **how)
+        assert code == 0, err
+        assert checkpoint.load(tmp_path / odd / target).class_names == checkpoint.load_from(model)[0].class_names
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
+    """On a terminal with a bar, elsewhere with lines that come now and then."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'train.py'\n"
+    code += "import runtime, train, utils\nutils.FIRST_LINE, utils.LINES_APART = 1, 2\nruntime.run(train.main)"
+    command = ["-c", code, *SMALL, "--log_step", 1, "--total_step", 100_000, "--name", "my run"]
+    terminal, other_end = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 25, 200, 0, 0))
+    process = start(tmp_path, *command, stderr=other_end if watched else subprocess.PIPE)
+    os.close(other_end)
+    said = [process.stdout.readline() for _ in range(3)]
+    assert said[2] == "writes to sagan_models/my run; to watch: visualdl --logdir 'sagan_models/my run'\n"
+    assert not list(tmp_path.rglob("*.safetensors"))
+    wait_for_step(process, tmp_path / "sagan_models" / "my run", 3)
+    time.sleep(6)
+    process.terminate()
+    if watched:
+        err = ""
+        with contextlib.suppress(OSError):  # which ends a terminal
+            while data := os.read(terminal, 4096):
+                err += data.decode()
+        assert err.count("\r") > 20 and "/100000 [" in err
+    process.wait(timeout=60)
+    if not watched:
+        err = process.stderr.read()
+        lines = re.findall(r"^step \d+ of 100000, [\d:]+ left: d_real \S+ .*$", err, re.MULTILINE)
+        assert 2 <= len(lines) <= 5 and "\r" not in err and len(err) < 3000, err
+    process.communicate()
+    os.close(terminal)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -187,7 +191,125 @@ def test_leftovers_of_a_killed_writer_are_removed(make_parameters):
     assert whole_steps(folder) == [2, 4] and mine.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A checkpoint of a run of digits after one step."""
+    folder = tmp_path_factory.mktemp("model")
+    code, _, err = run(folder, ROOT / "train.py", *SMALL, "--total_step", 1, "--name", "mine")
+    assert code == 0, err
+    return folder / "sagan_models" / "mine" / "weights" / "step-00000001.safetensors"
+
+
+def fill(disk, left):
+    """Fill the file system `disk` until `left` bytes are free."""
+    with open(disk / "ballast", "wb") as file:
+        file.write(bytes(shutil.disk_usage(disk).free - left))
+
+
+@pytest.mark.parametrize("target", ["small.safetensors", "small.pdparams"])
+def test_a_full_disk_while_it_converts(model, tmp_path, target):
+    with mounted(tmp_path / "disk", 2**20) as disk:
+        fill(disk, 2**14)
+        code, out, err = run(disk, ROOT / "convert.py", model, target)
+        said = rf"convert\.py: TARGET {target} cannot be written: .*No space left on device.*; make room there, .*\n"
+        assert (code, out) == (2, "") and re.fullmatch(said, err)
+        assert [path.name for path in disk.iterdir()] == ["ballast"]
+
+
+def draw(model, *options):
+    return [ROOT / "test.py", "--pretrained_model", model, "--metrics", "none", "--device", "cpu", *options]
+
+
+def test_samples_that_do_not_fit_on_a_disk(model, tmp_path):
+    """They are refused before any is drawn, and nothing is left."""
+    with mounted(tmp_path / "disk", 2**20) as disk:
+        command = draw(model, "--num_samples", 3000, "--samples_npz", disk / "all.npz", "--test_path", tmp_path / "out")
+        code, _, err = run(tmp_path, *command)
+        said = f"test.py: --samples_npz {disk}/all.npz takes 2 MB while it is written, and its disk has 1 MB:"
+        assert code == 2 and err.startswith(said) and err.count("\n") == 1
+        assert list(disk.iterdir()) == []
+
+
+def test_a_disk_that_fills_while_samples_are_drawn(model, tmp_path):
+    """Each file is named with its option, and the same command goes on when there is room."""
+    with mounted(tmp_path / "disk", 2**25) as disk:
+        places = ["--samples_npz", disk / "all.npz", "--test_path", tmp_path / "out"]
+        command = draw(model, "--num_samples", 60_000, *places)
+        process = start(tmp_path, *command)
+        parts = tmp_path / "out" / "part-0.npz"
+        wait_for(process, lambda: parts.exists() and list(disk.glob(".all*")))
+        fill(disk, 2**20)
+        _, err = process.communicate(timeout=240)
+        said = f"test.py: --samples_npz {disk}/all.npz cannot be written: No space left on device; make room there, "
+        assert process.returncode == 2 and err.startswith(said) and err.count("\n") == 1
+        (part,) = disk.glob(".all*")
+        assert str(part) in err
+        (disk / "ballast").unlink()
+        code, _, err = run(tmp_path, *command)
+        assert code == 0, err
+        assert [path.name for path in disk.iterdir()] == ["all.npz"]
+
+
+def test_pictures_on_a_full_disk(model, tmp_path):
+    with mounted(tmp_path / "disk", 2**19) as disk:
+        command = draw(model, "--num_samples", 3000, "--samples_dir", disk / "all", "--test_path", tmp_path / "out")
+        code, _, err = run(tmp_path, *command)
+        said = f"test.py: --samples_dir {disk}/all cannot be written: No space left on device; make room there, "
+        assert code == 2 and err.startswith(said) and err.count("\n") == 1
+        assert not [path for path in disk.rglob("*") if ".tmp" in path.name]
+
+
+def test_a_report_on_a_full_disk(model, tmp_path):
+    with mounted(tmp_path / "disk", 2**19) as disk:
+        fill(disk, 2**13)
+        code, _, err = run(tmp_path, *draw(model, "--num_samples", 20, "--test_path", disk / "out"))
+        assert code == 2 and re.fullmatch(
+            rf"test\.py: {disk}/out/(part-0\.npz|class_grid\.png|report\.json): No space left on device\n", err
+        )
+        assert not [path for path in disk.rglob("*") if ".tmp" in path.name]
+
+
+def test_what_another_test_gathered_for_the_same_file_is_removed(model, tmp_path):
+    """Unless that one still runs."""
+    command = draw(model, "--samples_npz", "all.npz", "--num_samples")
+    process = start(tmp_path, *command, 500_000, "--test_path", "first")
+    wait_for(process, lambda: any(path.stat().st_size > 10**5 for path in tmp_path.glob(".all*")))
+    other = [*command, 20, "--test_path", "other", "--truncation", 1]
+    code, _, err = run(tmp_path, *other)
+    assert (code, err) == (2, "test.py: --samples_npz all.npz is being written by another test: give another file\n")
+    process.kill()
+    process.communicate(timeout=60)
+    assert list(tmp_path.glob(".all*"))
+    code, _, err = run(tmp_path, *other)
+    assert code == 0, err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.npz", "first", "other"]
+
+
+def test_nobody_reads_what_it_prints(tmp_path):
+    """`train.py 2>&1 | head -1`: it ends as other programs do, without a word, and its steps are saved."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'train.py'\n"
+    code += "import runtime, train, utils\nutils.FIRST_LINE = 0.1\nruntime.run(train.main)"
+    command = ["-c", code, *SMALL, "--log_step", 1, "--total_step", 10**6, "--name", "mine"]
+    process = start(tmp_path, *command, stderr=subprocess.STDOUT)
+    while "writes to" not in process.stdout.readline():
+        pass
+    process.stdout.close()
+    assert process.wait(timeout=240) == 128 + signal.SIGPIPE
+    (step,) = whole_steps(tmp_path / "sagan_models" / "mine")
+    assert f"step {step} " in (tmp_path / "sagan_models" / "mine" / "log.txt").read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", [["train.py", *SMALL, "--total_step", 2], ["test.py"], ["convert.py"]])
+def test_nobody_reads_the_first_line(model, tmp_path, command):
+    program, *options = command
+    options = {"train.py": options, "test.py": draw(model)[1:], "convert.py": [model, "new.safetensors"]}[program]
+    process = start(tmp_path, ROOT / program, *options)
+    process.stdout.close()
+    err = process.stderr.read()
+    assert (process.wait(timeout=240), err) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_it_starts(tmp_path, number):
     process = start(tmp_path, ROOT / "train.py", *SMALL)
     assert process.stdout.readline().startswith("recipe")  # before Paddle is imported
@@ -195,6 +317,91 @@ def test_a_signal_while_it_starts(tmp_path, number):
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (128 + number, f"train.py: stopped by {number.name}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def holds(process, number):
+    """Whether a process holds a signal back; None when it is gone."""
+    with contextlib.suppress(OSError, AttributeError):
+        held = re.search(r"^SigBlk:\s*(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+        return bool(int(held[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("target", ["new.safetensors", "new.pdparams"])
+def test_ctrl_c_at_any_moment_of_converting(model, tmp_path, target):
+    for moment in np.linspace(0.02, 1, 20):
+        process = start(tmp_path, ROOT / "convert.py", model, target)
+        begun = time.monotonic()
+        while not holds(process, signal.SIGINT) and time.monotonic() < begun + 0.5:  # Python itself starts until then
+            time.sleep(0.001)
+        time.sleep(moment)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert "Traceback" not in err
+        assert (process.returncode, err) in ((130, "convert.py: stopped by SIGINT\n"), (0, ""))
+        assert not [path for path in tmp_path.iterdir() if path.name != target]
+        (tmp_path / target).unlink(missing_ok=True)
+
+
+def ignore_hangup():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def test_an_ssh_session_that_ends_stops_a_run(tmp_path):
+    """Its terminal goes with it: SIGHUP comes, and what is printed cannot be written any more."""
+    terminal, other_end = pty.openpty()
+    command = [*SMALL, "--name", "mine", "--log_step", "1", "--model_save_step", "1000", "--total_step", "100000"]
+    how = {"stdin": other_end, "stdout": other_end, "stderr": other_end, "start_new_session": True}
+    take_terminal = [sys.executable, "-c", TAKE_TERMINAL, sys.executable, ROOT / "train.py", *command]
+    process = subprocess.Popen([*map(str, take_terminal)], cwd=tmp_path, **how)
+    os.close(other_end)
+    threading.Thread(target=drain, args=(terminal, ended := threading.Event()), daemon=True).start()
+    mine = tmp_path / "sagan_models" / "mine"
+    log = mine / "log.txt"
+    wait_for(process, lambda: log.exists() and " step 3 " in log.read_text())
+    ended.set()
+    assert process.wait(timeout=120) == 128 + signal.SIGHUP
+    (step,) = whole_steps(mine)
+    assert step >= 3 and f"step {step} " in log.read_text().splitlines()[-1]
+
+
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def drain(terminal, ended):
+    """Read what comes on a terminal until `ended`, then close it."""
+    while not ended.is_set():
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 65536)
+    os.close(terminal)
+
+
+def test_a_hangup_that_is_ignored_stays_so(tmp_path):
+    """As under `nohup`, in all phases."""
+    command = [*SMALL, "--name", "mine", "--log_step", "1", "--total_step", "60"]
+    process = start(tmp_path, ROOT / "train.py", *command, preexec_fn=ignore_hangup)
+    assert process.stdout.readline().startswith("recipe")
+    process.send_signal(signal.SIGHUP)
+    wait_for_step(process, tmp_path / "sagan_models" / "mine", 3)
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0 and "trained 60 steps" in out and "stop" not in err
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_hangup_while_it_tests(model, tmp_path, ignored):
+    command = draw(model, "--num_samples", 60_000, "--test_path", "out", "--samples_npz", "all.npz")
+    process = start(tmp_path, *command, preexec_fn=ignore_hangup if ignored else None)
+    wait_for(process, lambda: any(path.stat().st_size > 10**5 for path in tmp_path.glob(".all*")))
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=240)
+    if ignored:
+        assert process.returncode == 0 and (tmp_path / "all.npz").exists(), err
+    else:
+        assert process.returncode == 128 + signal.SIGHUP and "the same command goes on where it was" in out, err
+        code, out, err = run(tmp_path, *command)
+        assert code == 0 and "goes on where it was" in out, err
 
 
 def slow_to_stop(tmp_path):

@@ -9,6 +9,7 @@ import socket
 import numpy as np
 import pytest
 from commands import ROOT, SMALL, kill_launched, launch, run, start, wait_for_step
+from PIL import Image
 from visualdl.proto.record_pb2 import Record
 from visualdl.reader.record_reader import RecordReader
 
@@ -278,6 +279,114 @@ def test_latest_is_right_again_when_the_newest_is_damaged(trained, tmp_path):
         start, source = checkpoint.load_newest(folder.weights, None, None, None)
         folder.begin(start.step, load_dataset(p), start, source)
     assert (path / "weights" / "latest").resolve().name == "step-00000001.safetensors"
+
+
+LETTERS = "abcdefgh"
+
+
+@pytest.fixture(scope="module")
+def of_folders(tmp_path_factory):
+    """A folder with a data set of eight classes and a run of one step on it."""
+    folder = tmp_path_factory.mktemp("folders")
+    rng = np.random.default_rng(0)
+    for name in LETTERS:
+        (folder / "data" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = rng.integers(256, size=(20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "data" / name / f"{number}.png")
+    data = ["--dataset", "folder", "--data_path", str(folder / "data"), "--imsize", "16", "--recipe", "acgan-mlp"]
+    train(*SMALL[2:], *data, "--batch_size", "4", "--total_step", "1", "--save_path", str(folder), "--name", "run")
+    return folder
+
+
+def rename(data, *names):
+    for name in names:
+        (data / name).rename(data / f"x{name}")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda data: rename(data, "b", "c"), "gone: b, c; new: xb, xc"),
+        (lambda data: rename(data, *LETTERS), "gone: a, b, c, d, e and 3 more; new: xa, xb, xc, xd, xe and 3 more"),
+        (lambda data: shutil.rmtree(data / "h"), "gone: h"),
+        (lambda data: shutil.copytree(data / "a", data / "i"), "new: i"),
+    ],
+    ids=["two renamed", "all renamed", "one removed", "one more"],
+)
+def test_other_classes_are_refused(of_folders, tmp_path, change, says):
+    shutil.copytree(of_folders / "run", tmp_path / "run")
+    shutil.copytree(of_folders / "data", tmp_path / "data")
+    change(tmp_path / "data")
+    command = ["--resume", str(tmp_path / "run"), "--data_path", str(tmp_path / "data"), "--total_step", "2"]
+    before = (tmp_path / "run" / "log.txt").read_text()
+    with pytest.raises(UserError) as caught:
+        train(*command)
+    newest = checkpoint.step_files(tmp_path / "run" / "weights")[-1]
+    assert f"--data_path {tmp_path}/data does not have the classes that {newest} was trained on ({says}):" in str(
+        caught.value
+    )
+    assert (tmp_path / "run" / "log.txt").read_text() == before
+
+
+def test_other_classes_are_refused_by_every_process(of_folders, tmp_path):
+    shutil.copytree(of_folders / "run", tmp_path / "run")
+    shutil.copytree(of_folders / "data", tmp_path / "data")
+    rename(tmp_path / "data", "b")
+    command = ["--resume", "run", "--data_path", "data", "--global_batch_size", "4", "--total_step", "2"]
+    process = launch(tmp_path, 2, ROOT / "train.py", *command)
+    process.communicate(timeout=300)
+    assert process.returncode != 0
+    for rank in (0, 1):
+        said = (tmp_path / "logs" / f"workerlog.{rank}").read_text()
+        assert "was trained on (gone: b; new: xb): give those" in said and "Traceback" not in said
+
+
+def rewrite(run_folder, **change):
+    """Write the newest checkpoint of a run again, with something else in it."""
+    (path,) = checkpoint.step_files(run_folder / "weights")
+    loaded = checkpoint.load(path)._replace(**change)
+    checkpoint.save(path, *loaded)
+
+
+def test_classes_in_another_order_are_refused(of_folders, tmp_path):
+    shutil.copytree(of_folders / "run", tmp_path / "run")
+    rewrite(tmp_path / "run", class_names=tuple("abcdefhg"))
+    with pytest.raises(UserError, match=r"was trained on \(the same in another order: 6 is g, was h\):"):
+        train("--resume", str(tmp_path / "run"), "--total_step", "2")
+
+
+def test_classes_that_a_checkpoint_does_not_name(of_folders, tmp_path, capsys):
+    """One of an earlier version."""
+    shutil.copytree(of_folders / "run", tmp_path / "run")
+    rewrite(tmp_path / "run", class_names=())
+    train("--resume", str(tmp_path / "run"), "--total_step", "2")
+    assert "safetensors does not tell the names of its classes, so they are not compared\n" in capsys.readouterr().out
+    assert checkpoint.load_from(tmp_path / "run")[0].class_names == tuple(LETTERS)
+
+
+def test_other_images_are_told(of_folders, tmp_path, capsys):
+    shutil.copytree(of_folders / "run", tmp_path / "run")
+    shutil.copytree(of_folders / "data", tmp_path / "data")
+    (tmp_path / "data" / "c" / "1.png").unlink()
+    train("--resume", str(tmp_path / "run"), "--data_path", str(tmp_path / "data"), "--total_step", "2")
+    line = "the data have changed: number of images from 24 to 23, labels, file names, file sizes\n"
+    assert line in capsys.readouterr().out and line in (tmp_path / "run" / "log.txt").read_text()
+    train("--resume", str(tmp_path / "run"), "--total_step", "3")
+    assert (tmp_path / "run" / "log.txt").read_text().count("the data have changed") == 1
+
+
+def test_weights_of_other_classes_start_a_run(of_folders, tmp_path, capsys):
+    shutil.copytree(of_folders / "data", tmp_path / "data")
+    rename(tmp_path / "data", *LETTERS)
+    code, out, err = run(
+        tmp_path, ROOT / "train.py", "--pretrained_model", of_folders / "run", "--data_path", "data",
+        "--total_step", 2, "--name", "mine",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "was trained on other classes (gone: a, b, c, d, e and 3 more; new: xa, xb, xc, xd, xe and 3 more):" in out
+    loaded, _ = checkpoint.load_from(tmp_path / "sagan_models" / "mine")
+    assert loaded.class_names == tuple(f"x{name}" for name in LETTERS)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(trained, tmp_path):

@@ -19,6 +19,7 @@ from PIL import Image
 import acgan_models
 import checkpoint
 import tester
+import utils
 from parameters import CommandLine
 from utils import LOCK_FILE, UserError, lock
 
@@ -175,12 +176,13 @@ def test_samples_that_change_are_other_samples(tmp_path, capsys):
     assert found == hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def test_standing_statistics_are_a_stage(model, tmp_path, capsys):
+def test_standing_statistics_are_a_stage(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(utils, "FIRST_LINE", 0)
     options = ["--pretrained_model", model, "--metrics", "none", "--num_samples", 20, "--standing_batches", 300]
     run_test(*options)
     seconds = report(tmp_path / "test-model")["seconds"]
     assert seconds["standing statistics"] > 0.1
-    assert re.search(r"standing statistics: +\d+%.* \d+/300", capsys.readouterr().err)
+    assert re.search(r"^standing statistics \(batch\): \d+ of 300, \d\d:\d\d left$", capsys.readouterr().err, re.M)
 
 
 def test_a_report_of_nothing_measured_claims_no_samples(model, tmp_path, capsys):
