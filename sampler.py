@@ -7,9 +7,7 @@ from tqdm import tqdm
 
 import runtime
 from layers import BatchNorm
-from utils import image_grid
-
-GRID_CLASSES, GRID_COLUMNS = 10, 10
+from pictures import COLUMNS
 
 
 def to_range(images, parameters):
@@ -66,8 +64,11 @@ def use_standing_statistics(generator, parameters):
         norm.eval()
 
 
-def class_grid(generator, parameters):
-    """A picture, uint8 [H, W, C]: the first ten classes in order, a row each, the same noise at every call."""
-    classes = min(parameters.num_classes, GRID_CLASSES)
-    labels = np.repeat(np.arange(classes), GRID_COLUMNS)
-    return image_grid(generate(generator, parameters, range(len(labels)), labels, "grid"), GRID_COLUMNS)
+def grid_samples(generator, parameters, classes):
+    """Samples of `classes` (numbers) for a picture, uint8 [len(classes) * COLUMNS, C, H, W], class by class.
+
+    Those of a class have the same noise at every call, whichever other classes there are.
+    """
+    labels = np.repeat(classes, COLUMNS)
+    indices = [label * COLUMNS + column for label in classes for column in range(COLUMNS)]
+    return generate(generator, parameters, indices, labels, "grid")

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 LOCK_FILE = ".lock"
 _UMASK = os.umask(0)  # which to read is to set, for all threads: once, while there is one
@@ -116,20 +115,3 @@ def file_digest(path):
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def image_grid(images, columns, gap=2):
-    """Images uint8 [N, C, H, W] laid out row by row on white, `gap` pixels apart: uint8 [height, width, C]."""
-    count, channels, height, width = images.shape
-    rows = -(-count // columns)
-    grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8)
-    for index, image in enumerate(images):
-        top, left = (gap + i * (size + gap) for i, size in zip(divmod(index, columns), (height, width), strict=True))
-        grid[top : top + height, left : left + width] = image.transpose(1, 2, 0)
-    return grid
-
-
-def save_image(path, image):
-    """Write an image, uint8 [H, W, 1 or 3], to `path`, atomically."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(temporary)
