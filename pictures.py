@@ -41,7 +41,7 @@ def _can_draw(name):
     letters = _font(FRAME_LETTERS)
     missing = bytes(letters.getmask("\uffff"))  # a box stands for every letter that the font lacks
     drawn = all(bytes(letters.getmask(letter)) != missing for letter in set(name))
-    return drawn and name.isprintable() and not name.isspace()
+    return drawn and name.isprintable() and bool(name.strip())
 
 
 @functools.cache
@@ -87,7 +87,7 @@ def _with_names(cells, names, size, title=""):
     picture.paste(cells, (left, top))
     draw = ImageDraw.Draw(picture)
     for row, name in enumerate(names):
-        middle = top + (row + 0.5) * cells.height / len(names)
+        middle = top + round(GAP / 2 + (row + 0.5) * (cells.height - GAP) / len(names))
         draw.text((left - size // 2, middle), name, "#303030", font, anchor="rm")
     draw.text((left + GAP, top // 2), title, "#303030", font, anchor="lm")
     return picture

@@ -136,8 +136,8 @@ def cautions(figures, settings):
     steps, needed = settings.get("steps"), settings.get("steps until batch statistics settle")
     if needed and steps < needed:
         lines.append(
-            f"The running batch statistics need about {needed:,} steps to settle, and these weights have {steps:,}: images "
-            "may look grey and score badly. --standing_batches 50 takes the statistics anew."
+            f"The running batch statistics need about {needed:,} steps to settle, and these weights have {steps:,}: "
+            "images may look grey and score badly. --standing_batches 50 takes the statistics anew."
         )
     return lines
 
