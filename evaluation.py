@@ -353,7 +353,7 @@ def choose_labels(labels, class_names):
     for place, label in enumerate(chosen):
         if label in chosen[:place]:
             first = words[chosen.index(label)]
-            raise UserError(f"--labels {labels}: {first} and {words[place]} are one class; give it once")
+            raise UserError(f"--labels {labels}: {first!r} and {words[place]!r} are one class; give it once")
     return chosen
 
 

@@ -127,7 +127,7 @@ def test_classes_by_name(make_parameters, labels, expected):
     [
         ("3,99", "--labels 99 is no class: there are 7, from 0: daisy, rose, poppy, red, 0, auto, …"),
         ("dasy", "--labels dasy is no class: .*; did you mean daisy[?]"),
-        ("rose,1", "--labels rose,1: rose and 1 are one class"),
+        ("rose,1", "--labels rose,1: 'rose' and '1' are one class"),
         ("9" * 5000, "--labels 9{80} is no class"),
         ("-1", "--labels -1 is no class"),
     ],
