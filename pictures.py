@@ -121,6 +121,6 @@ def _frame(path, names, side):
     with Image.open(path) as picture:
         cells = picture.crop((max(0, picture.width - width), 0, picture.width, picture.height))
     cells = cells.resize((round(width * scale), round(height * scale)))
-    title = f"step {int(path.stem.removeprefix('step-'))}"
+    title = "step " + path.stem.removeprefix("step-").lstrip("0")
     frame = _with_names(cells, names, FRAME_LETTERS, title).convert("RGB")
     return frame.quantize(method=Image.Quantize.FASTOCTREE)

@@ -114,7 +114,10 @@ def test_an_animation_shows_its_steps_and_rests(tmp_path, side, channels):
 
 
 def test_an_animation_of_one_picture(tmp_path):
-    pictures.save_animation(tmp_path / "a.gif", saved(tmp_path, 1, ["a", "b"]), ["a", "b"], 16)
+    """Which somebody has put there."""
+    (path,) = saved(tmp_path, 1, ["a", "b"])
+    path = path.rename(tmp_path / "step-best.png")
+    pictures.save_animation(tmp_path / "a.gif", [path], ["a", "b"], 16)
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames == 1
 
