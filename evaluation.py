@@ -5,6 +5,7 @@ import functools
 import hashlib
 import math
 import os
+import re
 import time
 
 import numpy as np
@@ -22,6 +23,7 @@ from metrics.intra_fid import intra_fid
 from metrics.kid import kid
 from metrics.ms_ssim import SMALLEST
 from metrics.prdc import prdc
+from options import did_you_mean
 from parameters import CLASSIFIED
 from reference import content_digest, given_summary, real_summary, summary
 from sources import Drawn, Real
@@ -40,12 +42,13 @@ PER_CLASS = 1000  # images of each class that the distance compares
 class Evaluation:
     """The metrics that `parameters.metrics` chooses, ready to be taken of any source of images of the right size.
 
-    `seconds` gathers how long each stage took, with what interrupted sessions did of it. Raises UserError where
-    weights, statistics or data do not fit.
+    `class_names`: of the generator's classes, if they are known. `seconds` gathers how long each stage took, with what
+    interrupted sessions did of it. Raises UserError where weights, statistics or data do not fit.
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters, class_names=None):
         p = self.parameters = parameters
+        self._class_names = class_names
         self.seconds = {}
         self.metrics = chosen = p.chosen_metrics
         wants_test = not p.reference and set(chosen) - {"is"}
@@ -112,27 +115,35 @@ class Evaluation:
         self.seconds[name] = round(self.seconds.get(name, 0) + seconds, 3)
 
     @functools.cached_property
-    def _labelled(self):
-        """The test images, though no metric may need them."""
-        return self.test_set or load_dataset(self.parameters, "test")
+    def _classified(self):
+        """The test images, for their classes alone where no metric needs them; None where none are given."""
+        p = self.parameters
+        return self.test_set or (load_dataset(p, "test") if p.test_data_path else None)
+
+    @functools.cached_property
+    def class_names(self):
+        """The names of the classes that are drawn: those given, or else the test images', or else their numbers."""
+        if self._class_names:
+            return self._class_names
+        if self._classified:
+            return self._classified.class_names
+        return tuple(map(str, range(self.parameters.num_classes)))
+
+    @functools.cached_property
+    def chosen_classes(self):
+        """The numbers of the classes that are drawn, in the order of `labels`."""
+        return choose_labels(self.parameters.labels, self.class_names)
 
     @functools.cached_property
     def _test_labels(self):
         """The classes of the test images, shuffled: a part of them has all classes too."""
-        labels = self._labelled.labels
-        return runtime.generator(self.parameters.manual_seed, "test labels").permutation(labels)
+        return runtime.generator(self.parameters.manual_seed, "test labels").permutation(self._classified.labels)
 
     def drawn(self, generator, count):
         """Samples of `generator` as a source, of the classes that `labels` chooses."""
         p = self.parameters
-        if p.labels not in ("auto", "uniform"):
-            classes = np.array([int(number) for number in p.labels.split(",")])
-            if classes.max() >= p.num_classes:
-                raise UserError(f"--labels {classes.max()} is no class: there are {p.num_classes}, from 0")
-        elif p.labels == "auto" and p.test_data_path:
-            classes = self._test_labels
-        else:
-            classes = np.arange(p.num_classes)
+        by_test_images = p.labels == "auto" and p.test_data_path
+        classes = self._test_labels if by_test_images else np.array(self.chosen_classes)
         return Drawn(generator, p, classes[np.arange(count) % len(classes)])
 
     def score(self, figures):
@@ -196,7 +207,7 @@ class Evaluation:
             return
         if not class_names:
             runtime.say(f"{source} does not tell the names of its classes, so they are not compared")
-        elif difference := compare_classes(class_names, self._labelled.class_names):
+        elif difference := compare_classes(class_names, self._classified.class_names):
             where = f"--test_data_path {p.test_data_path}" if p.test_data_path else f"--dataset {p.dataset}"
             raise UserError(
                 f"{where} does not have the classes that {source} has ({difference}): give test images of "
@@ -340,9 +351,37 @@ class Evaluation:
         if "distance" in chosen:
             real_distance, distance = by_class["distance"]
             both = np.isfinite(real_distance) & np.isfinite(distance)  # classes with two images or more
-            ratio = distance[both].mean() / real_distance[both].mean() if both.any() else math.nan
+            known = real_distance[both].any()
+            ratio = distance[both].mean() / real_distance[both].mean() if known else math.nan
             figures["class_distance_ratio"] = float(ratio)
         return figures
+
+
+def choose_labels(labels, class_names):
+    """The numbers of the classes that the option `labels` chooses, in its order; all for auto and uniform.
+
+    A word is the name of a class, or else its number: where a class is called 3, 3 means that one. A name with commas
+    can be given alone. Raises UserError, with the names that there are, for other words and for a class given twice.
+    """
+    if labels in ("auto", "uniform"):
+        return list(range(len(class_names)))
+    words = [labels] if labels in class_names else [word.strip() for word in labels.split(",")]
+    chosen = [_class_of(word, class_names) for word in words]
+    for place, label in enumerate(chosen):
+        if label in chosen[:place]:
+            first = words[chosen.index(label)]
+            raise UserError(f"--labels {labels}: {first!r} and {words[place]!r} are one class; give it once")
+    return chosen
+
+
+def _class_of(word, class_names):
+    if word in class_names:
+        return class_names.index(word)
+    if re.fullmatch("[0-9]{1,5}", word) and int(word) < len(class_names):
+        return int(word)
+    listed = ", ".join(class_names[:5]) + ", …" * (len(class_names) > 5)
+    hint = did_you_mean(word, class_names)
+    raise UserError(f"--labels {word:.80} is no class: there are {len(class_names)}, from 0: {listed}{hint}")
 
 
 class _Stopped(Exception):

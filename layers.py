@@ -262,6 +262,12 @@ def singular_vectors(*networks):
     return [buffer for layer in normalized for buffer in (layer.weight_u, layer.weight_v)]
 
 
+def forwards_to_settle(network):
+    """Training forwards after which less than a tenth of the running statistics of `network` is their first values."""
+    slowest = max(layer.momentum for layer in network.sublayers() if isinstance(layer, BatchNorm))
+    return math.ceil(math.log(0.1) / math.log(slowest))
+
+
 @contextlib.contextmanager
 def batch_statistics(network):
     """Inside, the batch norms of `network` use the batch's own statistics and leave the running ones as they are."""

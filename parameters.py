@@ -94,10 +94,8 @@ METRIC_LIST = Rule(
     lambda text: text in ("auto", "none") or (set(names := text.split(",")) <= set(METRICS) and unique(names)),
 )
 LABELS = Rule(
-    "auto, uniform, or some numbers of classes such as 3,7, each once",
-    lambda text: (
-        text in ("auto", "uniform") or (re.fullmatch("[0-9]{1,5}(,[0-9]{1,5})*", text) and unique(text.split(",")))
-    ),
+    "auto, uniform, or some classes by name or number such as daisy,3, each once (of a class called 3, 3 is the name)",
+    lambda text: all(names := [name.strip() for name in text.split(",")]) and unique(names),
 )
 SIZE = Rule("a whole number from 1 to 4096", lambda n: 1 <= n <= 4096)
 MANY = Rule("a whole number from 1 to 65536", lambda n: 1 <= n <= 65536)
@@ -228,7 +226,7 @@ class Parameters:
     samples_npz: str | None = _testing(None, "write all there: arr_0 uint8 [N,H,W,C], arr_1 labels", metavar="FILE")
     labels: str = _testing(
         "auto",
-        "classes to draw, in turns: uniform (all), a list; auto: as in --test_data_path, else all",
+        "classes to draw, in turns: uniform (all), a list of names or numbers; auto: as in --test_data_path, else all",
         LABELS,
         "LIST",
     )

@@ -135,6 +135,14 @@ def cautions(figures, settings):
         whole = " and ".join(what for what, has in (("samples", count), ("real images", real)) if has == size)
         if whole:
             lines.append(f"Each subset of KID holds all {size:,} {whole}: its deviation does not tell how they vary.")
+    if not np.isfinite(figures.get("class_distance_ratio", 0)):
+        lines.append("No distance: it needs two samples of a class, and two real images of that class that differ.")
+    steps, needed = settings.get("steps"), settings.get("steps until batch statistics settle")
+    if needed and steps < needed:
+        lines.append(
+            f"The running batch statistics need about {needed:,} steps to settle, and these weights have {steps:,}: "
+            "images may look grey and score badly. --standing_batches 50 takes the statistics anew."
+        )
     return lines
 
 

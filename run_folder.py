@@ -13,24 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 import checkpoint
+import pictures
 import runtime
 from parameters import RUN_FILE, changes, run_numbers
-from utils import (
-    LOCK_FILE,
-    Pace,
-    UserError,
-    atomic_path,
-    image_grid,
-    lock,
-    naming,
-    remove_leftovers,
-    save_image,
-    so_far,
-)
+from utils import LOCK_FILE, Pace, UserError, atomic_path, lock, naming, remove_leftovers, so_far
 
 # VisualDL groups its charts by the tag's first part.
 TAGS = {
@@ -134,8 +123,12 @@ class RunFolder:
             def file_name(self):  # from which it makes an identifier, in UTF-8
                 return _escaped(super().file_name)
 
-        records, grid = self.path / RECORDS, _real_grid(image_set)
-        save_image(self.images / "real.png", grid)
+        shown = range(min(image_set.num_classes, pictures.ROWS))
+        self._row_names = pictures.row_names(image_set.class_names, shown)
+        if numbered := pictures.numbered_names(image_set.class_names, shown):
+            runtime.say(f"pictures show these class names as numbers: {numbered}")
+        records, grid = self.path / RECORDS, pictures.grid(_real_images(image_set, shown), self._row_names)
+        pictures.save_image(self.images / "real.png", grid)
         new = not records.exists() or records.stat().st_size == 0
         with contextlib.redirect_stdout(None):  # it reports a file that exists
             # One file for all sessions of a run: VisualDL shows the newest file of a folder alone.
@@ -196,10 +189,10 @@ class RunFolder:
         self._measured = step
 
     def write_samples(self, step, draw):
-        """Write the picture that `draw()` gives, uint8 [H, W, C], as PNG and to VisualDL."""
+        """Write a picture of the images that `draw()` gives, as `sampler.grid_samples`, as PNG and to VisualDL."""
         if self.writes:
-            grid = draw()
-            save_image(self.images / f"step-{step:08d}.png", grid)
+            grid = pictures.grid(draw(), self._row_names)
+            pictures.save_image(self.images / f"step-{step:08d}.png", grid)
             self._writer.add_image("samples/generated", _rgb(grid), step)
 
     def save(self, step, state):
@@ -286,19 +279,10 @@ class RunFolder:
         """Write the sample grids so far as samples-1.gif, samples-2.gif, …, of `max_frames_per_gif` pictures each."""
         if not self.writes:
             return
-        pictures, most = sorted(self.images.glob("step-*.png")), self.parameters.max_frames_per_gif
-        for number, start in enumerate(range(0, len(pictures), most), start=1):
-            frames = map(_frame, pictures[start : start + most])
-            with atomic_path(self.images / f"samples-{number}.gif") as temporary:
-                next(frames).save(temporary, save_all=True, append_images=frames, duration=100, loop=0)
-
-
-def _frame(path):
-    """A picture as a small palette image: Pillow holds every frame of an animation in memory."""
-    with Image.open(path) as picture:
-        frame = picture.convert("RGB")
-    frame.thumbnail((320, 320))
-    return frame.quantize(method=Image.Quantize.FASTOCTREE)
+        grids, most = sorted(self.images.glob("step-*.png")), self.parameters.max_frames_per_gif
+        for number, start in enumerate(range(0, len(grids), most), start=1):
+            path = self.images / f"samples-{number}.gif"
+            pictures.save_animation(path, grids[start : start + most], self._row_names, self.parameters.imsize)
 
 
 def _open(parameters):
@@ -366,14 +350,13 @@ def diverged(what, value, step):
     )
 
 
-def _real_grid(image_set, classes=10, columns=10):
-    """A picture of real images: the first `classes` classes in order, a row each."""
-    rows = []
-    for label in range(min(classes, image_set.num_classes)):
-        found = np.flatnonzero(image_set.labels == label)[:columns]
-        images = [image_set[int(index)][0] for index in found]
-        rows += images + [np.full(image_set.image_shape, 255, np.uint8)] * (columns - len(images))
-    return image_grid(np.stack(rows), columns)
+def _real_images(image_set, classes):
+    """The first COLUMNS real images of each of `classes`, white where they are fewer, as `sampler.grid_samples`."""
+    images = np.full((len(classes), pictures.COLUMNS, *image_set.image_shape), 255, np.uint8)
+    for row, label in enumerate(classes):
+        for column, index in enumerate(np.flatnonzero(image_set.labels == label)[: pictures.COLUMNS]):
+            images[row, column] = image_set[int(index)][0]
+    return images.reshape(-1, *image_set.image_shape)
 
 
 def _escaped(text):

@@ -15,27 +15,42 @@ from pathlib import Path
 import numpy as np
 
 import runtime
-from utils import UserError, atomic_path, save_image
+from pictures import save_image
+from utils import UserError, atomic_path
+
+LONGEST = 60  # letters of a class's name in a folder's: file systems take 255 bytes, and a letter has up to 4
+
+
+def class_folder(label, name):
+    """The name of the folder for samples of the class with this number and name, such as "0003-daisy".
+
+    The number orders the folders and keeps them apart, whatever the names have in common: on a file system that takes
+    "A" for "a", or beyond their first LONGEST letters. A name that says no more than the number is left out.
+    """
+    plain = "".join("_" if letter in '/\\<>:"|?*' or not letter.isprintable() else letter for letter in name)
+    plain = plain[:LONGEST].strip(" .")  # Windows drops a space or dot at the end
+    return f"{label:04d}" if plain in ("", str(label)) else f"{label:04d}-{plain}"
 
 
 class PNGWriter:
-    """Writes each sample as FOLDER/CLASS/INDEX.png, as image folders are laid out.
+    """Writes each sample as FOLDER/CLASS/INDEX.png, as image folders are laid out; `class_folder` names CLASS.
 
     `option` named the folder, in which no file may be unless the writing `goes_on`.
     """
 
-    def __init__(self, option, folder, labels, num_classes, goes_on):
+    def __init__(self, option, folder, labels, class_names, goes_on):
         self.option, self.folder, self.labels = option, Path(folder), labels
-        runtime.from_first(self._make_folders, option, num_classes, goes_on)
+        self._classes = [self.folder / class_folder(label, name) for label, name in enumerate(class_names)]
+        runtime.from_first(self._make_folders, option, goes_on)
 
-    def _make_folders(self, option, num_classes, goes_on):
+    def _make_folders(self, option, goes_on):
         if goes_on and not self.folder.is_dir():
             raise UserError(f"{option} {self.folder} is gone, and samples in it: give another folder")
         if not goes_on and any(not path.is_dir() for path in self.folder.rglob("*")):
             raise UserError(f"{option} {self.folder} is not empty: give another folder")
         try:
-            for label in range(num_classes):
-                (self.folder / f"{label:04d}").mkdir(parents=True, exist_ok=True)
+            for path in self._classes:
+                path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{option} {self.folder} cannot be made ({error.strerror}): give another folder") from None
 
@@ -43,7 +58,7 @@ class PNGWriter:
         """Write samples `indices`, uint8 [n, C, H, W]."""
         with _named(f"{self.option} {self.folder}"):
             for index, image in zip(indices, images, strict=True):
-                save_image(self.folder / f"{self.labels[index]:04d}" / f"{index:06d}.png", image.transpose(1, 2, 0))
+                save_image(self._classes[self.labels[index]] / f"{index:06d}.png", image.transpose(1, 2, 0))
 
     def finish(self):
         """What to tell the user when all are written."""

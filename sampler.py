@@ -6,9 +6,9 @@ from scipy.special import ndtr, ndtri
 
 import runtime
 from layers import BatchNorm
-from utils import image_grid, progress
+from pictures import COLUMNS
+from utils import progress
 
-GRID_CLASSES, GRID_COLUMNS = 10, 10
 CHUNK = 16  # rows of each call of G in evaluation
 
 
@@ -112,11 +112,12 @@ def use_standing_statistics(generator, parameters):
         norm.eval()
 
 
-def class_grid(generator, parameters, draw=generate):
-    """A picture, uint8 [H, W, C]: the first ten classes in order, a row each, the same noise at every call.
+def grid_samples(generator, parameters, classes, draw=generate):
+    """Samples of `classes` (numbers) for a picture, uint8 [len(classes) * COLUMNS, C, H, W], class by class.
 
+    Those of a class have the same noise at every call, whichever other classes there are.
     `draw`: `generate`, or `generate_batch` for a G that uses the batch's own statistics.
     """
-    classes = min(parameters.num_classes, GRID_CLASSES)
-    labels = np.repeat(np.arange(classes), GRID_COLUMNS)
-    return image_grid(draw(generator, parameters, range(len(labels)), labels, "grid"), GRID_COLUMNS)
+    labels = np.repeat(classes, COLUMNS)
+    indices = [label * COLUMNS + column for label in classes for column in range(COLUMNS)]
+    return draw(generator, parameters, indices, labels, "grid")

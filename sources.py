@@ -21,6 +21,7 @@ from PIL import Image
 import runtime
 import sampler
 from image_files import FORMATS, folder_names, image_names, read_image, say_skipped
+from sample_files import class_folder
 from utils import UserError, npy_header, progress, told
 
 WIDEST = 4096  # pixels a side
@@ -59,10 +60,10 @@ class Real:
 class Folder:
     """The images in a folder, or in class folders, all of one size, with 1 or 3 `channels` as the real images have.
 
-    The class of a folder is its place in `class_names`, or else its number, as `--samples_dir` names them; `labels` are
-    None where a folder is neither, and `needs_classes` is False. `exif` turns images as `read_image` does. Raises
-    UserError for a folder without images, images both beside and in class folders, of several sizes or not square, and
-    a name that is no class.
+    The class of a folder is its place in `class_names`, or else the one that `--samples_dir` gives such a name;
+    `labels` are None where a folder is neither, and `needs_classes` is False. `exif` turns images as `read_image` does.
+    Raises UserError for a folder without images, images both beside and in class folders, of several sizes or not
+    square, and a name that is no class.
     """
 
     def __init__(self, path, channels, class_names=None, needs_classes=False, exif=False):
@@ -108,11 +109,27 @@ def _numbers(names, class_names, needs_classes):
     strangers = sorted(set(names) - set(class_names or ()))
     if not strangers:
         return [class_names.index(name) for name in names]
-    if all(re.fullmatch("[0-9]{1,5}", name) for name in names):
-        return [int(name) for name in names]
+    found = [_class_of(name, class_names) for name in names]
+    if None not in found:
+        return found
     if needs_classes:
         raise UserError(f"--samples: the folder {strangers[0]!r} is neither a number nor a class of the real images")
     return None
+
+
+def _class_of(folder, class_names):
+    """The class whose samples `class_folder` puts into `folder`; None for other folders.
+
+    Of two that agree on the name but not on the number, as where classes have been added, the name counts.
+    """
+    match = re.fullmatch("([0-9]{1,5})|([0-9]{4,5})-.+", folder)
+    if not match:
+        return None
+    number = int(match[1] or match[2])
+    if match[1] or class_names is None:
+        return number
+    labels = [label for label, own in enumerate(class_names) if class_folder(number, own) == folder]
+    return number if number in labels else next(iter(labels), None)
 
 
 def _common_size(files):

@@ -5,19 +5,22 @@ import dataclasses
 import glob
 import hashlib
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
 
 import checkpoint
+import pictures
 import report
 import runtime
 import sampler
 from evaluation import Evaluation
+from layers import forwards_to_settle
 from measurement import finish, keys
 from sample_files import NPZWriter, PNGWriter
 from sources import open_samples
-from utils import LOCK_FILE, UserError, file_digest, lock, plural, progress, save_image
+from utils import LOCK_FILE, UserError, file_digest, lock, plural, progress
 
 OF_THE_MACHINE = ("device", "num_workers", "batch_size_test", "parallel")  # a test on another one goes on with this one
 
@@ -53,6 +56,7 @@ class Tester:
                 "weights": "moving average" if part == "G_ema" else "as trained",
                 "batch statistics": f"standing, over {p.standing_batches} batches" if p.standing_batches else "running",
                 "truncation": p.truncation,
+                **_settling(self.G, p, loaded.step),
             }
             default = checkpoint.run_of(source) / f"test-{Path(source).stem}"
         self.parameters, self.file, self.default_folder = p, Path(p.samples or source), default
@@ -65,15 +69,15 @@ class Tester:
         A test that is interrupted goes on when it is run again. Raises SystemExit when a signal asks to stop.
         """
         p = self.parameters
-        evaluation = Evaluation(p)
+        evaluation = Evaluation(p, self.class_names)
         source = self._source(evaluation)
         evaluation.check(source)
         if not p.samples:
             evaluation.check_names(self.class_names, self.file)
         settings = self._settings(evaluation, source)
-        key = _key(settings, p)
+        key = _key((settings, not p.samples and evaluation.class_names), p)  # folders have the names of classes
         with self._claimed(key) as (folder, goes_on):  # and all else that is written, before anything is computed
-            writers = self._writers(folder, source.labels, key, goes_on)
+            writers = self._writers(folder, source.labels, evaluation, key, goes_on)
             evaluation.prepare()
             if p.standing_batches and not p.samples:
                 with evaluation.stage("standing statistics"):
@@ -102,12 +106,20 @@ class Tester:
         for line in [*lines, *(writer.finish() for writer in writers)]:
             print(line)
         if not p.samples:
-            save_image(folder / "class_grid.png", sampler.class_grid(self.G, p))
-            print(f"class grid: {folder / 'class_grid.png'}")
+            self._draw_classes(folder / "class_grid.png", evaluation)
         report.write(folder, figures, settings, p, evaluation.seconds)
         finish(folder)
         (folder / LOCK_FILE).unlink()  # of no use beside a report
         print(f"report: {folder / 'report.md'}")
+
+    def _draw_classes(self, path, evaluation):
+        """Write a picture of the classes that are drawn, a row each, of the first ones where they are many."""
+        classes, names = evaluation.chosen_classes[: pictures.ROWS], evaluation.class_names
+        grid = pictures.grid(sampler.grid_samples(self.G, self.parameters, classes), pictures.row_names(names, classes))
+        pictures.save_image(path, grid)
+        print(f"class grid: {path}")
+        if numbered := pictures.numbered_names(names, classes):
+            print(f"the class grid shows these class names as numbers: {numbered}")
 
     def _source(self, evaluation):
         p = self.parameters
@@ -158,12 +170,12 @@ class Tester:
         for number in itertools.count(2):
             yield first.with_name(f"{first.name}-{number}")
 
-    def _writers(self, folder, labels, key, goes_on):
+    def _writers(self, folder, labels, evaluation, key, goes_on):
         p, writers = self.parameters, []
         if p.samples_dir:
-            writers.append(PNGWriter("--samples_dir", p.samples_dir, labels, p.num_classes, goes_on))
+            writers.append(PNGWriter("--samples_dir", p.samples_dir, labels, evaluation.class_names, goes_on))
         elif p.check_path:  # where samples are all that its published command makes
-            writers.append(PNGWriter("--test_path", folder / "samples", labels, p.num_classes, goes_on))
+            writers.append(PNGWriter("--test_path", folder / "samples", labels, evaluation.class_names, goes_on))
         if p.samples_npz:
             shape = (p.channels, p.imsize, p.imsize)
             writers.append(NPZWriter(p.samples_npz, labels, shape, key, goes_on))
@@ -197,10 +209,23 @@ class Tester:
         return f"{p.labels}: in turns"
 
 
-def _key(settings, parameters):
+def _settling(generator, parameters, steps):
+    """Settings: the steps that running statistics have followed, and the steps they need; {} where they do not matter.
+
+    `steps` is 0 where it is not known.
+    """
+    p = parameters
+    if not steps or p.standing_batches:
+        return {}
+    forwards = p.d_steps_per_iter + p.g_steps_per_iter  # of G in a step
+    needed = float(f"{math.ceil(forwards_to_settle(generator) / forwards):.2g}")
+    return {"steps": steps, "steps until batch statistics settle": int(needed)}
+
+
+def _key(drawn, parameters):
     """What an interrupted test and the one that goes on with it have in common."""
     values = {k: v for k, v in dataclasses.asdict(parameters).items() if k not in OF_THE_MACHINE}
-    return hashlib.sha256(repr((settings, values)).encode()).hexdigest()
+    return hashlib.sha256(repr((drawn, values)).encode()).hexdigest()
 
 
 def _tests(folder):

@@ -16,6 +16,7 @@ import runtime
 import sampler
 from dataset import batches, batches_per_epoch, check_count
 from layers import batch_statistics, running_statistics, seeing, singular_vectors
+from pictures import ROWS
 from precision import SCALER_STATE, Precision
 from run_folder import RunFolder, diverged
 from step_batches import blocks_of, d_batch, g_batch, part_of, seed_dropout
@@ -157,21 +158,22 @@ class Trainer:
         return metrics
 
     def sample_grid(self):
-        """A picture of samples of the first classes, uint8 [H, W, C], with the same noise at every step.
+        """Samples of the first classes for a picture, as `sampler.grid_samples`, with the same noise at every step.
 
         It uses the batch's own statistics: SAGAN's running ones take thousands of steps to settle.
         """
         generator = self.G_ema or self.G
         generator.eval()
         with batch_statistics(generator):
-            return sampler.class_grid(generator, self.parameters, sampler.generate_batch)
+            classes = range(min(self.parameters.num_classes, ROWS))
+            return sampler.grid_samples(generator, self.parameters, classes, sampler.generate_batch)
 
     def _evaluation(self, image_set):
         if not self.parameters.eval_step:
             return None
         from evaluation import Evaluation  # what it imports takes a while
 
-        evaluation = Evaluation(self.parameters)
+        evaluation = Evaluation(self.parameters, image_set.class_names)
         evaluation.check(evaluation.drawn(self.G, self.parameters.eval_samples))
         evaluation.check_names(image_set.class_names, _source_of(self.parameters))
         evaluation.prepare()

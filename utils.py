@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 LOCK_FILE = ".lock"
@@ -194,20 +193,3 @@ class _Lines:
         if self._pace.is_due():
             told = so_far(self.n, self.total, *self._begun)
             print(f"{self.title} ({self.unit}): {told}", file=sys.stderr, flush=True)
-
-
-def image_grid(images, columns, gap=2):
-    """Images uint8 [N, C, H, W] laid out row by row on white, `gap` pixels apart: uint8 [height, width, C]."""
-    count, channels, height, width = images.shape
-    rows = -(-count // columns)
-    grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8)
-    for index, image in enumerate(images):
-        top, left = (gap + i * (size + gap) for i, size in zip(divmod(index, columns), (height, width), strict=True))
-        grid[top : top + height, left : left + width] = image.transpose(1, 2, 0)
-    return grid
-
-
-def save_image(path, image):
-    """Write an image, uint8 [H, W, 1 or 3], to `path`, atomically."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(temporary)

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 from commands import ROOT, SMALL, launch, run, start, wait_for
+from PIL import Image
 from test_resume import train
 from visualdl import LogReader
 
@@ -65,6 +66,23 @@ def test_the_best_is_kept(trained):
     path = trained / "measured" / "weights" / "best.safetensors"
     assert checkpoint.load(path).step == best
     assert checkpoint.best_score(path)[0] == pytest.approx(-figures[best]["classifier_fid"], rel=1e-5)
+
+
+def test_classes_by_name(tmp_path):
+    """Of the images that it trains on, which here alone have names."""
+    for name in ("daisy", "rose", "tulip"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (16, 16), (60 * number, 0, 0)).save(tmp_path / "data" / name / f"{number}.png")
+    command = [ROOT / "train.py", "--recipe", "acgan-mlp", "--dataset", "folder", "--data_path", "data", "--imsize", 16]
+    command += ["--batch_size", 4, "--total_step", 2, "--device", "cpu", "--eval_step", 1, "--eval_samples", 6]
+    command += ["--test_data_path", "data", "--metrics", "distance", "--labels"]
+    code, _, err = run(tmp_path, *command, "dasy", "--name", "refused")
+    assert code == 2 and "--labels dasy is no class" in err and "did you mean daisy?" in err
+    assert not (tmp_path / "sagan_models").exists()
+    code, _, err = run(tmp_path, *command, "tulip,0", "--name", "named")
+    assert code == 0, err
+    assert list(measured(tmp_path / "sagan_models" / "named")) == [1, 2]
 
 
 def test_it_changes_nothing_of_the_training(trained):

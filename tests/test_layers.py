@@ -136,3 +136,19 @@ def test_dropout_keeps_the_mean_and_drops_the_share(spatial):
     np.testing.assert_allclose(dropped.mean(), 0.25, atol=0.02)
     layer.eval()
     assert layer(x) is x
+
+
+@pytest.mark.parametrize(("momenta", "expected"), [((0.9,), 22), ((0.9, 0.99), 230), ((0.999, 0.9), 2302)])
+def test_running_statistics_settle(momenta, expected):
+    """What is left of their first values after so many batches, all of mean 0."""
+    network = paddle.nn.Sequential(*(layers.BatchNorm(3, momentum) for momentum in momenta))
+    forwards = layers.forwards_to_settle(network)
+    assert forwards == pytest.approx(expected, abs=1)
+    slowest = max(network, key=lambda norm: norm.momentum)
+    slowest._mean.set_value(np.ones(3))
+    batch = paddle.to_tensor(np.array([[-1.0] * 3, [1.0] * 3]))
+    left = []
+    for _ in range(forwards):
+        slowest(batch)
+        left.append(slowest._mean.numpy().max())
+    assert left[-1] < 0.1 <= left[-2]

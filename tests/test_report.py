@@ -302,3 +302,23 @@ def test_subsets_that_are_the_whole_set(count, real, whole):
     assert lines == (
         [f"Each subset of KID holds all {whole}: its deviation does not tell how they vary."] if whole else []
     )
+
+
+@pytest.mark.parametrize(("value", "said"), [(math.nan, True), (math.inf, True), (0.5, False)])
+def test_why_there_is_no_distance(tmp_path, value, said):
+    _, text = written(tmp_path, "acgan-digits", {"class_distance_ratio": value})
+    assert ("No distance: it needs two samples of a class" in text) == said
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"steps": 6, "steps until batch statistics settle": 12000}, True),
+        ({"steps": 12000, "steps until batch statistics settle": 12000}, False),
+        ({}, False),
+    ],
+)
+def test_statistics_that_are_not_settled(tmp_path, settings, said):
+    _, text = written(tmp_path, "sagan-imagenet", {"fid": 300.0}, settings)
+    assert ("batch statistics need about 12,000 steps to settle, and these weights have 6:" in text) == said
+    assert ("--standing_batches" in text) == said

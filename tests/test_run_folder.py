@@ -1,13 +1,18 @@
 """A run's folder: which one it is, which checkpoints it keeps, what `latest` and `best` are."""
 
+import io
 import os
 import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from visualdl import LogReader
 
 import checkpoint
+import pictures
 from dataset import load_dataset
 from parameters import RUN_FILE
 from run_folder import RunFolder
@@ -137,3 +142,35 @@ def test_a_place_for_runs_that_is_no_folder(make_parameters, made):
     path.touch() if made == "file" else path.symlink_to("nowhere")
     with pytest.raises(UserError, match=f"--save_path {path}"):
         RunFolder(p)
+
+
+def test_pictures_have_the_names_of_classes(make_parameters, tmp_path, capsys):
+    """The same picture as PNG and in VisualDL's records; names that cannot be drawn are listed once."""
+    names = ("daisy", "玫瑰", "雏菊")
+    for name in names:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (32, 32), (40 * number, 0, 0)).save(tmp_path / "data" / name / f"{number}.png")
+    p = make_parameters("sagan", dataset="folder", data_path=str(tmp_path / "data"), num_classes=3, imsize=32)
+    image_set = load_dataset(p)
+    samples = np.random.default_rng(0).integers(0, 256, (30, 3, 32, 32), np.uint8)
+    with RunFolder(p) as run:
+        run.begin(0, image_set)
+        run.write_samples(2, lambda: samples)
+        run.write_samples(4, lambda: samples)
+        run.write_animation()
+    listed = [line for line in capsys.readouterr().out.splitlines() if "as numbers" in line]
+    assert len(listed) == 1
+    for name in names[1:]:
+        assert f"{image_set.class_names.index(name)}: {name}" in listed[0] and "daisy" not in listed[0]
+    shown = [name if name == "daisy" else str(number) for number, name in enumerate(image_set.class_names)]
+    written = np.asarray(Image.open(run.images / "step-00000004.png"))
+    assert (written == pictures.grid(samples, shown)).all()
+    real = np.asarray(Image.open(run.images / "real.png"))
+    assert real.shape == written.shape and (real[:, : -(10 * 66 + 2)] == written[:, : -(10 * 66 + 2)]).all()
+    records = LogReader(file_path=str(run.path / "vdlrecords.run.log"))
+    for tag, picture in (("samples/generated", written), ("samples/real", real)):
+        recorded = records.get_data("image", tag)[-1].image.encoded_image_string
+        assert (np.asarray(Image.open(io.BytesIO(recorded))) == picture).all()
+    with Image.open(run.images / "samples-1.gif") as animation:
+        assert animation.n_frames == 2

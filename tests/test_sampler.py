@@ -131,9 +131,66 @@ def test_classes_that_are_drawn(make_parameters, labels, expected):
     assert Evaluation(p).drawn(None, 7).labels.tolist() == expected
 
 
-def test_a_class_that_is_not_there(make_parameters):
+FLOWERS = ("daisy", "rose", "poppy, red", "0", "auto", "tulip", "雏菊")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ("rose", [1]),
+        ("tulip,daisy", [5, 0]),
+        ("rose, 2 ,雏菊", [1, 2, 6]),
+        ("0", [3]),  # the name goes before the number
+        ("00", [0]),
+        ("poppy, red", [2]),
+        ("auto", [0, 1, 2, 3, 4, 5, 6]),  # the option's own word
+        ("4", [4]),
+        ("auto,rose", [4, 1]),
+    ],
+)
+def test_classes_by_name(make_parameters, labels, expected):
+    p = make_parameters(labels=labels, num_classes=7, metrics="none")
+    evaluation = Evaluation(p, FLOWERS)
+    assert evaluation.chosen_classes == expected
+    assert evaluation.drawn(None, len(expected)).labels.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ("3,99", "--labels 99 is no class: there are 7, from 0: daisy, rose, poppy, red, 0, auto, …"),
+        ("dasy", "--labels dasy is no class: .*; did you mean daisy[?]"),
+        ("rose,1", "--labels rose,1: 'rose' and '1' are one class"),
+        ("9" * 5000, "--labels 9{80} is no class"),
+        ("-1", "--labels -1 is no class"),
+    ],
+)
+def test_classes_that_are_not_there(make_parameters, labels, sentence):
+    p = make_parameters(labels=labels, num_classes=7, metrics="none")
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        Evaluation(p, FLOWERS).drawn(None, 7)
+
+
+def test_a_class_that_is_not_there_where_names_are_not_known(make_parameters):
     with pytest.raises(UserError, match="--labels 99 is no class: there are 5, from 0"):
         Evaluation(make_parameters(labels="3,99", metrics="none")).drawn(None, 7)
+
+
+def test_a_class_has_the_same_samples_in_every_picture(make_parameters):
+    """Those of the first classes are samples 0, 1, … of the pictures' noise."""
+    p = make_parameters(num_classes=20)
+    recorder = Recorder()
+    sampler.grid_samples(recorder, p, range(10))
+    assert recorder.labels == np.repeat(np.arange(10), 10).tolist()
+    first = np.concatenate(recorder.noise)
+    drawn = Recorder()
+    sampler.generate(drawn, p, range(100), np.repeat(np.arange(10), 10), "grid")
+    assert (np.concatenate(drawn.noise) == first).all()
+    chosen = Recorder()
+    sampler.grid_samples(chosen, p, [7, 3, 19])
+    assert chosen.labels == [7] * 10 + [3] * 10 + [19] * 10
+    noise = np.concatenate(chosen.noise)
+    assert (noise[:10] == first[70:80]).all() and (noise[10:20] == first[30:40]).all()
 
 
 def with_statistics(network, rng):

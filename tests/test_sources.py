@@ -255,6 +255,11 @@ def test_folder(tmp_path):
         (["owl", "cat"], ("owl", "dog", "cat"), [2, 0]),
         (["2", "3"], ("1", "2", "3"), [1, 2]),  # of real classes so named
         (["0001", "0002"], ("1", "2", "3"), [1, 2]),
+        (["0000-cat", "0002-owl"], None, [0, 2]),
+        (["0000-cat", "0002-owl"], ("cat", "dog", "owl"), [0, 2]),
+        (["0000-cat", "0002-owl"], ("ape", "bee", "cat", "dog", "owl"), [2, 4]),  # the name counts
+        (["0000-9", "0001"], ("9", "1", "4"), [0, 1]),
+        (["0000", "0001-dog"], ("雏菊", "dog"), [0, 1]),
     ],
 )
 def test_class_folders(tmp_path, names, class_names, labels):
@@ -267,10 +272,36 @@ def test_class_folders(tmp_path, names, class_names, labels):
     assert source.labels.tolist() == np.repeat(labels, 3).tolist()
 
 
+HOSTILE = (
+    "T-shirt/top", "..", ".", "", "a/../../b", "A", "a", "CON", "x" * 255, "x" * 255 + "y", "雏" * 85, "end. ", "-",
+    "13", "a\\b", "a/b", 'q"?*<>|:', "a\nb\0", "0003-daisy", "\udcff", "~", "$HOME",
+)  # fmt: skip
+
+
+def test_class_folders_of_hostile_names(tmp_path):
+    """Folders are in the place they should be, differ on any file system, and are read back as the same classes."""
+    labels = np.arange(len(HOSTILE))
+    writer = PNGWriter("--samples_dir", tmp_path / "in" / "pngs", labels, HOSTILE, False)
+    images = np.tile(IMAGES[..., :1], (2, 1, 1, 1))[: len(HOSTILE)].transpose(0, 3, 1, 2)
+    writer.write(labels, images)
+    folders = sorted(path.name for path in (tmp_path / "in" / "pngs").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["in"] and len(list((tmp_path / "in").iterdir())) == 1
+    assert [int(name[:4]) for name in folders] == labels.tolist()
+    assert len({name.lower() for name in folders}) == len(HOSTILE)
+    assert all(len(name.encode()) <= 255 and name.isprintable() and name.strip(" .") == name for name in folders)
+    assert folders[0] == "0000-T-shirt_top" and folders[5:7] == ["0005-A", "0006-a"] and folders[1] == "0001"
+    for class_names in (HOSTILE, None):
+        source = open_samples(tmp_path / "in" / "pngs", 1, class_names, needs_classes=True)
+        assert (source.labels == labels).all() and (source.images(labels) == images).all()
+
+
 def test_class_folders_of_other_names(tmp_path):
     """Refused where the classes are needed; else images without classes, as anyone's are."""
     for name in ("owl", "unicorn"):
         pictures(tmp_path / "named" / name, IMAGES[:2])
+    pictures(tmp_path / "numbered" / "0001-unicorn", IMAGES[:2])
+    with pytest.raises(UserError, match="'0001-unicorn' is neither a number nor a class"):
+        open_samples(tmp_path / "numbered", 3, ("owl", "dog"), needs_classes=True)
     with pytest.raises(UserError, match="'unicorn' is neither a number nor a class"):
         open_samples(tmp_path / "named", 3, ("owl", "dog"), needs_classes=True)
     for class_names in (("owl", "dog"), None):
@@ -315,7 +346,7 @@ def test_what_we_write_is_read_back(tmp_path, channels):
     """By `--samples_npz` and `--samples_dir`, in chunks out of order: the same images and classes."""
     images = IMAGES[..., :channels].transpose(0, 3, 1, 2)
     npz = NPZWriter(tmp_path / "samples.npz", LABELS, images.shape[1:], "a test", False)
-    png = PNGWriter("--samples_dir", tmp_path / "pngs", LABELS, 6, False)
+    png = PNGWriter("--samples_dir", tmp_path / "pngs", LABELS, "abcdef", False)
     for start in (16, 0, 8):
         indices = np.arange(start, min(start + 8, 20))
         for writer in (npz, png):

@@ -203,3 +203,120 @@ def test_a_report_on_a_file_of_a_strange_name_is_a_table(model, tmp_path):
     run_test("--pretrained_model", strange, "--metrics", "none", "--test_path", tmp_path / "t")
     text = (tmp_path / "t" / "report.md").read_text()
     assert "a\\|b\\n\\`&lt;script&gt;.safetensors |" in text and "<" not in text
+
+
+FLOWERS = ("aster", "daisy", "iris", "lily", "lotus", "poppy", "rose", "sage", "thyme", "tulip", "violet", "雏菊")
+
+
+@pytest.fixture
+def flowers(make_parameters, tmp_path):
+    """The options to test a generator of FLOWERS, with untrained weights, against images of them."""
+    for name in FLOWERS:
+        for number in range(2):
+            path = tmp_path / "flowers" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (100 * number, 0, 0)).save(path)
+    p = make_parameters("acgan-mlp", dataset="folder", num_classes=len(FLOWERS))
+    state = {name: tensor.numpy() for name, tensor in acgan_models.build_generator(p).state_dict().items()}
+    checkpoint.save(tmp_path / "model.safetensors", 2, asdict(p), {"G": state})
+    data = ["--test_data_path", tmp_path / "flowers"]
+    return ["--pretrained_model", tmp_path / "model.safetensors", *data, "--num_samples", 24]
+
+
+def grid_of(folder):
+    return np.asarray(Image.open(folder / "class_grid.png"))
+
+
+def test_the_class_grid_is_of_the_chosen_classes(flowers, tmp_path, capsys):
+    run_test(*flowers, "--metrics", "none", "--test_path", tmp_path / "all")
+    assert "as numbers" not in capsys.readouterr().out  # of which none is among the first ten
+    run_test(*flowers, "--metrics", "none", "--labels", "雏菊,rose,1", "--test_path", tmp_path / "some")
+    assert "shows these class names as numbers: 11: 雏菊\n" in capsys.readouterr().out
+    everything, some = grid_of(tmp_path / "all"), grid_of(tmp_path / "some")
+    step = 4 * 16 + 2
+    assert len(everything) == 10 * step + 2 and len(some) == 3 * step + 2
+    for row, label in ((1, 6), (2, 1)):
+        rows = [grid[place * step : (place + 1) * step] for grid, place in ((everything, label), (some, row))]
+        assert (rows[0][:, -10 * step :] == rows[1][:, -10 * step :]).all()  # the same samples
+        text = [part[:, : -10 * step - 2] for part in rows]
+        width = min(part.shape[1] for part in text)
+        assert (text[0][:, -width:] == text[1][:, -width:]).all() and text[0].min() < 100  # and the same name
+    numbers = ",".join(map(str, range(11, 0, -1)))
+    run_test(*flowers, "--metrics", "none", "--labels", numbers, "--test_path", tmp_path / "many")
+    many = grid_of(tmp_path / "many")
+    assert len(many) == 10 * step + 2
+    assert (many[5 * step : 6 * step, -10 * step :] == everything[6 * step : 7 * step, -10 * step :]).all()
+
+
+def test_folders_of_samples_have_the_names_of_classes(flowers, tmp_path):
+    """And are read back as these classes."""
+    options = [*flowers, "--metrics", "none", "--labels", "tulip,雏菊", "--samples_dir", tmp_path / "samples"]
+    run_test(*options)
+    assert names(tmp_path / "samples") == [f"{label:04d}-{name}" for label, name in enumerate(FLOWERS)]
+    counts = [len(names(folder)) for folder in sorted((tmp_path / "samples").iterdir())]
+    assert counts == [0] * 9 + [12, 0, 12]
+    again = ["--samples", tmp_path / "samples", "--dataset", "folder", *flowers[2:4], "--metrics", "distance"]
+    run_test(*again, "--test_path", tmp_path / "again")
+    settings = report(tmp_path / "again")["settings"]
+    assert settings["labels"] == "the samples' own" and settings["classes drawn"] == 2
+
+
+def test_folders_of_other_names_are_of_another_test(flowers, tmp_path):
+    """Classes that are renamed, while a test that writes folders of the old names is interrupted."""
+    few = [*flowers[:-1], 20_000, "--metrics", "none", "--samples_dir", tmp_path / "samples"]
+    with interrupted(lambda: len(list(tmp_path.glob("samples/*/*.png"))) > 100):
+        run_test(*few)
+    (tmp_path / "flowers" / "iris").rename(tmp_path / "flowers" / "irises")
+    with pytest.raises(UserError, match=r"--samples_dir .* is not empty"):
+        run_test(*few)
+
+
+def test_a_distance_of_one_sample(model, tmp_path, capsys):
+    options = ["--pretrained_model", model, "--metrics", "distance"]
+    run_test(*options, "--num_samples", 1)
+    assert "No distance: it needs two samples of a class" in capsys.readouterr().out
+    assert "No distance" in (tmp_path / "test-model" / "report.md").read_text()
+    run_test(*options, "--num_samples", 20)
+    assert "No distance" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_distance_to_real_images_that_are_all_alike(flowers, tmp_path, capsys, same):
+    if same:
+        for path in (tmp_path / "flowers").glob("*/1.png"):
+            path.write_bytes((path.parent / "0.png").read_bytes())
+    run_test(*flowers, "--metrics", "distance", "--labels", "uniform")
+    assert ("two real images of that class that differ" in capsys.readouterr().out) == same
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "options", "said"),
+    [
+        ("sagan", 6, [], True),
+        ("sagan", 11_000, [], True),
+        ("sagan", 12_000, [], False),
+        ("sagan", 0, [], False),  # not known
+        ("sagan", 6, ["--standing_batches", 2], False),
+        ("acgan-digits", 3, [], True),
+        ("acgan-digits", 11, [], False),
+    ],
+)
+def test_statistics_that_are_not_settled(make_parameters, tmp_path, capsys, kind, step, options, said):
+    p = make_parameters(kind)
+    networks = checkpoint.models_of(p)
+    state = {name: tensor.numpy() for name, tensor in networks.build_generator(p).state_dict().items()}
+    checkpoint.save(tmp_path / "model.safetensors", step, asdict(p), {"G": state})
+    run_test("--pretrained_model", tmp_path / "model.safetensors", "--metrics", "none", "--num_samples", 2, *options)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "--standing_batches" in line]
+    text = (tmp_path / "test-model" / "report.md").read_text()
+    assert len(lines) == said and all(line in text for line in lines)
+    if said:
+        assert f"these weights have {step:,}:" in lines[0]
+
+
+def test_more_updates_in_a_step_settle_sooner(make_parameters, tmp_path, capsys):
+    p = make_parameters("sagan", d_steps_per_iter=5)
+    state = {name: tensor.numpy() for name, tensor in checkpoint.models_of(p).build_generator(p).state_dict().items()}
+    checkpoint.save(tmp_path / "model.safetensors", 5000, asdict(p), {"G": state})
+    run_test("--pretrained_model", tmp_path / "model.safetensors", "--metrics", "none", "--num_samples", 2)
+    assert "--standing_batches" not in capsys.readouterr().out

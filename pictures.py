@@ -1,0 +1,126 @@
+"""Pictures to look at: a row of images for each class with its name, and an animation of such pictures."""
+
+import functools
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from utils import atomic_path
+
+ROWS, COLUMNS = 10, 10  # classes in a picture, and images of each
+GAP = 2  # pixels between images
+SMALL = 64  # pixels a side: smaller images are enlarged up to it
+WIDEST_NAME = 12  # times the size of the letters
+FRAME, FRAME_LETTERS = 320, 12  # pixels: the images in a frame fit into a square of this side; the size of its letters
+FRAME_TIME, LAST_FRAME_TIME = 100, 3000  # milliseconds
+
+
+def save_image(path, image):
+    """Write an image, uint8 [H, W, 1 or 3], to `path`, atomically."""
+    with atomic_path(path) as temporary:
+        _picture(image).save(temporary)
+
+
+def _picture(image):
+    return Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+
+
+def row_names(class_names, classes):
+    """The text beside the row of each of `classes` (numbers): its name, or its number if the font cannot draw that."""
+    return [class_names[label] if _can_draw(class_names[label]) else str(label) for label in classes]
+
+
+def numbered_names(class_names, classes):
+    """The names that `row_names` replaces by numbers, such as "0: 雏菊, 1: 玫瑰"; "" if there are none."""
+    return ", ".join(f"{label}: {class_names[label]}" for label in classes if not _can_draw(class_names[label]))
+
+
+def _can_draw(name):
+    """Whether Pillow's own font has all letters of `name`. It has those of ASCII and few others."""
+    letters = _font(FRAME_LETTERS)
+    missing = bytes(letters.getmask("\uffff"))  # a box stands for every letter that the font lacks
+    drawn = all(bytes(letters.getmask(letter)) != missing for letter in set(name))
+    return drawn and name.isprintable() and bool(name.strip())
+
+
+@functools.cache
+def _font(size):
+    return ImageFont.load_default(size)
+
+
+def grid(images, names):
+    """Images uint8 [N, C, H, W] on white in as many rows as there are `names`, which stand left of them.
+
+    Small images are enlarged by a whole factor. Returns uint8 [height, width, C].
+    """
+    side = images.shape[-1] * _factor(images.shape[-1])
+    picture = _with_names(_picture(_cells(images, len(names))), names, max(14, side // 6))
+    return np.atleast_3d(np.asarray(picture))
+
+
+def _factor(side):
+    """The whole factor by which images of `side` pixels a side are enlarged."""
+    return max(1, SMALL // side)
+
+
+def _cells(images, rows):
+    """The images alone, in rows: uint8 [height, width, C]."""
+    factor = _factor(images.shape[-1])
+    images = images.repeat(factor, axis=2).repeat(factor, axis=3)
+    count, channels, height, width = images.shape
+    columns = count // rows
+    cells = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, np.uint8)
+    for index, image in enumerate(images):
+        top, left = (GAP + i * (size + GAP) for i, size in zip(divmod(index, columns), (height, width), strict=True))
+        cells[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    return cells
+
+
+def _with_names(cells, names, size, title=""):
+    """The picture `cells` with the name of each of its rows on the left, and `title` above it if there is one."""
+    font = _font(size)
+    names = [_shortened(name, font, WIDEST_NAME * size) for name in names]
+    left = math.ceil(max(map(font.getlength, names))) + size
+    top = size * 3 // 2 if title else 0
+    picture = Image.new(cells.mode, (left + cells.width, top + cells.height), "white")
+    picture.paste(cells, (left, top))
+    draw = ImageDraw.Draw(picture)
+    for row, name in enumerate(names):
+        middle = top + round(GAP / 2 + (row + 0.5) * (cells.height - GAP) / len(names))
+        draw.text((left - size // 2, middle), name, "#303030", font, anchor="rm")
+    draw.text((left + GAP, top // 2), title, "#303030", font, anchor="lm")
+    return picture
+
+
+def _shortened(name, font, width):
+    """`name`, or its beginning and an ellipsis if it is wider than `width` pixels."""
+    if font.getlength(name) <= width:
+        return name
+    while font.getlength(name + "…") > width:
+        name = name[:-1].rstrip()
+    return name + "…"
+
+
+def save_animation(path, grids, names, side):
+    """Write the animation of the files `grids`, step-NUMBER.png, each a `grid` of `names` and images of this `side`.
+
+    Every frame shows its step; the last one stays longer.
+    """
+    frames = (_frame(grid, names, side) for grid in grids)
+    durations = [FRAME_TIME] * (len(grids) - 1) + [LAST_FRAME_TIME]
+    with atomic_path(path) as temporary:
+        next(frames).save(temporary, save_all=True, append_images=frames, duration=durations, loop=0)
+
+
+def _frame(path, names, side):
+    """A grid as a small palette image with legible names: Pillow holds every frame of an animation in memory."""
+    width = COLUMNS * (side * _factor(side) + GAP) + GAP
+    height = len(names) * (side * _factor(side) + GAP) + GAP
+    scale = min(1, FRAME / max(width, height))
+    with Image.open(path) as picture:
+        cells = picture.crop((max(0, picture.width - width), 0, picture.width, picture.height))
+    cells = cells.resize((round(width * scale), round(height * scale)))
+    title = "step " + path.stem.removeprefix("step-").lstrip("0")
+    frame = _with_names(cells, names, FRAME_LETTERS, title).convert("RGB")
+    return frame.quantize(method=Image.Quantize.FASTOCTREE)

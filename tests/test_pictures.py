@@ -1,0 +1,135 @@
+"""Pictures to look at: the images in them, at a size that can be seen, with the names of their classes beside them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pictures
+
+CHINESE = ("雏菊", "玫瑰", "rose")
+
+
+def noise(count, side, channels=1):
+    return np.random.default_rng(0).integers(0, 200, (count, channels, side, side), np.uint8)
+
+
+def cell(grid, side, row, column):
+    """The image in a place of a grid of COLUMNS columns whose images have `side` pixels a side."""
+    step = side + pictures.GAP
+    top, left = pictures.GAP + row * step, grid.shape[1] - (pictures.COLUMNS - column) * step
+    return grid[top : top + side, left : left + side]
+
+
+def beside(grid, side, row):
+    """What stands left of a row."""
+    width = pictures.COLUMNS * (side + pictures.GAP) + pictures.GAP
+    top = pictures.GAP + row * (side + pictures.GAP)
+    return grid[top : top + side, : grid.shape[1] - width]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("side", "factor"), [(8, 8), (16, 4), (28, 2), (32, 2), (64, 1), (128, 1), (256, 1)])
+def test_images_are_enlarged_by_a_whole_factor(side, factor, channels):
+    images = noise(20, side, channels)
+    grid = pictures.grid(images, ["cat", "dog"])
+    assert grid.dtype == np.uint8 and grid.shape[0] == 2 * (side * factor + 2) + 2 and grid.shape[2] == channels
+    for row, column in ((0, 0), (0, 9), (1, 4)):
+        expected = images[row * 10 + column].repeat(factor, 1).repeat(factor, 2).transpose(1, 2, 0)
+        assert (cell(grid, side * factor, row, column) == expected).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_row_has_its_name(channels):
+    images = noise(30, 16, channels)
+    grid = pictures.grid(images, ["cat", "dog", "cat"])
+    first, second, third = (beside(grid, 64, row) for row in range(3))
+    assert (first == third).all() and (first != second).any()
+    for text in (first, second):
+        dark = np.argwhere(text.min(axis=2) < 100)
+        height = np.ptp(dark[:, 0]) + 1
+        assert 9 <= height <= 20 and abs(dark[:, 0].mean() - 32) < 6  # legible, in the middle of its row
+    assert first[:, 0].min() == 255 and first[:, -1].min() == 255  # nothing is cut off
+
+
+def test_letters_grow_with_the_images():
+    heights = []
+    for side in (64, 128, 256):
+        text = beside(pictures.grid(noise(10, side), ["H"]), side, 0)
+        heights.append(np.ptp(np.argwhere(text < 100)[:, 0]) + 1)
+    assert heights[0] >= 9 and heights == sorted(set(heights))
+
+
+def test_long_names_are_shortened():
+    names = ["x" * 255, "a very long name of a class that goes on and on", "short"]
+    grid = pictures.grid(noise(30, 16), names)
+    width = 10 * (64 + 2) + 2
+    assert width < grid.shape[1] < width + 200
+    assert (beside(grid, 64, 0)[:, 0] == 255).all()
+    other = pictures.grid(noise(30, 16), ["x" * 254, *names[1:]])
+    assert (other == grid).all()
+
+
+def test_names_that_the_font_lacks_are_numbers():
+    assert pictures.row_names(CHINESE, [2, 0, 1]) == ["rose", "0", "1"]
+    assert pictures.numbered_names(CHINESE, range(3)) == "0: 雏菊, 1: 玫瑰"
+    assert pictures.numbered_names(CHINESE, [2]) == ""
+    plain = ["T-shirt/top", "n01440764", "3", "animals_and_nature", "..", "a b", "~!@#$%^&*()"]
+    assert pictures.row_names(plain, range(7)) == plain
+    odd = ["a\nb", "", " ", "\udcff", "é", "😀", "a\u202eb"]
+    assert pictures.row_names(odd, range(7)) == list("0123456")
+
+
+def saved(folder, count, names, side=16, channels=1):
+    """The files of grids of the same images, after 10, 20, … steps."""
+    images = noise(len(names) * 10, side, channels)
+    paths = [folder / f"step-{10 * (number + 1):08d}.png" for number in range(count)]
+    for path in paths:
+        pictures.save_image(path, pictures.grid(images, names))
+    return paths
+
+
+def frames(path):
+    """(each frame as RGB, milliseconds) of an animation."""
+    found = []
+    with Image.open(path) as animation:
+        for number in range(animation.n_frames):
+            animation.seek(number)
+            found.append((np.asarray(animation.convert("RGB")).astype(int), animation.info["duration"]))
+    return found
+
+
+@pytest.mark.parametrize(("side", "channels"), [(16, 1), (32, 3), (128, 3)])
+def test_an_animation_shows_its_steps_and_rests(tmp_path, side, channels):
+    names = [str(number) for number in range(9)]
+    paths = saved(tmp_path, 3, names, side, channels)
+    pictures.save_animation(tmp_path / "a.gif", paths, names, side)
+    found = frames(tmp_path / "a.gif")
+    assert [time for _, time in found] == [100, 100, 3000]
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        rows = np.flatnonzero(np.abs(found[one][0] - found[other][0]).max(axis=(1, 2)) > 100)
+        assert len(rows) and rows.max() < 18  # the images are the same, the title is another
+    height, width = found[0][0].shape[:2]
+    assert height <= 340 and width <= 500  # Pillow holds them all in memory
+    assert (found[0][0][18:, : width - 322].min(axis=2) < 100).sum() > 9 * 10  # the names are legible still
+
+
+def test_an_animation_of_one_picture(tmp_path):
+    """Which somebody has put there."""
+    (path,) = saved(tmp_path, 1, ["a", "b"])
+    path = path.rename(tmp_path / "step-best.png")
+    pictures.save_animation(tmp_path / "a.gif", [path], ["a", "b"], 16)
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames == 1
+
+
+def test_an_animation_of_pictures_without_names(tmp_path):
+    """As a run has that began before pictures had names: a frame has the images all the same."""
+    names, images = ["a", "b"], noise(20, 16)
+    rows = [np.hstack(list(images[row * 10 : row * 10 + 10, 0])) for row in range(2)]
+    (new,) = saved(tmp_path, 1, names)
+    new.rename(tmp_path / "step-00000020.png")
+    Image.fromarray(np.vstack(rows)).save(tmp_path / "step-00000010.png")
+    paths = [tmp_path / "step-00000010.png", tmp_path / "step-00000020.png"]
+    pictures.save_animation(tmp_path / "a.gif", paths, names, 16)
+    old, new = (frame[20:, -320:] for frame, _ in frames(tmp_path / "a.gif"))
+    assert old.shape == new.shape and np.corrcoef(old.ravel(), new.ravel())[0, 1] > 0.5
