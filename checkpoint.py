@@ -27,10 +27,10 @@ import published
 import runtime
 import sagan_models
 from layers import set_values
-from parameters import RUN_FILE, Parameters, count_classes, from_values, read_parameters, read_recipe
+from parameters import Parameters, count_classes, from_values, read_parameters, read_recipe
 from pickle_machine import short
 from safe_pickle import load_state
-from utils import UserError, atomic_path
+from utils import RUN_FILE, UserError, atomic_path
 
 FORMAT = "conditional GAN checkpoint 1"
 HEADER_LIMIT = 2**20  # bytes; that of the largest network here is a tenth of it
@@ -273,19 +273,6 @@ def _and_others(names):
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
-def load_given(given, wanted=PARTS):
-    """(checkpoint, its path) that the options `given`, by name, ask to start from; (None, None) where they ask none."""
-    if given.get("check_path"):
-        path = Path(given["check_path"]) / f"G_{given.get('which_epoch', Parameters.which_epoch)}.pdparams"
-        if not path.is_file():
-            raise UserError(f"--check_path {path.parent} has no {path.name}; give another --which_epoch")
-    elif given.get("pretrained_model"):
-        return load_from(given["pretrained_model"], wanted)
-    else:
-        return None, None
-    return load(path, wanted), path
-
-
 def load_newest(folder, start, source, pretrained_model):
     """(checkpoint, its path) that a resumed run goes on from: its newest in `folder`, or what it started from.
 
@@ -339,7 +326,7 @@ def _files(folder, pattern):
         raise NotReadable(f"{folder} cannot be read: {error.strerror}") from None
 
 
-def load_from(path, wanted=PARTS, option="--pretrained_model"):
+def load_from(path, option="--pretrained_model", wanted=PARTS):
     """(checkpoint, its path) that `path`, given as `option`, means: that file, or the newest of that run's folder.
 
     Of the checkpoint the parts `wanted`. Raises UserError for none.

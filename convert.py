@@ -34,7 +34,7 @@ def main():
     import checkpoint
 
     runtime.quit_on_signals(cleanly=True)
-    step, parameters, parts, _, names = checkpoint.load_from(options.source, ("G", "D", "G_ema"), "SOURCE")[0]
+    step, parameters, parts, _, names = checkpoint.load_from(options.source, "SOURCE", ("G", "D", "G_ema"))[0]
     try:
         if target.suffix == ".safetensors":
             checkpoint.save(target, step, parameters, parts, class_names=names)

@@ -18,8 +18,19 @@ from tqdm import tqdm
 import checkpoint
 import pictures
 import runtime
-from parameters import RUN_FILE, changes, run_numbers
-from utils import LOCK_FILE, Pace, UserError, atomic_path, lock, naming, remove_leftovers, so_far
+from parameters import changed_options
+from utils import (
+    LOCK_FILE,
+    RUN_FILE,
+    Pace,
+    UserError,
+    atomic_path,
+    lock,
+    naming,
+    remove_leftovers,
+    run_numbers,
+    so_far,
+)
 
 # VisualDL groups its charts by the tag's first part.
 TAGS = {
@@ -103,7 +114,7 @@ class RunFolder:
         )
         if start:
             self._point_to(source)
-            for name, (old, new) in changes(start.parameters, dataclasses.asdict(p)).items():
+            for name, (old, new) in changed_options(start.parameters, dataclasses.asdict(p)).items():
                 self._write_line(f"changed --{name} from {old} to {new}")
             if changed := _changed_data(start.notes.get("data"), self._data):
                 self._write_line(f"the data have changed: {changed}")

@@ -6,16 +6,16 @@ import signal
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 import runtime  # noqa: E402
-from parameters import CommandLine  # noqa: E402
+from command_line import CommandLine  # noqa: E402
 
 
 def main():
     start, source = None, None
     command = CommandLine(program="test")
-    if command.given.get("pretrained_model") or command.given.get("check_path"):
-        from checkpoint import load_given
+    if needed := command.checkpoint_to_load():
+        from checkpoint import load_from
 
-        start, source = load_given(command.given, wanted=("G", "G_ema"))
+        start, source = load_from(*needed, wanted=("G", "G_ema"))
     parameters = command.parameters(start and start.parameters)
     runtime.quit_on_signals()
     runtime.start(parameters)

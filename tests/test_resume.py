@@ -14,8 +14,8 @@ from visualdl.proto.record_pb2 import Record
 from visualdl.reader.record_reader import RecordReader
 
 import checkpoint
+from command_line import CommandLine
 from dataset import load_dataset
-from parameters import get_parameters
 from run_folder import RECORDS, RunFolder
 from trainer import Trainer, resolve
 from utils import UserError
@@ -29,7 +29,7 @@ STEPS = "--total_step 40 --model_save_step 17 --log_step 1 --sample_step 10 --g_
 
 def train(*arguments):
     """What train.py does with these arguments, in this process; returns the run's folder."""
-    p = get_parameters(list(arguments))
+    p = CommandLine(list(arguments)).parameters()
     image_set = load_dataset(p)
     path, signal = Trainer(resolve(p, image_set)).train(image_set)
     assert signal is None
@@ -158,7 +158,7 @@ def difference(found, expected):
 def test_a_run_in_use_is_refused_by_every_process(trained, tmp_path):
     path = tmp_path / "run"
     shutil.copytree(trained, path)
-    with RunFolder(dataclasses.replace(get_parameters(["--resume", str(path)]), name="run")):
+    with RunFolder(dataclasses.replace(CommandLine(["--resume", str(path)]).parameters(), name="run")):
         process = launch(tmp_path, 2, ROOT / "train.py", "--resume", "run")
         process.communicate(timeout=100)
     assert process.returncode != 0
@@ -210,7 +210,7 @@ def trained(tmp_path_factory):
 )  # fmt: skip
 def test_parameters_that_change_what_is_trained_are_refused_by_name(trained, option, value):
     with pytest.raises(UserError, match=f"--{option} "):
-        get_parameters(["--resume", str(trained), f"--{option}", str(value)])
+        CommandLine(["--resume", str(trained), f"--{option}", str(value)]).parameters()
 
 
 def test_another_whole_batch_is_refused(trained):
@@ -274,7 +274,7 @@ def test_latest_is_right_again_when_the_newest_is_damaged(trained, tmp_path):
     train("--resume", str(path), "--total_step", "2")
     newest = checkpoint.step_files(path / "weights")[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
-    p = get_parameters(["--resume", str(path)])
+    p = CommandLine(["--resume", str(path)]).parameters()
     with RunFolder(p) as folder:
         start, source = checkpoint.load_newest(folder.weights, None, None, None)
         folder.begin(start.step, load_dataset(p), start, source)

@@ -14,10 +14,9 @@ from visualdl import LogReader
 import checkpoint
 import pictures
 from dataset import load_dataset
-from parameters import RUN_FILE
 from run_folder import RunFolder
 from trainer import Trainer
-from utils import UserError
+from utils import RUN_FILE, UserError
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import acgan_models
 import checkpoint
 import tester
 import utils
-from parameters import CommandLine
+from command_line import CommandLine
 from utils import LOCK_FILE, UserError, lock
 
 FILES = ["class_grid.png", "report.json", "report.md"]
@@ -39,7 +39,8 @@ def run_test(*options):
     """Do test.py's work with the given options."""
     given = [str(option) for option in (*options, "--device", "cpu")]
     command = CommandLine(given, program="test")
-    loaded, source = checkpoint.load_given(command.given, wanted=("G", "G_ema"))
+    needed = command.checkpoint_to_load()
+    loaded, source = checkpoint.load_from(*needed, wanted=("G", "G_ema")) if needed else (None, None)
     tester.Tester(command.parameters(loaded and loaded.parameters), loaded, source).test()
 
 
