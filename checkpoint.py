@@ -24,7 +24,6 @@ from safetensors.numpy import save_file
 
 import acgan_models
 import published
-import runtime
 import sagan_models
 from layers import set_values
 from parameters import Parameters, count_classes, from_values, read_parameters, read_recipe
@@ -41,13 +40,14 @@ SHOWN = 5  # names of classes in a message
 
 
 class Checkpoint(NamedTuple):
-    """What a file held: the steps done, the parameters as a plain dictionary, NumPy arrays by part and name, notes."""
+    """The content of the file `path`, as `save` takes it."""
 
-    step: int
-    parameters: dict
-    parts: dict
-    notes: dict = {}  # noqa: RUF012, plain values that the run left for itself, never changed
-    class_names: tuple = ()  # of the images that it was trained on, by label; empty where the file does not tell them
+    path: Path
+    step: int  # steps done
+    parameters: dict  # plain values by field name
+    parts: dict  # NumPy arrays by part and name
+    notes: dict = {}  # noqa: RUF012, plain values that the run left for itself; never changed
+    class_names: tuple = ()  # of the training images, by label; empty where the file does not tell them
 
     def fingerprint(self):
         """The steps, and a digest of all arrays and of the classes' names: a text."""
@@ -125,14 +125,14 @@ def load(path, wanted=PARTS):
             parts = {part: state[part] for part in PARTS if part in state}
             names = state.get("class_names", ())
             names = tuple(os.fsdecode(name.encode(errors="surrogateescape")) for name in names)
-            loaded = Checkpoint(state["step"], state["parameters"], parts, class_names=names)
+            loaded = Checkpoint(Path(path), state["step"], state["parameters"], parts, class_names=names)
         else:
             step, sizes, parts = published.load(path, state)
             recipe = "sagan-imagenet" if sizes["model"] == "sagan" else sizes["model"]
             values = read_recipe(recipe) | sizes
             if values.get("classes") and count_classes(values["classes"]) != values["num_classes"]:
                 values["classes"] = None  # the recipe's choice of classes is not what these weights were trained on
-            loaded = Checkpoint(step, values, parts)
+            loaded = Checkpoint(Path(path), step, values, parts)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _check_access(error, path)
         raise UserError(f"{path} cannot be read as a checkpoint: {short(str(error))}") from None
@@ -160,7 +160,7 @@ def _load_ours(path, wanted):
         notes = json.loads(metadata.get("notes", "{}"))
         classes = parts.pop(CLASSES, {})
         names = _decoded(classes[NAMES]) if NAMES in classes else ()
-        return Checkpoint(int(metadata["step"]), json.loads(metadata["parameters"]), parts, notes, names)
+        return Checkpoint(Path(path), int(metadata["step"]), json.loads(metadata["parameters"]), parts, notes, names)
 
 
 @contextmanager
@@ -273,42 +273,24 @@ def _and_others(names):
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
-def load_newest(folder, start, source, pretrained_model):
-    """(checkpoint, its path) that a resumed run goes on from: its newest in `folder`, or what it started from.
+def load_newest(folder, wanted=PARTS):
+    """The newest checkpoint in `folder` that is whole, with the parts `wanted`; None where there is no checkpoint.
 
-    `start` and `source` are those of a run that is new after all; (None, None) where there is nothing to start from.
-    """
-    loaded = None
-
-    def find():
-        nonlocal loaded
-        loaded, path = newest(folder)
-        return path
-
-    path = runtime.from_first(find)
-    if path:
-        return loaded or load(path), path  # the first process has read it
-    return load_from(pretrained_model) if pretrained_model and not start else (start, source)
-
-
-def newest(folder, wanted=PARTS):
-    """(checkpoint, its path): the newest whole one in `folder`, of it the parts `wanted`; (None, None) where none is.
-
-    One that is not whole is passed over aloud; the best by score is what is left when no other is whole. Raises
-    UserError when none is: a run that started again would write over them; and NotReadable for one that the system
-    keeps from us: its steps would be trained again.
+    It says which ones are not whole and passes over them. The best by score comes last. Raises UserError when none is
+    whole, since a run that started again would overwrite them. Raises NotReadable for one that the system does not let
+    this process read, since its steps would be trained again.
     """
     paths = [*reversed(step_files(folder)), *_files(folder, BEST)]
     for path in paths:
         try:
-            return load(path, wanted), path
+            return load(path, wanted)
         except NotReadable:
             raise
         except UserError as error:
             print(f"{path} is not whole and is passed over: {error}", file=sys.stderr)
     if paths:
         raise UserError(f"{folder} has no checkpoint that can be read: put one back, or remove them to start again")
-    return None, None
+    return None
 
 
 def step_files(folder):
@@ -326,23 +308,23 @@ def _files(folder, pattern):
         raise NotReadable(f"{folder} cannot be read: {error.strerror}") from None
 
 
-def load_from(path, option="--pretrained_model", wanted=PARTS):
-    """(checkpoint, its path) that `path`, given as `option`, means: that file, or the newest of that run's folder.
+def load_file_or_run(path, option="--pretrained_model", wanted=PARTS):
+    """The checkpoint in the file `path`, or the newest one of the run in the folder `path`, with the parts `wanted`.
 
-    Of the checkpoint the parts `wanted`. Raises UserError for none.
+    Raises UserError, which names `option`, where there is none.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"{option} {path}: there is no such file")
     if not path.is_dir():
-        return load(path, wanted), path
+        return load(path, wanted)
     if not (path / RUN_FILE).is_file():
         raise UserError(f"{option} {path} is a folder but no run's: it has no {RUN_FILE}")
     weights = path / read_parameters(path / RUN_FILE).get("model_weights_dir", Parameters.model_weights_dir)
-    loaded, found = newest(weights, wanted)
-    if loaded is None:
+    newest = load_newest(weights, wanted)
+    if newest is None:
         raise UserError(f"{option} {path}: there is no checkpoint in {weights} yet")
-    return loaded, found
+    return newest
 
 
 def run_of(path):

@@ -34,7 +34,8 @@ def main():
     import checkpoint
 
     runtime.quit_on_signals(cleanly=True)
-    step, parameters, parts, _, names = checkpoint.load_from(options.source, "SOURCE", ("G", "D", "G_ema"))[0]
+    loaded = checkpoint.load_file_or_run(options.source, "SOURCE", wanted=("G", "D", "G_ema"))
+    step, parameters, parts, names = loaded.step, loaded.parameters, loaded.parts, loaded.class_names
     try:
         if target.suffix == ".safetensors":
             checkpoint.save(target, step, parameters, parts, class_names=names)

@@ -249,6 +249,11 @@ class Parameters:
         """Channels of the data set's images: 1 (gray) or 3 (RGB)."""
         return 1 if self.dataset in CLASSIFIED else 3
 
+    @property
+    def data_source(self):
+        """The option that says where the training images come from, with its value."""
+        return f"--data_path {self.data_path}" if self.data_path else f"--dataset {self.dataset}"
+
     def shared(self):
         """Values by option that all processes of a run must agree on: all but those of OF_ONE_HOST."""
         values = asdict(self)

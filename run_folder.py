@@ -89,22 +89,23 @@ class RunFolder:
             if self._lock:
                 self._lock.close()
 
-    def begin(self, step, image_set, start=None, source=None):
-        """Write the parameters and a grid of real images; open the records for steps after `step`.
+    def begin(self, start, image_set):
+        """Write the parameters and a grid of real images; open the records for the steps after the `Start` `start`.
 
-        `start`, `source`: the `checkpoint.Checkpoint` of this run that it goes on from, and its file. What the records
-        hold beyond it is cut off, since its steps are done again, and the parameters changed since then are logged.
+        A resumed run trains the steps after its checkpoint again, so the records are cut back to that step. The
+        parameters that have changed since then are logged.
         """
         if not self.writes:
             return
-        p = self.parameters
+        p, step = self.parameters, start.step
+        notes = start.checkpoint.notes if start.is_own else dict.fromkeys((LOG, RECORDS), 0)
         self._class_names, self._data = image_set.class_names, image_set.fingerprint()
-        with atomic_path(self.path / RUN_FILE) as temporary:  # first: what has it is a run's folder
+        with atomic_path(self.path / RUN_FILE) as temporary:  # first: it makes the folder a run's
             temporary.write_text(p.to_yaml(), encoding="utf-8")
         self.weights.mkdir(exist_ok=True)
         self.images.mkdir(exist_ok=True)
         for name in (LOG, RECORDS):
-            _cut(self.path / name, start.notes.get(name) if start else 0)
+            _cut(self.path / name, notes.get(name))
         self._open_records(image_set)
         processes = runtime.world_size()
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
@@ -112,11 +113,11 @@ class RunFolder:
         self._write_line(
             f"{begun} at step {step} of {p.total_step}: {len(image_set)} images, {p.batch_size} a step{whole}"
         )
-        if start:
-            self._point_to(source)
-            for name, (old, new) in changed_options(start.parameters, dataclasses.asdict(p)).items():
+        if start.is_own:
+            self._point_to(start.checkpoint.path)
+            for name, (old, new) in changed_options(start.checkpoint.parameters, dataclasses.asdict(p)).items():
                 self._write_line(f"changed --{name} from {old} to {new}")
-            if changed := _changed_data(start.notes.get("data"), self._data):
+            if changed := _changed_data(notes.get("data"), self._data):
                 self._write_line(f"the data have changed: {changed}")
                 runtime.say(f"the data have changed: {changed}")
         runtime.say(f"writes to {self.path}; to watch: visualdl --logdir {shlex.quote(str(self.path))}")

@@ -10,19 +10,19 @@ from command_line import CommandLine  # noqa: E402
 
 
 def main():
-    start, source = None, None
     command = CommandLine(program="test")
+    loaded = None
     if needed := command.checkpoint_to_load():
-        from checkpoint import load_from
+        from checkpoint import load_file_or_run  # slow, because it imports paddle: a mistake is told without it
 
-        start, source = load_from(*needed, wanted=("G", "G_ema"))
-    parameters = command.parameters(start and start.parameters)
+        loaded = load_file_or_run(*needed, wanted=("G", "G_ema"))
+    parameters = command.parameters(loaded and loaded.parameters)
     runtime.quit_on_signals()
     runtime.start(parameters)
     runtime.require_same(parameters.shared(), "give every process the same command")
     from tester import Tester
 
-    Tester(parameters, start, source).test()
+    Tester(parameters, loaded).test()
     return 0
 
 

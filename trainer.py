@@ -6,7 +6,6 @@ import dataclasses
 import math
 import time
 from functools import partial
-from pathlib import Path
 
 import paddle
 
@@ -14,13 +13,13 @@ import checkpoint
 import losses
 import runtime
 import sampler
-from dataset import batches, batches_per_epoch, check_count
+from dataset import batches, batches_per_epoch
 from layers import batch_statistics, running_statistics, seeing, singular_vectors
 from pictures import ROWS
 from precision import SCALER_STATE, Precision
 from run_folder import RunFolder, diverged
+from run_start import Start, check_steps_left, find_start
 from step_batches import blocks_of, d_batch, g_batch, part_of, seed_dropout
-from utils import UserError, plural
 
 
 def resolve(parameters, image_set):
@@ -56,48 +55,44 @@ class Trainer:
         p = self.parameters
         return paddle.optimizer.Adam(learning_rate, p.beta1, p.beta2, parameters=network.parameters())
 
-    def train(self, image_set, start=None, source=None):
+    def train(self, image_set, loaded=None):
         """Train on `image_set` until `total_step`, or until a signal asks to stop, and write the run's folder.
 
-        It goes on from `start`, a `checkpoint.Checkpoint` read from `source`, or begins with the initial weights; a run
-        that resumes goes on from its own newest. Returns the folder's path and the signal's number (None when the run
-        is complete). Raises UserError when a loss or a gradient is not finite.
+        `loaded`: the checkpoint of --pretrained_model, if the command line has read it already. Returns the folder's
+        path and the signal's number (None when the run is complete). Raises UserError when a loss or a gradient is not
+        finite.
         """
         p = self.parameters
-        if start and not p.resume and start.step >= p.total_step:  # before a folder is made
-            raise _reached(p, start, source)
-        evaluation = self._evaluation(image_set)  # before a folder is made: it may take long, or be refused
+        # Refuse what cannot run, and prepare the measurements: both before a folder is made.
+        if loaded and not p.resume:
+            check_steps_left(p, Start(loaded))
+        evaluation = self._evaluation(image_set)
         with runtime.stop_signals() as stop, RunFolder(p) as run:  # in this order: a signal waits for the last write
-            if p.resume:
-                start, source = checkpoint.load_newest(run.weights, start, source, p.pretrained_model)
-            if runtime.world_size() > 1:
-                found = {"as checkpoint": start and start.fingerprint()}
-                runtime.require_same(found, "give every process the same file")
-            own = start if start and Path(source).parent == run.weights else None
-            if own:
-                _check_whole_batch(p, own, source)
-            if start:
-                _compare_classes(p, start, source, image_set, goes_on=own is not None)
-            check_count(p, image_set)
-            if start:
-                if start.step > p.total_step:
-                    raise _reached(p, start, source)
-                self.load(start.step, start.parts, source)
-                runtime.say(f"goes on from {source}, step {start.step}{_lacks(start.parts)}")
-            run.begin(self.step, image_set, own, source)
+            # Start: find the checkpoint to start from, load it, open the records.
+            start = find_start(p, run.weights, loaded, image_set)
+            if start.checkpoint:
+                self.load(start.step, start.checkpoint.parts, start.checkpoint.path)
+                runtime.say(f"goes on from {start.checkpoint.path}, step {start.step}{_lacks(start.checkpoint.parts)}")
+            run.begin(start, image_set)
+            done = self.step >= p.total_step
+
+            # Measure the last step again, if a signal interrupted its measurement.
+            if evaluation and self._is_unmeasured(start):
+                self._measure_again(evaluation, run, stop, start.checkpoint)
+                done = stop.requested() or done
+
+            # Train step by step.
             data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
             data = runtime.together(data)
-            done = self.step >= p.total_step
-            if evaluation and own and self._is_unmeasured(own):
-                self._evaluate(evaluation, run, stop, lambda: own.parts)  # optimizers have no state until a step
-                run.save(self.step, lambda: own.parts)  # again: the figures' line in the log belongs to it
-                run.advance(self.step)
-                done = stop.requested() or done
             while not done:
                 metrics = self.train_step(data)
-                if evaluation and self.step % p.eval_step == 0:  # before the save, which its lines in the log belong to
+
+                # Measure before the save: the figures' lines in the log belong to the checkpoint.
+                if evaluation and self.step % p.eval_step == 0:
                     self._read(metrics)
                     self._evaluate(evaluation, run, stop, self.state)
+
+                # Log, draw and save when it is time; the last step is always saved.
                 done = stop.requested() or self.step >= p.total_step
                 logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
                 if logs or saves:
@@ -108,11 +103,14 @@ class Trainer:
                     run.write_samples(self.step, self.sample_grid)
                 if saves:
                     run.save(self.step, self.state)
+
+                # Show the progress. When nobody reads the output any more, save this step and end.
                 try:
                     run.advance(self.step)
-                except BrokenPipeError:  # nobody reads what it prints: it ends, and no step is lost
+                except BrokenPipeError:
                     run.save(self.step, self.state)
                     raise
+
             if not stop.signal:
                 run.write_animation()
             run.finish()
@@ -175,13 +173,24 @@ class Trainer:
 
         evaluation = Evaluation(self.parameters, image_set.class_names)
         evaluation.check(evaluation.drawn(self.G, self.parameters.eval_samples))
-        evaluation.check_names(image_set.class_names, _source_of(self.parameters))
+        evaluation.check_names(image_set.class_names, self.parameters.data_source)
         evaluation.prepare()
         return evaluation
 
-    def _is_unmeasured(self, own):
-        """Whether the step of the checkpoint `own` is due to be measured, but was not, as when a signal interrupted."""
-        return self.step % self.parameters.eval_step == 0 and own.notes.get("measured") != self.step
+    def _is_unmeasured(self, start):
+        """Whether the run's own checkpoint is due to be measured, but was not: a signal has interrupted it."""
+        return (
+            start.is_own
+            and self.step % self.parameters.eval_step == 0
+            and start.checkpoint.notes.get("measured") != self.step
+        )
+
+    def _measure_again(self, evaluation, run, stop, own):
+        """Measure the run's `own` checkpoint, and save it again: the figures' line in the log belongs to it."""
+        # The checkpoint's own arrays are saved: Paddle's optimizers have no state before their first step.
+        self._evaluate(evaluation, run, stop, lambda: own.parts)
+        run.save(self.step, lambda: own.parts)
+        run.advance(self.step)
 
     def _evaluate(self, evaluation, run, stop, state):
         """Measure `eval_samples` samples as `test.py` does, log the figures, keep `state()` if it is the best."""
@@ -383,41 +392,3 @@ def _noisy(images, noise):
 
 def _accuracy(class_logits, labels):
     return (class_logits.argmax(1) == labels).astype(class_logits.dtype).mean()
-
-
-def _reached(parameters, start, source):
-    return UserError(
-        f"--total_step {parameters.total_step} is reached: {source} has {plural(start.step, 'step')}; give more"
-    )
-
-
-def _source_of(parameters):
-    """The option that the training images come from."""
-    p = parameters
-    return f"--data_path {p.data_path}" if p.data_path else f"--dataset {p.dataset}"
-
-
-def _compare_classes(parameters, start, source, image_set, goes_on):
-    """Refuse to go on with a run on other classes, whose labels would mean something else; say so of a new run."""
-    if not start.class_names:
-        runtime.say(f"{source} does not tell the names of its classes, so they are not compared")
-        return
-    difference = checkpoint.compare_classes(start.class_names, image_set.class_names)
-    if difference and goes_on:
-        raise UserError(
-            f"{_source_of(parameters)} does not have the classes that {source} was trained on ({difference}): "
-            "give those, or start another run"
-        )
-    if difference:
-        runtime.say(f"{source} was trained on other classes ({difference}): its weights are trained on these")
-
-
-def _check_whole_batch(parameters, start, source):
-    """Refuse to go on with another number of images in a step, which would take the data in another order."""
-    processes = runtime.world_size()
-    whole, before = parameters.batch_size * processes, start.notes.get("whole_batch")
-    if before not in (None, whole):
-        raise UserError(
-            f"--batch_size {parameters.batch_size} makes {whole} images a step over {processes} process(es), and "
-            f"{source} was trained with {before}: give --global_batch_size {before}"
-        )

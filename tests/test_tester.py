@@ -40,8 +40,8 @@ def run_test(*options):
     given = [str(option) for option in (*options, "--device", "cpu")]
     command = CommandLine(given, program="test")
     needed = command.checkpoint_to_load()
-    loaded, source = checkpoint.load_from(*needed, wanted=("G", "G_ema")) if needed else (None, None)
-    tester.Tester(command.parameters(loaded and loaded.parameters), loaded, source).test()
+    loaded = checkpoint.load_file_or_run(*needed, wanted=("G", "G_ema")) if needed else None
+    tester.Tester(command.parameters(loaded and loaded.parameters), loaded).test()
 
 
 @contextlib.contextmanager
