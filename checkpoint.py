@@ -1,8 +1,8 @@
 """Save, load, resume. A checkpoint is one safetensors file: tensors and plain values, nothing that can run.
 
 Tensors are named PART/NAME, where PART is one of PARTS; the header's metadata hold the format, the step, the
-parameters, notes and a checksum of each part. One more tensor holds the names of the classes: as many as there may be
-would not fit into a header, and names of folders need not be UTF-8.
+parameters, notes and a checksum of each part. One more tensor holds the names of the classes: a header has no room for
+many of them, and names of folders need not be UTF-8.
 """
 
 import errno
@@ -32,7 +32,7 @@ from safe_pickle import load_state
 from utils import RUN_FILE, UserError, atomic_path
 
 FORMAT = "conditional GAN checkpoint 1"
-HEADER_LIMIT = 2**20  # bytes; that of the largest network here is a tenth of it
+HEADER_LIMIT = 2**20  # bytes; the largest network here needs a tenth
 BEST = "best.safetensors"
 PARTS = ("G", "D", "G_ema", "g_optimizer", "d_optimizer", "grad_scaler")
 CLASSES, NAMES = "classes", "names"  # part and name of the tensor with the names of the classes
@@ -65,13 +65,13 @@ def models_of(parameters):
 
 
 class NotReadable(UserError):
-    """The system does not let this process read a file, whose content may be whole."""
+    """This process may not read a file. Its content may be whole."""
 
 
 def save(path, step, parameters, parts, notes=None, class_names=()):
     """Write a checkpoint atomically: `parameters` a plain dictionary, `parts` NumPy arrays by part and name.
 
-    `notes`: plain values that `load` gives back, as it does `class_names`. Raises UserError, as for a full disk.
+    `notes`: plain values, which `load` returns, as it does `class_names`. Raises UserError where the disk is full, say.
     """
     if class_names:
         parts = parts | {CLASSES: {NAMES: _encoded(class_names)}}
@@ -91,7 +91,7 @@ def save(path, step, parameters, parts, notes=None, class_names=()):
 
 
 def _encoded(names):
-    """Names of folders as bytes, uint8 [n], between which is what no name has."""
+    """Names of folders as bytes, uint8 [n], with zero bytes between them: no name contains one."""
     return np.frombuffer(os.fsencode("\0".join(names)), np.uint8)
 
 
@@ -102,7 +102,7 @@ def _decoded(array):
 
 
 def _checksum(metadata, arrays):
-    """CRC-32 of a part and of the metadata's values: safetensors itself does not look for flipped bits."""
+    """CRC-32 of a part and of the metadata's values: safetensors itself does not detect flipped bits."""
     total = zlib.crc32("".join(metadata.get(key, "") for key in ("step", "parameters", "notes")).encode())
     for name, array in sorted(arrays.items()):
         total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
@@ -111,10 +111,10 @@ def _checksum(metadata, arrays):
 
 
 def load(path, wanted=PARTS):
-    """Read a checkpoint: one of ours, of which the parts `wanted`, or, recognised by its content, a published one.
+    """Read a checkpoint: one of ours, with the parts `wanted`, or a published one, which its content shows.
 
     Raises UserError for a file that is missing, cut short, no checkpoint, or not of the sizes that it claims, and
-    NotReadable for one that the system keeps from us.
+    NotReadable for one that this process may not read.
     """
     try:
         with open(path, "rb") as file:
@@ -136,13 +136,16 @@ def load(path, wanted=PARTS):
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _check_access(error, path)
         raise UserError(f"{path} cannot be read as a checkpoint: {short(str(error))}") from None
-    _check_sizes(loaded, path)
+    _check_content(loaded, path)
     return loaded
 
 
 def _check_access(error, path):
-    """Raise NotReadable for an error of the system, which says nothing about the content of the file."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # a file that is gone has no content
+    """Raise NotReadable for an error of the system: it says nothing about the content of the file."""
+    if isinstance(error, OSError) and error.errno not in (
+        None,
+        errno.ENOENT,
+    ):  # a missing file is not an unreadable one
         raise NotReadable(f"{error.filename or path} cannot be read: {error.strerror}") from None
 
 
@@ -156,7 +159,7 @@ def _load_ours(path, wanted):
         checksums = json.loads(metadata.get("checksums", "{}"))  # earlier versions wrote none
         for part, arrays in parts.items():
             if part in checksums and checksums[part] != _checksum(metadata, arrays):
-                raise ValueError(f"{part} is not what was written: its checksum differs")
+                raise ValueError(f"{part} is damaged: its checksum differs")
         notes = json.loads(metadata.get("notes", "{}"))
         classes = parts.pop(CLASSES, {})
         names = _decoded(classes[NAMES]) if NAMES in classes else ()
@@ -177,9 +180,9 @@ def _open_ours(path):
 
 
 def best_score(path):
-    """(score, what it compares with) in the checkpoint `path`, of which the header is read; (-inf, None) for none.
+    """(score, score key) in the header of the checkpoint `path`; (-inf, None) where there is none.
 
-    Raises NotReadable for a file that the system keeps from us: another must not take its place.
+    Raises NotReadable for a file that this process may not read: it must not be replaced.
     """
     try:
         with _open_ours(path) as (_, metadata):
@@ -199,23 +202,25 @@ def best_score(path):
         return -math.inf, None
 
 
-def _check_sizes(loaded, path):
-    """Compare the arrays with the networks that the parameters describe, which take no memory here.
+def _check_content(loaded, path):
+    """Refuse content of other types than a checkpoint's, and arrays that do not fit the networks of its parameters.
 
-    A file may claim any size: no network is made before its weights are seen to have it.
+    A file may claim networks of any size. The ones made here have shapes but no memory.
     """
-    plain = all(isinstance(part, dict) for part in (loaded.parameters, loaded.notes, *loaded.parts.values()))
-    if type(loaded.step) is not int or loaded.step < 0 or not plain:
-        raise UserError(f"{path} cannot be read as a checkpoint: its step, parameters or parts are not what they are")
+    right_types = all(isinstance(part, dict) for part in (loaded.parameters, loaded.notes, *loaded.parts.values()))
+    if type(loaded.step) is not int or loaded.step < 0 or not right_types:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: the step, the parameters or the weights have the wrong type"
+        )
     for part, arrays in loaded.parts.items():
         for name, array in arrays.items():
             if type(name) is not str or not isinstance(array, np.ndarray):
-                what = f"{part} holds {name!r:.80} as a {type(array).__name__}"
-                raise UserError(f"{path} cannot be read as a checkpoint: {what}, not arrays by names")
+                found = f"{part} holds {name!r:.80} as a {type(array).__name__}"
+                raise UserError(f"{path} cannot be read as a checkpoint: {found}, not arrays by names")
     p = from_values(loaded.parameters, path)
     if p.num_classes is None or not loaded.parts:
         raise UserError(
-            f"{path} cannot be read as a checkpoint: it has no weights, or does not say of how many classes"
+            f"{path} cannot be read as a checkpoint: it has no weights, or does not tell the number of classes"
         )
     names = loaded.class_names
     if names and not (all(type(name) is str for name in names) and len(set(names)) == len(names) == p.num_classes):
@@ -235,11 +240,11 @@ def _shapes(network):
 
 
 def compare(shapes, arrays, source):
-    """Raise UserError unless `arrays`, read from `source`, have the names and shapes of `shapes` and are numbers."""
+    """Raise UserError unless `arrays`, read from `source`, have the names and shapes of `shapes` and finite values."""
     if missing := sorted(shapes.keys() - arrays.keys()):
         raise UserError(f"{source} lacks {missing[0]}{_and_others(missing)} of this network")
     if extra := sorted(arrays.keys() - shapes.keys()):
-        raise UserError(f"{source} holds {extra[0]:.80}{_and_others(extra)}, which this network has not")
+        raise UserError(f"{source} holds {extra[0]:.80}{_and_others(extra)}, which this network does not have")
     for name, shape in shapes.items():
         array = arrays[name]
         if list(array.shape) != shape:
@@ -253,8 +258,8 @@ def compare_classes(before, now):
     if (before := tuple(before)) == (now := tuple(now)):
         return ""
     parts = [
-        f"{what} {_listed(sorted(names))}"
-        for what, names in (("gone:", set(before) - set(now)), ("new:", set(now) - set(before)))
+        f"{change} {_listed(sorted(names))}"
+        for change, names in (("gone:", set(before) - set(now)), ("new:", set(now) - set(before)))
         if names
     ]
     if parts:
@@ -264,7 +269,7 @@ def compare_classes(before, now):
 
 
 def _listed(names):
-    """The first of `names`, which may be a stranger's, and how many more there are."""
+    """The first of `names`, which a stranger may have written, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(short, names[:SHOWN])) + more
 
@@ -299,7 +304,7 @@ def step_files(folder):
 
 
 def _files(folder, pattern):
-    """The paths in `folder` whose names match `pattern`, sorted; `Path.glob` finds none in a folder it may not read."""
+    """The paths in `folder` whose names match `pattern`, sorted. Raises NotReadable, which `Path.glob` would hide."""
     try:
         return [Path(folder, name) for name in sorted(fnmatch.filter(os.listdir(folder), pattern))]
     except FileNotFoundError:

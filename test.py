@@ -2,7 +2,7 @@
 
 import signal
 
-# Held until `runtime.quit_on_signals`: an import that is interrupted ends in a traceback.
+# Held until `runtime.quit_on_signals`: an interrupted import would print a traceback.
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 import runtime  # noqa: E402

@@ -23,7 +23,7 @@ from step_batches import blocks_of, d_batch, g_batch, part_of, seed_dropout
 
 
 def resolve(parameters, image_set):
-    """`parameters` with what the data decide filled in: the number of classes, and epochs turned into steps."""
+    """`parameters` completed from the data: the number of classes, and steps in place of epochs."""
     p = parameters
     steps_per_epoch = batches_per_epoch(image_set, p, runtime.world_size()) / p.d_steps_per_iter
     changes = {"num_classes": p.num_classes or image_set.num_classes}
@@ -117,10 +117,10 @@ class Trainer:
             return run.path, stop.signal
 
     def _read(self, metrics):
-        """Metrics over all processes as floats; this is where the host waits for the device.
+        """The metrics over all processes as floats. Here the host waits for the device.
 
-        Raises UserError, on every process, when one, or a gradient of the last updates, is not finite: the weights
-        after it are not worth keeping.
+        Raises UserError, on every process, when a metric or a gradient of the last updates is not finite: the weights
+        after it are useless.
         """
         values = paddle.stack(list(metrics.values()))
         runtime.add_up([values])
@@ -129,7 +129,7 @@ class Trainer:
             for name, value in values.items():
                 if name.startswith("g_") == (part == "G") and not math.isfinite(value):
                     raise diverged(name, value, self.step)
-            if self.precision.scaler:  # whose business they are
+            if self.precision.scaler:  # it skips updates whose gradients are not finite
                 continue
             gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
             finite = paddle.stack([paddle.isfinite(gradient).all() for gradient in gradients.values()]).numpy()
@@ -169,7 +169,7 @@ class Trainer:
     def _evaluation(self, image_set):
         if not self.parameters.eval_step:
             return None
-        from evaluation import Evaluation  # what it imports takes a while
+        from evaluation import Evaluation  # slow to import
 
         evaluation = Evaluation(self.parameters, image_set.class_names)
         evaluation.check(evaluation.drawn(self.G, self.parameters.eval_samples))
@@ -193,10 +193,10 @@ class Trainer:
         run.advance(self.step)
 
     def _evaluate(self, evaluation, run, stop, state):
-        """Measure `eval_samples` samples as `test.py` does, log the figures, keep `state()` if it is the best."""
+        """Measure `eval_samples` samples as `test.py` does, log the figures, save `state()` if it is the best."""
         p, start = self.parameters, time.monotonic()
         generator = (p.use_ema and self.G_ema) or self.G
-        if p.standing_batches:  # which replace the running statistics
+        if p.standing_batches:  # they replace the running statistics, which the training still needs
             generator = copy.deepcopy(generator)
         generator.eval()
         sampler.use_standing_statistics(generator, p)
