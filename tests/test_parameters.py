@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import LIMIT
 
 import parameters
 from parameters import RUN_FILE, CommandLine, Parameters, get_parameters, read_parameters, run_numbers
@@ -697,7 +698,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_yaml_is_refused(name, files):
     (files / "hostile.yaml").write_bytes(HOSTILE[name])
@@ -1013,7 +1014,9 @@ def test_a_test_does_not_ask_for_the_data_of_the_training():
 
 
 def run(*command):
-    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
 
 
 def test_help_shows_every_option_with_its_default_and_does_not_load_paddle():
