@@ -111,7 +111,7 @@ def test_visualdl_serves_the_run_across_sessions(trained, tmp_path):
 def test_testing_draws_and_measures(trained, tmp_path):
     path, _ = trained
     npz, folder = tmp_path / "samples.npz", tmp_path / "pngs"
-    command = [ROOT / "test.py", "--pretrained_model", path, "--num_samples", 25, "--batch_size_test", 10]
+    command = [ROOT / "test.py", "--pretrained_model", path, "--num_samples", 25]
     code, out, err = run(tmp_path, *command, "--samples_npz", npz, "--samples_dir", folder, "--device", "cpu")
     assert code == 0, err
     shown = dict(re.findall(r"^(.+?): +([\d.]+)", out, re.MULTILINE))

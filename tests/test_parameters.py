@@ -358,7 +358,10 @@ def test_names_that_mean_another_option_in_one_program_say_so(capsys):
          ["--half_precision, --inception_weights, --reference, --test_data_path have no effect without --eval_step"]),
         ("train", "--metrics fid --labels 3 --eval_samples 5 --eval_step 5", []),
         # what a later test of the run goes by
-        ("train", "--num_samples 5 --truncation 1 --standing_batches 5 --use_ema false --batch_size_test 5", []),
+        ("train", "--num_samples 5 --truncation 1 --standing_batches 5 --use_ema false", []),
+        ("train", "--batch_size_test 5", ["--batch_size_test has no effect since the generator always draws 16"]),
+        ("test", "--netG w.pdparams --batch_size_test 5",
+         ["--batch_size_test has no effect since the generator always draws 16 samples at once"]),
         ("train", "--name a --outf out --lr 1 --batchSize 8 --eval_step 0", []),
     ],
 )  # fmt: skip
