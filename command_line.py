@@ -31,7 +31,9 @@ OF_ONE_RUN = (
     "name", "save_path", "pretrained_model", "check_path", "test_data_path", "test_path", "samples", "samples_dir",
     "samples_npz", "metrics", "reference", "inception_weights", "half_precision", "labels", "device", "num_workers",
 )  # fmt: skip
-# Options without effect in train.py, in train.py without --eval_step, and in test.py (besides its groups in HIDDEN).
+# Options without effect: in both programs, in train.py, in train.py without --eval_step, and in test.py (besides the
+# groups in HIDDEN).
+ALWAYS_IGNORED = {"batch_size_test": "since the generator always draws 16 samples at once"}
 IGNORED_BY_TRAIN = ("samples", "samples_dir", "samples_npz", "test_path", "which_epoch")
 IGNORED_WITHOUT_EVAL = (
     "metrics", "reference", "inception_weights", "half_precision", "eval_samples", "test_data_path", "labels",
@@ -320,9 +322,9 @@ def _reasons_without_effect(p, program):
     """{option that has no effect on `p` in `program`: the end of a sentence that says why}."""
     if program == "train":
         without_eval = {} if p.eval_step else dict.fromkeys(IGNORED_WITHOUT_EVAL, "without --eval_step")
-        return dict.fromkeys(IGNORED_BY_TRAIN, "in train.py") | without_eval
+        return dict.fromkeys(IGNORED_BY_TRAIN, "in train.py") | without_eval | ALWAYS_IGNORED
     hidden = [name for name, option in OPTIONS.items() if option.metadata["group"] in HIDDEN["test"]]
-    reasons = dict.fromkeys((*hidden, *IGNORED_BY_TEST), "in test.py")
+    reasons = dict.fromkeys((*hidden, *IGNORED_BY_TEST), "in test.py") | ALWAYS_IGNORED
     reasons["batch_size"] = None if p.standing_batches else "without --standing_batches"
     of_samples = p.samples and not p.test_path
     reasons["save_path"] = None if of_samples else "in this test; --test_path says where the report goes"

@@ -224,7 +224,7 @@ class Parameters:
     truncation: float | None = _testing(
         None, "draw a noise value again while it is beyond this; left out: keep all", POSITIVE
     )
-    batch_size_test: int = _testing(64, "samples drawn at once; this does not change them", UP_TO_65536)
+    batch_size_test: int = _testing(64, "no effect: the generator always draws 16 samples at once", UP_TO_65536)
     check_path: str | None = _testing(None, "folder of G_EPOCH.pdparams (Paddle ACGAN replication)", metavar="DIR")
     which_epoch: int = _testing(499, "EPOCH in --check_path", COUNT_OR_0)
     test_path: str | None = _testing(None, "folder of the report; left out: in the run's", metavar="DIR")
