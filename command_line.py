@@ -46,7 +46,7 @@ EITHER_OR = (("total_step", "niter"), ("model_save_step", "save_freq"), ("batch_
 
 
 class CommandLine:
-    """One command line of `program` ("train" or "test"), read once. Whoever asks what it means asks this object.
+    """One command line of `program` ("train" or "test"), read once. All code that depends on it asks this object.
 
     `given`: its options except --recipe, as typed values by field name. `spelled`: the names of options as spelled.
     `named`: the value of --recipe, or None. `recipe`, `reason`: the recipe that it means, and why.
@@ -128,7 +128,7 @@ class CommandLine:
         if self.program == "train":
             self._fit_to_training(values, base, folder)
         else:
-            self._fit_to_test(values, None if checkpoint_values is None else base)
+            self._fit_to_test(values, base if checkpoint_values is not None else None)
             if values["samples"] and not self.named:
                 values["recipe"], reason = "none", "--samples"  # nobody knows which recipe drew them
         parameters = Parameters(**values)
@@ -176,7 +176,7 @@ class CommandLine:
 
     def _fit_to_test(self, values, trained):
         """Complete `values` of test.py; `trained` are those of the checkpoint, or None."""
-        # The command says what to test. A recipe file may be a run's, and name the weights that run started from.
+        # Only the command names the weights to test. A recipe file may be a run's: then it names those it started from.
         values |= {name: self.given.get(name) for name in ("pretrained_model", "check_path")}
         if trained is not None and self.given.get("num_classes") is None:
             values["num_classes"] = trained.get("num_classes")  # the generator's, whatever data it is compared with
@@ -216,7 +216,7 @@ def _recipe_list():
 
 
 def _to_fields(options):
-    """The given `options` as fields of `Parameters`: the published ones that are no fields are turned into some."""
+    """The given `options` as fields of `Parameters`. Published options that are no fields are translated."""
     given = {name: value for name, value in options.items() if name in OPTIONS}
     if "lr" in options:
         given = {"d_lr": options["lr"], "g_lr": options["lr"], **given}

@@ -74,7 +74,7 @@ DATASET = one_of(*SMALL_IMAGES, "folder", "imagenet", "fake")
 AMP = one_of("bf16", "fp16")
 ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
 CLASSES = Rule(
-    "a range such as 10,20 (10 to 19), a list of names or of 3 numbers or more (two classes apart: by name), or "
+    "a range such as 10,20 (10 to 19), a list of names, a list of 3 or more numbers (give two classes by name), or "
     "random:HOW_MANY:SEED",
     lambda text: count_classes(text) is not None,
 )
@@ -83,7 +83,7 @@ METRIC_LIST = Rule(
     lambda text: text in ("auto", "none") or (set(names := text.split(",")) <= set(METRICS) and are_unique(names)),
 )
 LABELS = Rule(
-    "auto, uniform, or some classes by name or number such as daisy,3, each once (of a class called 3, 3 is the name)",
+    "auto, uniform, or some classes by name or number such as daisy,3, each once (3 is the class called 3, if there is one)",
     lambda text: all(names := [name.strip() for name in text.split(",")]) and are_unique(names),
 )
 UP_TO_65536 = whole_number(1, 65536)
@@ -117,7 +117,7 @@ class Parameters:
     dataset: str = _data("imagenet", DATASET.phrase, DATASET)
     data_path: str | None = _data(None, "images to train on, a folder for each class", metavar="DIR", also="dataroot")
     test_data_path: str | None = _data(None, "images to test against, as --data_path", metavar="DIR")
-    classes: str | None = _data(None, f"use these only: {CLASSES.phrase}", CLASSES, "CLASSES", also="classes_idx")
+    classes: str | None = _data(None, f"use only these: {CLASSES.phrase}", CLASSES, "CLASSES", also="classes_idx")
     num_classes: int | None = _data(None, "number of classes; left out: as many as the data have", UP_TO_65536)
     imsize: int = _data(128, "side of the images the networks see, in pixels", SIZE, also="imageSize")
     centercrop: bool = _data(False, "resize the shorter side and cut out the middle, instead of squeezing the image")

@@ -34,7 +34,7 @@ def check_training(p):
     if p.dataset in ("digits", "fake") and p.data_path is not None:
         raise UserError(f"--data_path {p.data_path} would not be read: --dataset {p.dataset} brings its own images")
     if p.exif and p.dataset not in ("folder", "imagenet"):
-        raise UserError(f"--exif has no effect on --dataset {p.dataset}, whose images have no EXIF: leave it out")
+        raise UserError(f"--exif has no effect: the images of --dataset {p.dataset} have no EXIF; leave it out")
     _must_exist("data_path", p.data_path)
     if not p.resume:
         _must_exist("pretrained_model", p.pretrained_model)

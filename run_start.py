@@ -21,7 +21,7 @@ class Start(NamedTuple):
 
 
 def find_start(parameters, weights, loaded, image_set):
-    """The `Start` of a run whose checkpoints are in the folder `weights`. Raises UserError where it cannot start so.
+    """The `Start` of a run whose checkpoints are in the folder `weights`. Raises UserError if it cannot start there.
 
     A resumed run starts from its newest checkpoint. If it has none, it starts as a new run does: from the checkpoint of
     --pretrained_model, or with new weights. `loaded`: that checkpoint, if the command line has read it already.
