@@ -83,7 +83,7 @@ METRIC_LIST = Rule(
     lambda text: text in ("auto", "none") or (set(names := text.split(",")) <= set(METRICS) and are_unique(names)),
 )
 LABELS = Rule(
-    "auto, uniform, or some classes by name or number such as daisy,3, each once (3 is the class called 3, if there is one)",
+    "auto, uniform, or some classes by name or number such as daisy,3, each once (names come first: 3 may be one)",
     lambda text: all(names := [name.strip() for name in text.split(",")]) and are_unique(names),
 )
 UP_TO_65536 = whole_number(1, 65536)
