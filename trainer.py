@@ -76,7 +76,7 @@ class Trainer:
             run.begin(start, image_set)
             done = self.step >= p.total_step
 
-            # Measure the last step again, if a signal interrupted its measurement.
+            # Run an interrupted measurement again.
             if evaluation and self._is_unmeasured(start):
                 self._measure_again(evaluation, run, stop, start.checkpoint)
                 done = stop.requested() or done
@@ -178,7 +178,7 @@ class Trainer:
         return evaluation
 
     def _is_unmeasured(self, start):
-        """Whether the run's own checkpoint is due to be measured, but was not: a signal has interrupted it."""
+        """Whether the run's own checkpoint is due to be measured, but was not, as when a signal interrupted it."""
         return (
             start.is_own
             and self.step % self.parameters.eval_step == 0
