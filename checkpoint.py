@@ -220,7 +220,7 @@ def _check_content(loaded, path):
     p = from_values(loaded.parameters, path)
     if p.num_classes is None or not loaded.parts:
         raise UserError(
-            f"{path} cannot be read as a checkpoint: it has no weights, or does not tell the number of classes"
+            f"{path} cannot be read as a checkpoint: it has no weights, or does not tell how many classes there are"
         )
     names = loaded.class_names
     if names and not (all(type(name) is str for name in names) and len(set(names)) == len(names) == p.num_classes):
