@@ -24,7 +24,9 @@ def main():
     options = parser.parse_args()
     target = Path(options.target)
     if target.suffix not in (".safetensors", ".pdparams"):
-        raise UserError(f"TARGET {target} ends neither in .safetensors nor in .pdparams: give a name that does")
+        raise UserError(
+            f"TARGET {target} ends neither in .safetensors nor in .pdparams: give a name that ends in one of them"
+        )
     if target.exists():
         raise UserError(f"TARGET {target} exists already: give another name")
     if not target.parent.is_dir():

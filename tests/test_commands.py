@@ -468,8 +468,16 @@ def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
     [
         ("nowhere", "ours.safetensors", "SOURCE nowhere: there is no such file"),
         (".", "ours.safetensors", "SOURCE . is a folder but no run's: it has no parameters.yaml"),
-        ("nowhere", "no folder/ours.safetensors", "TARGET no folder/ours.safetensors: there is no folder no folder"),
-        ("nowhere", "ours.pth", "TARGET ours.pth ends neither in .safetensors nor in .pdparams"),
+        (
+            "nowhere",
+            "no folder/ours.safetensors",
+            "TARGET no folder/ours.safetensors: there is no folder no folder; make it, or give another name",
+        ),
+        (
+            "nowhere",
+            "ours.pth",
+            "TARGET ours.pth ends neither in .safetensors nor in .pdparams: give a name that ends in one of them",
+        ),
         ("nowhere", "there.pdparams", "TARGET there.pdparams exists already: give another name"),
     ],
 )
