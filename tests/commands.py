@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+LIMIT = 1200  # seconds: a hang ends a test, other work on the machine does not
 SMALL = ["--recipe", "acgan-digits", "--g_conv_dim", "8", "--d_conv_dim", "8", "--device", "cpu"]
 
 
@@ -29,7 +30,7 @@ def under_permissions():
 
 def run(folder, *command, **how):
     process = start(folder, *command, **how)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=LIMIT)
     return process.returncode, out, err
 
 
@@ -48,14 +49,14 @@ def kill_launched(launcher):
     """SIGKILL for a launcher and the processes that it started."""
     for pid in (launcher.pid, *launched(launcher)):
         os.kill(pid, signal.SIGKILL)
-    launcher.communicate(timeout=60)
+    launcher.communicate(timeout=LIMIT)
 
 
-def wait_for(process, condition, seconds=120):
+def wait_for(process, condition, seconds=LIMIT):
     """Wait until `condition()` holds while `process` runs."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate(timeout=30)[1]
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate(timeout=LIMIT)[1]
         time.sleep(0.005)
 
 

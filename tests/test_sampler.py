@@ -112,7 +112,7 @@ def test_the_generator_sees_chunks_of_one_size(make_parameters, batch_size):
     source = Drawn(counting, p, np.arange(300) % 5)
     for indices in (np.arange(256), np.arange(256, 300), np.array([299]), np.arange(3, 300, 5)):
         assert source.images(indices).shape == (len(indices), 3, 4, 4)
-    sampler.class_grid(counting, p)
+    sampler.grid_samples(counting, p, range(5))
     assert {len(noise) for noise in counting.noise} == {sampler.CHUNK}
     assert len(counting.noise) < 16 + 3 + 1 + 60 / 16 * 1.5 + 4  # samples a fixed number apart fill batches too
 
