@@ -19,6 +19,13 @@ def start(folder, *command, **how):
     return subprocess.Popen([sys.executable, *map(str, command)], cwd=folder, **how)
 
 
+def telling(first_line, lines_apart=30):
+    """train.py, as a command that says how far it is after `first_line` seconds, and then every `lines_apart`."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'train.py'\n"
+    code += f"import train, runtime, utils\nutils.FIRST_LINE, utils.LINES_APART = {first_line}, {lines_apart}\n"
+    return ["-c", f"{code}runtime.run(train.main)"]
+
+
 def under_permissions():
     """A `preexec_fn`: files' permissions bind the command, though root runs it."""
     if os.geteuid() == 0:

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from commands import LIMIT, ROOT, SMALL, run, start, wait_for, wait_for_step
+from commands import LIMIT, ROOT, SMALL, run, start, telling, wait_for, wait_for_step
 from PIL import Image
 
 import acgan_models
@@ -436,9 +436,7 @@ def test_names_that_are_not_utf_8(tmp_path, locale):
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
     """On a terminal with a bar, elsewhere with lines that come now and then."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'train.py'\n"
-    code += "import runtime, train, utils\nutils.FIRST_LINE, utils.LINES_APART = 1, 2\nruntime.run(train.main)"
-    command = ["-c", code, *SMALL, "--log_step", 1, "--total_step", 100_000, "--name", "my run"]
+    command = [*telling(1, 2), *SMALL, "--log_step", 1, "--total_step", 100_000, "--name", "my run"]
     terminal, other_end = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 25, 200, 0, 0))
     process = start(tmp_path, *command, stderr=other_end if watched else subprocess.PIPE)

@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 import pytest
-from commands import LIMIT, ROOT, SMALL, launch, run, start, wait_for
+from commands import LIMIT, ROOT, SMALL, launch, run, start, telling, wait_for
 from PIL import Image
 from test_resume import train
 from visualdl import LogReader
@@ -145,9 +145,10 @@ def test_the_best_is_chosen_anew_when_scores_do_not_compare(tmp_path):
 
 
 def test_an_interrupted_measurement_is_made_up_for(tmp_path):
-    process = start(tmp_path, *COMMAND, *QUICK, "--eval_samples", 10**6, "--total_step", 4, "--name", "run")
+    options = [*QUICK, "--eval_samples", 10**6, "--total_step", 4, "--name", "run"]
+    process = start(tmp_path, *telling(0), *COMMAND[1:], *options)
     folder, shown = tmp_path / "sagan_models" / "run", ""
-    while "distance, real:" not in shown:  # the measurement's own progress bar
+    while "distance, real (class):" not in shown:  # the measurement's own progress
         shown += process.stderr.read(1)
         assert process.poll() is None, shown
     process.send_signal(signal.SIGINT)

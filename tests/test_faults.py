@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import LIMIT, ROOT, SMALL, launch, launched, run, start, wait_for, wait_for_step
+from commands import LIMIT, ROOT, SMALL, launch, launched, run, start, telling, wait_for, wait_for_step
 from PIL import Image
 
 import checkpoint
@@ -287,9 +287,7 @@ def test_what_another_test_gathered_for_the_same_file_is_removed(model, tmp_path
 
 def test_nobody_reads_what_it_prints(tmp_path):
     """`train.py 2>&1 | head -1`: it ends as other programs do, without a word, and its steps are saved."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'train.py'\n"
-    code += "import runtime, train, utils\nutils.FIRST_LINE = 0.1\nruntime.run(train.main)"
-    command = ["-c", code, *SMALL, "--log_step", 1, "--total_step", 10**6, "--name", "mine"]
+    command = [*telling(0.1), *SMALL, "--log_step", 1, "--total_step", 10**6, "--name", "mine"]
     process = start(tmp_path, *command, stderr=subprocess.STDOUT)
     while "writes to" not in process.stdout.readline():
         pass
