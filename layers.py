@@ -1,4 +1,4 @@
-"""Layers of the networks: spectral norm, self-attention, batch norm, resampling convolutions, dropout, first weights."""
+"""Layers of the networks: spectral norm, self-attention, batch norm, resampling convolutions, dropout; weights."""
 
 import contextlib
 import math
