@@ -14,6 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from metrics import all_metrics
+from metrics.record import ANY_DATA, BOTH_SPLITS, CLASSIFIED_DATA, LAST_LAYER, REAL, SAMPLES, TRAINING
 from options import Rule, did_you_mean, one_of, option, parse, read_yaml, spellings, typed
 from runtime import world_size
 from utils import RUN_FILE, UserError
@@ -50,9 +52,7 @@ IGNORED_BY_TEST = (
     "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut", "dropout", "eval_step", "eval_samples", "lr",
 )  # fmt: skip
 CLASSIFIED = ("digits", "mnist", "fashion-mnist")  # which Inception has not seen: a classifier trained here reads them
-METRICS = (
-    "fid", "fid_64", "fid_192", "fid_768", "is", "kid", "prdc", "intra_fid", "floor", "accuracy", "ms_ssim", "distance",
-)  # fmt: skip
+METRICS = all_metrics()
 # What a run that goes on may change: neither what is trained, nor on which images in which order. The images of a step,
 # --batch_size in each process, are compared when the number of processes is known.
 CHANGEABLE = frozenset({
@@ -247,13 +247,18 @@ class Parameters:
     @property
     def chosen_metrics(self):
         """The names out of METRICS that `metrics` chooses."""
-        if self.metrics == "auto":
-            if self.dataset in CLASSIFIED:
-                return ("fid", "floor", "is", "accuracy", "distance")
-            if self.dataset == "cifar10" and not self.reference and (self.data_path or not self.test_data_path):
-                return ("fid", "floor", "is")  # both splits are at hand
-            return ("fid", "is") if self.test_data_path or self.reference or self.dataset == "cifar10" else ()
-        return () if self.metrics == "none" else tuple(self.metrics.split(","))
+        if self.metrics == "none":
+            return ()
+        if self.metrics != "auto":
+            return tuple(self.metrics.split(","))
+        data = ()
+        if self.dataset in CLASSIFIED:
+            data = (ANY_DATA, BOTH_SPLITS, CLASSIFIED_DATA)
+        elif self.dataset == "cifar10" and not self.reference and (self.data_path or not self.test_data_path):
+            data = (ANY_DATA, BOTH_SPLITS)
+        elif self.test_data_path or self.reference or self.dataset == "cifar10":
+            data = (ANY_DATA,)
+        return tuple(metric.name for metric in METRICS.values() if metric.auto in data)
 
     @property
     def channels(self):
@@ -611,9 +616,9 @@ def _check_training(p):
         _check_measures(p)
         if not p.chosen_metrics:
             raise UserError("--eval_step has nothing to measure: give --test_data_path, --reference or --metrics")
-        if p.chosen_metrics[0] == "floor":
+        if SAMPLES not in METRICS[first := p.chosen_metrics[0]].sets:
             raise UserError(
-                f"--metrics {p.metrics}: with --eval_step the first chooses the best weights, and floor does not "
+                f"--metrics {p.metrics}: with --eval_step the first chooses the best weights, and {first} does not "
                 "depend on them; put another first"
             )
 
@@ -638,7 +643,7 @@ def _check_testing(p, given):
 def _check_measures(p):
     for name in ("test_data_path", "reference", "inception_weights"):
         _must_exist(name, getattr(p, name))
-    chosen = set(p.chosen_metrics)
+    chosen = [METRICS[name] for name in sorted(p.chosen_metrics)]
     if p.reference and p.test_data_path:
         raise UserError("--reference and --test_data_path are both real images to measure against; give one of them")
     if p.dataset in ("digits", "fake") and p.test_data_path:
@@ -649,19 +654,25 @@ def _check_measures(p):
         for name in ("reference", "inception_weights", "half_precision"):
             if getattr(p, name):
                 raise UserError(f"--{name} is of Inception, which does not read --dataset {p.dataset}; leave it out")
-    if p.reference and (images := sorted(chosen - {"fid", "fid_64", "fid_192", "fid_768", "is"})):
+    if p.reference and (images := [metric.name for metric in chosen if not metric.takes_statistics]):
         raise UserError(
             f"--metrics {images[0]} needs real images, not statistics: give --test_data_path for --reference"
         )
-    if p.dataset in CLASSIFIED and (layers := sorted(chosen & {"fid_64", "fid_192", "fid_768"})):
-        raise UserError(f"--metrics {layers[0]} is of Inception, which does not read --dataset {p.dataset}; give fid")
+    of_inception = [metric.name for metric in chosen if metric.layer not in ("", LAST_LAYER)]
+    if p.dataset in CLASSIFIED and of_inception:
+        raise UserError(
+            f"--metrics {of_inception[0]} is of Inception, which does not read --dataset {p.dataset}; give fid"
+        )
     if p.dataset in ("folder", "imagenet"):
-        if chosen - {"is"} and not (p.test_data_path or p.reference):
+        read = {name: metric.name for metric in chosen for name in metric.sets}
+        if REAL in read and not (p.test_data_path or p.reference):
             raise UserError(
                 f"--metrics {p.metrics} needs real images: give --test_data_path DIR, or --reference FILE for FID"
             )
-        if "floor" in chosen and not p.data_path:
-            raise UserError("--metrics floor compares --test_data_path with the training images: give --data_path DIR")
+        if TRAINING in read and not p.data_path:
+            raise UserError(
+                f"--metrics {read[TRAINING]} compares --test_data_path with the training images: give --data_path DIR"
+            )
 
 
 def _check_places(p, written, read):

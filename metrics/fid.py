@@ -5,8 +5,9 @@ import zipfile
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import eigvalsh, lapack, orthogonal_procrustes
+import scipy  # which loads scipy.linalg at its first use
 
+from metrics.record import ANY_DATA, BOTH_SPLITS, LAST_LAYER, REAL, TRAINING, Figure, Metric
 from utils import UserError, atomic_path, npy_header, told
 
 # No published extractor is wider; a file that claims more would only take memory.
@@ -199,8 +200,8 @@ def _full_rank_distance(a, b):
     lower = _cholesky(a)
     if lower is None:
         return None
-    product, _ = lapack.dsygst(b.T, lower, itype=2, lower=1)
-    squares = eigvalsh(product, overwrite_a=True, check_finite=False, driver="evd")
+    product, _ = scipy.linalg.lapack.dsygst(b.T, lower, itype=2, lower=1)
+    squares = scipy.linalg.eigvalsh(product, overwrite_a=True, check_finite=False, driver="evd")
     if squares[0] <= _rounding(squares) and _cholesky(b) is None:
         return None
     traces = np.trace(a) + np.trace(b)
@@ -210,7 +211,7 @@ def _full_rank_distance(a, b):
 
 def _cholesky(covariance):
     """L [width, width] of covariance = LLᵀ, rubbish above its diagonal; None where the covariance is singular."""
-    lower, failed = lapack.dpotrf(covariance.T, lower=1, clean=0)
+    lower, failed = scipy.linalg.lapack.dpotrf(covariance.T, lower=1, clean=0)
     singular = failed or np.diag(lower).min() ** 2 <= 10 * _rounding(np.diag(covariance))
     return None if singular else lower
 
@@ -235,7 +236,7 @@ def _factor(covariance):
     Its rows come in falling size, and so do rows and columns of what is built from them: this grading is what keeps
     the small singular values below accurate.
     """
-    lower, pivots, rank, _ = lapack.dpstrf(covariance.T, lower=1)
+    lower, pivots, rank, _ = scipy.linalg.lapack.dpstrf(covariance.T, lower=1)
     factor = np.take(np.triu(lower.T[:rank]), np.argsort(pivots), axis=1)
     trace = np.trace(covariance)
     if abs(np.sum(factor**2) - trace) > 1e-3 * abs(trace):
@@ -258,7 +259,7 @@ def _procrustes_distance(rows_a, rows_b):
     """
     rank = max(len(rows_a), len(rows_b))
     columns_a, columns_b = (np.pad(rows, ((0, rank - len(rows)), (0, 0))).T for rows in (rows_a, rows_b))
-    rotation, _ = orthogonal_procrustes(columns_a, columns_b, check_finite=False)
+    rotation, _ = scipy.linalg.orthogonal_procrustes(columns_a, columns_b, check_finite=False)
     return np.sum((columns_a @ rotation - columns_b) ** 2)
 
 
@@ -313,3 +314,42 @@ def _read_array(archive, name, dimensions):
     if len(content) < size:
         raise ValueError(f"{name} is cut short")
     return np.frombuffer(content, dtype).reshape(shape).astype(np.float64)
+
+
+FEW = 10_000  # samples; below, the authors of FID (github.com/bioinf-jku/TTUR) warn, figures come out too high
+
+
+def caution_few_samples(figures, settings):
+    """The caution about FID of few samples, for the report."""
+    count = settings["num_samples"]
+    if count < FEW:
+        return f"FID falls as samples become more: compare one of {count:,} with figures of as many only."
+
+
+def _fid_metric(name, title, layer, number_format=".5f", **more):
+    def compute(sets):
+        return {name: fid(sets.real.gaussians[layer], sets.samples.gaussians[layer])["fid"]}
+
+    figures = (Figure(name, title, number_format),)
+    return Metric(name, figures, compute, order=10, layer=layer, fewest=2, caution=caution_few_samples, **more)
+
+
+def _floor(sets):
+    return {"fid_floor": fid(sets.training.gaussians[LAST_LAYER], sets.real.gaussians[LAST_LAYER])["fid"]}
+
+
+METRICS = (
+    _fid_metric("fid", "FID", LAST_LAYER, ".4f", auto=ANY_DATA),
+    Metric(
+        "floor",
+        (Figure("fid_floor", "FID of real test images against training images", ".4f"),),
+        _floor,
+        order=10,
+        sets=(REAL, TRAINING),
+        layer=LAST_LAYER,
+        auto=BOTH_SPLITS,
+    ),
+    _fid_metric("fid_64", "FID, 64 features", "64"),
+    _fid_metric("fid_192", "FID, 192 features", "192"),
+    _fid_metric("fid_768", "FID, 768 features", "768"),
+)

@@ -304,7 +304,7 @@ def test_an_interrupted_test_goes_on_where_it_was(trained, tmp_path):
     assert process.returncode == 130 and "Traceback" not in err
     assert not (tmp_path / "samples.npz").exists() and not (tmp_path / "t" / "report.json").exists()
     code, out, err = run(tmp_path, *command, "--test_path", "t", "--samples_npz", "samples.npz")
-    assert code == 0 and re.search(r"^goes on where it was: [1-9]\d*% is done$", out, re.MULTILINE), err
+    assert code == 0 and re.search(r"^resuming: [1-9]\d*% is done$", out, re.MULTILINE), err
     assert sorted(file.name for file in tmp_path.iterdir()) == ["samples.npz", "t"]
     assert sorted(file.name for file in (tmp_path / "t").iterdir()) == ["class_grid.png", "report.json", "report.md"]
     code, _, err = run(tmp_path, *command, "--test_path", "whole", "--samples_npz", "whole.npz")

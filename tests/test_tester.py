@@ -123,7 +123,7 @@ def test_other_tests_leave_an_interrupted_one_alone(model, tmp_path, capsys):
         np.savez(first / "part-0.npz", **{**held, "seconds": np.array(1000.0)})
     capsys.readouterr()
     run_test(*command)
-    assert re.search(r"^goes on where it was: [1-9]\d*% is done$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^resuming: [1-9]\d*% is done$", capsys.readouterr().out, re.MULTILINE)
     assert names(first) == FILES and report(first)["seconds"]["samples"] > 1000
     assert not (tmp_path / "test-model-3").exists() and not list(tmp_path.glob(".all*"))
     run_test(*command[:-1], tmp_path / "again.npz")
@@ -142,7 +142,7 @@ def test_an_interrupted_comparison_goes_on(tmp_path, capsys):
     assert names(tmp_path / "out") == [LOCK_FILE, "part-0.npz"]
     capsys.readouterr()
     run_test(*options)
-    assert "goes on where it was: 100% is done" in capsys.readouterr().out
+    assert "resuming: 100% is done" in capsys.readouterr().out
     assert names(tmp_path / "out") == FILES[1:]
 
 
