@@ -74,7 +74,7 @@ def _download(path):
             reasons.append("what came is another file")
         except (OSError, HTTPException) as error:
             reasons.append(str(getattr(error, "reason", error)))
-    without = [metric.name for metric in all_metrics().values() if not metric.uses_network]
+    without = sorted(metric.name for metric in all_metrics().values() if not metric.uses_network)
     raise UserError(
         f"--inception_weights: {FILE} is not in {path.parent} and cannot be downloaded ({reasons[0]}); get it from "
         f"{ADDRESSES[0]} and put it there, or give its path, or measure without it by --metrics {','.join(without)}"
