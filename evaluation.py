@@ -21,7 +21,7 @@ from metrics.record import LAST_LAYER, REAL, SAMPLES, TRAINING, Sets, Summary
 from options import did_you_mean
 from parameters import CLASSIFIED
 from reference import content_digest, given_summary, real_summary, summary
-from sources import Drawn, Real
+from sources import Drawn, RealImages
 from utils import UserError, file_digest, progress
 
 
@@ -224,7 +224,7 @@ class Evaluation:
         if not (self.needs_classes or (p.labels == "auto" and p.test_data_path)):
             return
         if not class_names:
-            runtime.say(f"{source} does not name its classes, so their names are not compared")
+            runtime.say(f"{source} does not tell the names of its classes, so they are not compared")
         elif difference := compare_classes(class_names, self._test_classes.class_names):
             where = f"--test_data_path {p.test_data_path}" if p.test_data_path else f"--dataset {p.dataset}"
             raise UserError(
@@ -305,7 +305,7 @@ class Evaluation:
                 continue
             if metric.name not in self._real_within_classes:
                 # The test images of these data sets hold few of a class.
-                real = Real(self.train_set if self._by_classifier else self.test_set)
+                real = RealImages(self.train_set if self._by_classifier else self.test_set)
                 if (values := self._values_of_classes(metric, real, "real", stop)) is None:
                     return None
                 self._real_within_classes[metric.name] = values

@@ -115,8 +115,8 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
     """Gather `needs` over the images of `source`. Returns a complete `Seen` on every process; None after a stop signal.
 
     `extractor` may be None if `needs` is empty. Each of `writers` gets every chunk, by `write(indices, images)`. With
-    `parts_folder`, finished chunks are kept there under `key`: the same call resumes an interrupted pass, and `finish`
-    removes the files. Without needs and writers no image is read.
+    `parts_folder`, finished chunks are kept there under `key`: the same call resumes an interrupted pass, until
+    `remove_parts` removes the files. Without needs and writers no image is read.
     """
     seen, count, start = Seen(len(source), needs), len(source), time.monotonic()
     if not any(needs) and not writers:
@@ -171,7 +171,7 @@ def _read(extractor, images, labels, indices, needs):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def finish(folder):
+def remove_parts(folder):
     """Remove the files that `measure` keeps in `folder` of an unfinished pass."""
     for path in _parts(folder):
         path.unlink(missing_ok=True)
@@ -206,7 +206,7 @@ def _take_over(seen, count, folder, key):
     return seen.done.copy(), earlier
 
 
-def keys(folder):
+def unfinished_keys(folder):
     """The keys of the unfinished passes whose files are in `folder`."""
     found = set()
     for path in _parts(folder):

@@ -13,10 +13,10 @@ import numpy as np
 
 import runtime
 from dataset import FolderSet
-from measurement import Needs, finish, measure
+from measurement import Needs, measure, remove_parts
 from metrics.fid import load_statistics, save_statistics
 from metrics.record import Summary
-from sources import Real
+from sources import RealImages
 from utils import UserError, atomic_path, progress
 
 CACHE = "~/.cache/paddle/real-images"  # Paddle keeps its own downloads beside it
@@ -64,7 +64,7 @@ def real_summary(image_set, extractor, needs, title, stop):
     known, missing = runtime.from_first(_read, Path(folder), needs, len(image_set))
     if any(missing):
         key = f"{extractor.key} {missing}"
-        seen = measure(Real(image_set), extractor, missing, 0, title, stop, parts_folder=folder, key=key)
+        seen = measure(RealImages(image_set), extractor, missing, 0, title, stop, parts_folder=folder, key=key)
         if seen is None:
             return None
         fresh = summary(seen, len(image_set))
@@ -155,6 +155,6 @@ def _write(folder, known):
         if known.right:
             with atomic_path(folder / "right.json") as temporary:
                 temporary.write_text(json.dumps(known.right))
-        finish(folder)
+        remove_parts(folder)
     except OSError as error:
         print(f"statistics of real images are not cached: {folder}: {error.strerror}", file=sys.stderr)

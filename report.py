@@ -16,15 +16,15 @@ import runtime
 from metrics import all_metrics
 from utils import atomic_path
 
-# Of Markdown: a letter or digit on both sides makes an underscore plain.
+# Letters that Markdown may read as markup. It ignores an underscore between two letters or digits.
 MARKUP = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 class Published(NamedTuple):
-    """A published figure: the paper's and the replication's (None: there is none), and the settings it was taken with.
+    """A published figure: the paper's and the replication's (None: not published), and the settings it belongs to.
 
-    Those are the report's by name; of a text, a part that the report's has to hold.
+    `settings` are named as in the report. A text is a part that the report's setting has to contain.
     """
 
     paper: str | None
@@ -39,7 +39,7 @@ PLAIN = {
 SAGAN = {"dataset": "imagenet", "num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
 ACGAN = {"dataset": "imagenet", "classes drawn": 10, "imsize": 128} | PLAIN
 CIFAR10 = {"dataset": "cifar10", "num_samples": 50_000, "classes drawn": 10, "imsize": 32} | PLAIN
-# Recipe -> figure -> what is published of it.
+# Recipe -> figure -> its published values.
 PUBLISHED = {
     "sagan-imagenet": {
         "fid": Published("18.65", "18.1482", SAGAN),
@@ -54,9 +54,9 @@ PUBLISHED = {
     "acgan-cifar10": {"inception_score": Published("8.25 ± 0.07", None, CIFAR10)},
 }
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
-UNKNOWN = {  # recipe: what is not known of its published figures
+UNKNOWN = {  # recipe: facts about its published figures that are unknown
     "acgan-imagenet": (
-        "The paper's are of 100 models of 10 classes each, taken together; of how many samples is not known.",
+        "The paper's figures are of 100 models of 10 classes each, taken together; the number of samples is unknown.",
     ),
 }
 UNKNOWN["acgan-imagenet-torch"] = UNKNOWN["acgan-imagenet"]
@@ -99,13 +99,13 @@ def cautions(figures, settings):
     if needed and steps < needed:
         lines.append(
             f"The running batch statistics need about {needed:,} steps to settle, and these weights have {steps:,}: "
-            "images may look grey and score badly. --standing_batches 50 takes the statistics anew."
+            "images may look grey and score badly. --standing_batches 50 computes the statistics again."
         )
     return lines
 
 
 def versions():
-    """What the figures depend on beside the settings: versions, and the machine."""
+    """Versions and the machine: the figures depend on them too."""
     gpu = paddle.device.cuda.get_device_name() if paddle.get_device() != "cpu" else None
     names = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "scipy", "pillow", "opencv-python-headless")
     found = {}
@@ -120,8 +120,8 @@ def versions():
 def write(folder, figures, settings, parameters, seconds):
     """Write `report.json` and `report.md` into `folder`.
 
-    `figures`: floats by name; `settings`: what the figures are of, plain values by name; `seconds` by stage, 0 where
-    there was nothing to do.
+    `figures`: floats by name. `settings`: plain values by name, which the figures depend on. `seconds`: time by stage,
+    0 if there was nothing to do.
     """
     content = {
         "figures": {name: value if np.isfinite(value) else None for name, value in figures.items()},
@@ -136,7 +136,7 @@ def write(folder, figures, settings, parameters, seconds):
     data = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     for name, text in (("report.json", data), ("report.md", _markdown(figures, content, parameters))):
         with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name need not be UTF-8
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may not be UTF-8
 
 
 def _markdown(figures, content, parameters):
@@ -171,27 +171,30 @@ def _row(*cells):
 
 
 def _escaped(text):
-    """`text` as one line of Markdown that shows it: strangers' files bring names, and they are no markup."""
+    """`text` as one line of Markdown that shows it as it is: text from a stranger's file may look like markup."""
     text = MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _comparison(published, settings):
-    """Which settings keep which figures from being compared with the published ones: sentences."""
-    lines_of = {}  # what differs, and what may: the figures of which it does
+    """Sentences: which figures compare with the published ones, and which settings differ."""
+    titles_of = {}  # (differences, compared settings): titles of the figures with these
     for name, figure in published.items():
         differ = []
         for setting, wanted in figure.settings.items():
             found = settings.get(setting, "unknown")
             if not (wanted in str(found) if isinstance(wanted, str) else found == wanted):
                 differ.append(f"{setting} {_shown(found)} instead of {_shown(wanted)}")
-        lines_of.setdefault(("; ".join(differ), ", ".join(figure.settings)), []).append(_known_figures()[name][0].title)
-    for (differ, compared), lines in lines_of.items():
-        which = "the published figures" if len(lines_of) == 1 else f"what is published of “{'”, “'.join(lines)}”"
+        titles_of.setdefault(("; ".join(differ), ", ".join(figure.settings)), []).append(
+            _known_figures()[name][0].title
+        )
+    for (differ, compared), titles in titles_of.items():
+        quoted = "”, “".join(titles)
+        which = "the published figures" if len(titles_of) == 1 else f"the published values of “{quoted}”"
         if differ:
             yield f"Not comparable with {which}: {differ}."
         else:
-            yield f"The same as of {which}: {compared}. The reference images have to be too."
+            yield f"Same settings as {which}: {compared}. The reference images have to be the same too."
 
 
 def _shown(value):

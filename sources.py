@@ -61,7 +61,7 @@ class Drawn:
         return sampler.generate(self.generator, self.parameters, indices, self.labels[indices])
 
 
-class Real:
+class RealImages:
     """The images of an `ImageSet`."""
 
     def __init__(self, image_set):

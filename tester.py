@@ -12,7 +12,7 @@ import numpy as np
 import report
 import runtime
 from evaluation import Evaluation
-from measurement import finish, keys
+from measurement import remove_parts, unfinished_keys
 from sample_files import NPZWriter, PNGWriter
 from sources import open_source
 from utils import LOCK_FILE, UserError, lock
@@ -45,8 +45,8 @@ class Tester:
         settings = self._settings(evaluation)
         key = _key((settings, source.class_names), self.parameters)
         # Claim every place that is written to before anything is computed.
-        with self._claimed(key) as (folder, goes_on):
-            writers = self._writers(folder, key, goes_on)
+        with self._claimed(key) as (folder, resumes):
+            writers = self._writers(folder, key, resumes)
             evaluation.prepare()
             source.prepare(evaluation)
             figures = {}
@@ -75,7 +75,7 @@ class Tester:
         self.source.write_pictures(folder)
         report.write(folder, figures, settings, self.parameters, evaluation.seconds)
         # The report is complete: remove the files that only an interrupted test needs.
-        finish(folder)
+        remove_parts(folder)
         (folder / LOCK_FILE).unlink()
         print(f"report: {folder / 'report.md'}")
 
@@ -83,8 +83,8 @@ class Tester:
     def _claimed(self, key):
         """Yield the folder of the report, locked against other tests, and whether this test was interrupted in it."""
         try:
-            folder, goes_on = runtime.from_first(self._claim, key)
-            yield Path(folder), goes_on
+            folder, resumes = runtime.from_first(self._claim, key)
+            yield Path(folder), resumes
         finally:
             for file in self._locks:
                 file.close()
@@ -121,16 +121,16 @@ class Tester:
         for number in itertools.count(2):
             yield first.with_name(f"{first.name}-{number}")
 
-    def _writers(self, folder, key, goes_on):
+    def _writers(self, folder, key, resumes):
         p, writers = self.parameters, []
         labels, class_names = self.source.labels, self.source.class_names
         if p.samples_dir:
-            writers.append(PNGWriter("--samples_dir", p.samples_dir, labels, class_names, goes_on))
+            writers.append(PNGWriter("--samples_dir", p.samples_dir, labels, class_names, resumes))
         elif p.check_path:  # the published command makes samples and nothing else
-            writers.append(PNGWriter("--test_path", folder / "samples", labels, class_names, goes_on))
+            writers.append(PNGWriter("--test_path", folder / "samples", labels, class_names, resumes))
         if p.samples_npz:
             shape = (p.channels, p.imsize, p.imsize)
-            writers.append(NPZWriter(p.samples_npz, labels, shape, key, goes_on))
+            writers.append(NPZWriter(p.samples_npz, labels, shape, key, resumes))
             self._locks += [writers[-1].lock] if writers[-1].lock else []
         return writers
 
@@ -161,7 +161,7 @@ def _key(drawn, parameters):
 
 def _tests(folder):
     """The keys of the tests that were interrupted in `folder`."""
-    return {key.partition(" ")[0] for key in keys(folder)}  # the rest of a key is the extractor's
+    return {key.partition(" ")[0] for key in unfinished_keys(folder)}  # the rest of a key is the extractor's
 
 
 def _obstacle(folder, key):

@@ -261,7 +261,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, command, says):
     [
         ("--test_path", "file", "--test_path file cannot be used (File exists)"),
         ("--test_path", "tested", "--test_path tested already holds a report"),
-        ("--samples_dir", "file", "--samples_dir file cannot be made (Not a directory)"),
+        ("--samples_dir", "file", "--samples_dir file cannot be created (Not a directory)"),
         ("--samples_dir", "full", "--samples_dir full is not empty"),
         ("--samples_npz", "file", "--samples_npz file exists already"),
         ("--samples_npz", "nowhere/samples.npz", "--samples_npz nowhere/samples.npz cannot be written"),

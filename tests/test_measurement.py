@@ -10,7 +10,7 @@ import pytest
 
 import measurement
 import runtime
-from measurement import CHUNK, Needs, Seen, finish, keys, measure
+from measurement import CHUNK, Needs, Seen, measure, remove_parts, unfinished_keys
 from metrics.fid import fid
 from metrics.inception_score import inception_score
 from reference import summary
@@ -121,7 +121,7 @@ def test_an_interrupted_pass_goes_on(whole, tmp_path, cuts):
         stop = StopRequest()
         source = Source(stop=stop, stop_at=cut)
         assert one_pass(source, stop, writers=[writer], parts_folder=tmp_path, key="k") is None
-        assert keys(tmp_path) == {"k"}
+        assert unfinished_keys(tmp_path) == {"k"}
         asked += source.asked
     source = Source()
     found = one_pass(source, writers=[writer], parts_folder=tmp_path, key="k")
@@ -131,7 +131,7 @@ def test_an_interrupted_pass_goes_on(whole, tmp_path, cuts):
     again = Source()
     assert_same(one_pass(again, parts_folder=tmp_path, key="k"), whole)
     assert again.asked == []
-    finish(tmp_path)
+    remove_parts(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
