@@ -6,8 +6,9 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import lapack, orthogonal_procrustes
+import scipy  # which loads scipy.linalg at its first use
 
+from metrics.record import ANY_DATA, BOTH_SPLITS, LAST_LAYER, REAL, TRAINING, Figure, Metric
 from utils import UserError, atomic_path, npy_header, told
 
 # No published extractor is wider. A file that claims more would only take memory.
@@ -170,7 +171,7 @@ def _factor(covariance):
 
     The rows of F fall in size. So do rows and columns of products with it.
     """
-    lower, pivots, rank, _ = lapack.dpstrf(covariance.T, lower=1)
+    lower, pivots, rank, _ = scipy.linalg.lapack.dpstrf(covariance.T, lower=1)
     factor = np.take(np.triu(lower.T[:rank]), np.argsort(pivots), axis=1)
     trace = np.trace(covariance)
     if abs(np.sum(factor**2) - trace) > 1e-3 * abs(trace):
@@ -194,7 +195,7 @@ def _procrustes_distance(rows_a, rows_b):
     """|Q F - G|² for the best rotation Q: tr(A) + tr(B) - 2 tr((A B)^½) as a sum of squares."""
     rank = max(len(rows_a), len(rows_b))
     columns_a, columns_b = (np.pad(rows, ((0, rank - len(rows)), (0, 0))).T for rows in (rows_a, rows_b))
-    rotation, _ = orthogonal_procrustes(columns_a, columns_b, check_finite=False)
+    rotation, _ = scipy.linalg.orthogonal_procrustes(columns_a, columns_b, check_finite=False)
     return np.sum((columns_a @ rotation - columns_b) ** 2)
 
 
@@ -249,3 +250,42 @@ def _read_array(archive, name, dimensions):
     if len(content) < size:
         raise ValueError(f"{name} is cut short")
     return np.frombuffer(content, dtype).reshape(shape).astype(np.float64)
+
+
+FEW = 10_000  # samples; below, the authors of FID (github.com/bioinf-jku/TTUR) warn, figures come out too high
+
+
+def caution_few_samples(figures, settings):
+    """The caution about FID of few samples, for the report."""
+    count = settings["num_samples"]
+    if count < FEW:
+        return f"FID falls as samples become more: compare one of {count:,} with figures of as many only."
+
+
+def _fid_metric(name, title, layer, number_format=".5f", **more):
+    def compute(sets):
+        return {name: fid(sets.real.gaussians[layer], sets.samples.gaussians[layer])["fid"]}
+
+    figures = (Figure(name, title, number_format),)
+    return Metric(name, figures, compute, order=10, layer=layer, fewest=2, caution=caution_few_samples, **more)
+
+
+def _floor(sets):
+    return {"fid_floor": fid(sets.training.gaussians[LAST_LAYER], sets.real.gaussians[LAST_LAYER])["fid"]}
+
+
+METRICS = (
+    _fid_metric("fid", "FID", LAST_LAYER, ".4f", auto=ANY_DATA),
+    Metric(
+        "floor",
+        (Figure("fid_floor", "FID of real test images against training images", ".4f"),),
+        _floor,
+        order=10,
+        sets=(REAL, TRAINING),
+        layer=LAST_LAYER,
+        auto=BOTH_SPLITS,
+    ),
+    _fid_metric("fid_64", "FID, 64 features", "64"),
+    _fid_metric("fid_192", "FID, 192 features", "192"),
+    _fid_metric("fid_768", "FID, 768 features", "768"),
+)
