@@ -44,6 +44,7 @@ OF_DRAWING = {
     "num_samples", "labels", "truncation", "standing_batches", "use_ema", "samples_dir", "samples_npz",
 }  # fmt: skip
 # Options without effect in train.py, in train.py without --eval_step, and in test.py (there with the groups of HIDDEN).
+ALWAYS_IGNORED = {"batch_size_test": "since the generator always draws 16 samples at once"}
 IGNORED_BY_TRAIN = ("samples", "samples_dir", "samples_npz", "test_path", "which_epoch")
 IGNORED_WITHOUT_EVAL = (
     "metrics", "reference", "inception_weights", "half_precision", "eval_samples", "test_data_path", "labels",
@@ -235,7 +236,7 @@ class Parameters:
         0, "batches over which to take G's batch statistics anew; 0: those of the training", COUNT_OR_0
     )
     truncation: float | None = _testing(None, "draw the noise anew where it is beyond this; left out: all", POSITIVE)
-    batch_size_test: int = _testing(64, "samples drawn at once; they are the same at any number", MANY)
+    batch_size_test: int = _testing(64, "no effect: the generator always draws 16 samples at once", MANY)
     check_path: str | None = _testing(None, "folder of G_EPOCH.pdparams (Paddle ACGAN replication)", metavar="DIR")
     which_epoch: int = _testing(499, "EPOCH in --check_path", COUNT_OR_0)
     test_path: str | None = _testing(None, "folder of the report; left out: in the run's", metavar="DIR")
@@ -723,9 +724,9 @@ def _without_effect(p, program):
     """Options of the other program that have no effect on `p` in `program`: by name, the end of a sentence on why."""
     if program == "train":
         later = {} if p.eval_step else dict.fromkeys(IGNORED_WITHOUT_EVAL, "without --eval_step")
-        return dict.fromkeys(IGNORED_BY_TRAIN, "in train.py") | later
+        return dict.fromkeys(IGNORED_BY_TRAIN, "in train.py") | later | ALWAYS_IGNORED
     hidden = [name for name, option in OPTIONS.items() if option.metadata["group"] in HIDDEN["test"]]
-    reasons = dict.fromkeys((*hidden, *IGNORED_BY_TEST), "in test.py")
+    reasons = dict.fromkeys((*hidden, *IGNORED_BY_TEST), "in test.py") | ALWAYS_IGNORED
     reasons["batch_size"] = None if p.standing_batches else "without --standing_batches"
     of_samples = p.samples and not p.test_path
     reasons["save_path"] = None if of_samples else "in this test; --test_path says where the report goes"

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+LIMIT = 1200  # seconds: a hang ends a test, other work on the machine does not
 SMALL = ["--recipe", "acgan-digits", "--g_conv_dim", "8", "--d_conv_dim", "8", "--device", "cpu"]
 
 
@@ -16,6 +17,13 @@ def start(folder, *command, **how):
     """A command as a process in `folder`; `how` is as in `subprocess.Popen`."""
     how = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
     return subprocess.Popen([sys.executable, *map(str, command)], cwd=folder, **how)
+
+
+def telling(first_line, lines_apart=30):
+    """train.py, as a command that says how far it is after `first_line` seconds, and then every `lines_apart`."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'train.py'\n"
+    code += f"import train, runtime, utils\nutils.FIRST_LINE, utils.LINES_APART = {first_line}, {lines_apart}\n"
+    return ["-c", f"{code}runtime.run(train.main)"]
 
 
 def under_permissions():
@@ -29,7 +37,7 @@ def under_permissions():
 
 def run(folder, *command, **how):
     process = start(folder, *command, **how)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=LIMIT)
     return process.returncode, out, err
 
 
@@ -48,14 +56,14 @@ def kill_launched(launcher):
     """SIGKILL for a launcher and the processes that it started."""
     for pid in (launcher.pid, *launched(launcher)):
         os.kill(pid, signal.SIGKILL)
-    launcher.communicate(timeout=60)
+    launcher.communicate(timeout=LIMIT)
 
 
-def wait_for(process, condition, seconds=120):
+def wait_for(process, condition, seconds=LIMIT):
     """Wait until `condition()` holds while `process` runs."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate(timeout=30)[1]
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate(timeout=LIMIT)[1]
         time.sleep(0.005)
 
 

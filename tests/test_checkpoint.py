@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from commands import start, under_permissions
+from commands import LIMIT, start, under_permissions
 from hostile_files import checkpoints
 from safetensors.numpy import save_file
 
@@ -276,7 +276,7 @@ def test_a_file_that_may_not_be_read_is_not_passed_over(saved, tmp_path, spoil, 
     shutil.copy(saved, newest)
     spoil(newest)
     process = start(ROOT, "-c", NEWEST, tmp_path, preexec_fn=under_permissions)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=LIMIT)
     assert (process.returncode, out, err) == (2, "", f"-c: {newest} cannot be read: {os.strerror(error)}\n")
 
 
@@ -286,7 +286,7 @@ def test_a_folder_that_may_not_be_read_is_not_an_empty_one(saved, tmp_path):
     saved.rename(weights / saved.name)
     weights.chmod(0o300)
     process = start(ROOT, "-c", NEWEST, weights, preexec_fn=under_permissions)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=LIMIT)
     weights.chmod(0o700)
     assert (process.returncode, out, err) == (2, "", f"-c: {weights} cannot be read: Permission denied\n")
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from commands import ROOT, SMALL, run, start, wait_for, wait_for_step
+from commands import LIMIT, ROOT, SMALL, run, start, telling, wait_for, wait_for_step
 from PIL import Image
 
 import acgan_models
@@ -77,11 +77,11 @@ def test_visualdl_serves_the_run_across_sessions(trained, tmp_path):
     def ask(what, **arguments):
         address = f"http://127.0.0.1:{port}/app/api/{what}?{urllib.parse.urlencode(arguments)}"
         request = urllib.request.Request(address, headers={"Accept-Language": "en"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT) as answer:
             return json.loads(answer.read())["data"]
 
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + LIMIT
         while True:
             try:
                 (name,) = ask("runs")
@@ -111,7 +111,7 @@ def test_visualdl_serves_the_run_across_sessions(trained, tmp_path):
 def test_testing_draws_and_measures(trained, tmp_path):
     path, _ = trained
     npz, folder = tmp_path / "samples.npz", tmp_path / "pngs"
-    command = [ROOT / "test.py", "--pretrained_model", path, "--num_samples", 25, "--batch_size_test", 10]
+    command = [ROOT / "test.py", "--pretrained_model", path, "--num_samples", 25]
     code, out, err = run(tmp_path, *command, "--samples_npz", npz, "--samples_dir", folder, "--device", "cpu")
     assert code == 0, err
     shown = dict(re.findall(r"^(.+?): +([\d.]+)", out, re.MULTILINE))
@@ -181,7 +181,7 @@ def test_a_stopped_run_saves_and_resume_goes_on(tmp_path, stop):
     run_folder = tmp_path / "sagan_models" / "mine"
     wait_for_step(process, run_folder, 3)
     process.send_signal(stop)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + stop
     assert "Traceback" not in err
     step = int(re.search(r"stopped at step (\d+)", err)[1])
@@ -300,7 +300,7 @@ def test_an_interrupted_test_goes_on_where_it_was(trained, tmp_path):
     process = start(tmp_path, *command, "--test_path", "t", "--samples_npz", "samples.npz")
     wait_for(process, lambda: any(file.stat().st_size > 10**6 for file in tmp_path.glob(".samples*")))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 130 and "Traceback" not in err
     assert not (tmp_path / "samples.npz").exists() and not (tmp_path / "t" / "report.json").exists()
     code, out, err = run(tmp_path, *command, "--test_path", "t", "--samples_npz", "samples.npz")
@@ -436,9 +436,7 @@ def test_names_that_are_not_utf_8(tmp_path, locale):
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
     """On a terminal with a bar, elsewhere with lines that come now and then."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'train.py'\n"
-    code += "import runtime, train, utils\nutils.FIRST_LINE, utils.LINES_APART = 1, 2\nruntime.run(train.main)"
-    command = ["-c", code, *SMALL, "--log_step", 1, "--total_step", 100_000, "--name", "my run"]
+    command = [*telling(1, 2), *SMALL, "--log_step", 1, "--total_step", 100_000, "--name", "my run"]
     terminal, other_end = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 25, 200, 0, 0))
     process = start(tmp_path, *command, stderr=other_end if watched else subprocess.PIPE)
@@ -455,7 +453,7 @@ def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
             while data := os.read(terminal, 4096):
                 err += data.decode()
         assert err.count("\r") > 20 and "/100000 [" in err
-    process.wait(timeout=60)
+    process.wait(timeout=LIMIT)
     if not watched:
         err = process.stderr.read()
         lines = re.findall(r"^step \d+ of 100000, [\d:]+ left: d_real \S+ .*$", err, re.MULTILINE)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from commands import ROOT, launch, run
+from commands import LIMIT, ROOT, launch, run
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -447,7 +447,7 @@ def test_a_training_says_what_it_reads_and_keeps_to_it(flowers):
 
 def test_rank_0_says_it(flowers):
     process = launch(flowers, 2, ROOT / "train.py", *FLOWERS)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, out + err
     logs = [(flowers / "logs" / f"workerlog.{rank}").read_text().splitlines() for rank in range(2)]
     assert [[log.count(line) for line in (SKIPPED, SIDEWAYS)] for log in logs] == [[1, 1], [0, 0]]

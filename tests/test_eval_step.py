@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 import pytest
-from commands import ROOT, SMALL, launch, run, start, wait_for
+from commands import LIMIT, ROOT, SMALL, launch, run, start, telling, wait_for
 from PIL import Image
 from test_resume import train
 from visualdl import LogReader
@@ -124,7 +124,7 @@ def test_two_processes_measure_as_one(trained, tmp_path):
     """Each has half of the batch, with synchronised batch norm: the same training, so the same figures."""
     options = [*COMMAND, "--total_step", 4, "--global_batch_size", 64, "--sync_bn", *MEASURE]
     process = launch(tmp_path, 2, *options, "--name", "two")
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, err
     one, two = measured(trained / "measured"), measured(tmp_path / "sagan_models" / "two")
     for step in (2, 4):
@@ -145,13 +145,14 @@ def test_the_best_is_chosen_anew_when_scores_do_not_compare(tmp_path):
 
 
 def test_an_interrupted_measurement_is_made_up_for(tmp_path):
-    process = start(tmp_path, *COMMAND, *QUICK, "--eval_samples", 10**6, "--total_step", 4, "--name", "run")
+    options = [*QUICK, "--eval_samples", 10**6, "--total_step", 4, "--name", "run"]
+    process = start(tmp_path, *telling(0), *COMMAND[1:], *options)
     folder, shown = tmp_path / "sagan_models" / "run", ""
-    while "distance, real:" not in shown:  # the measurement's own progress bar
+    while "distance, real (class):" not in shown:  # the measurement's own progress
         shown += process.stderr.read(1)
         assert process.poll() is None, shown
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 130 and "stopped at step 2" in err
     assert measured(folder) == {}
     train("--resume", str(folder), "--eval_samples", "100")
@@ -203,7 +204,7 @@ def test_a_signal_while_it_measures(tmp_path, processes):
         wait_for(process, lambda: log.exists() and " step 1 " in log.read_text())
         time.sleep(3)  # step 2 takes a tenth of a second, its measurement minutes
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=LIMIT)
     finally:
         process.kill()
     assert "Traceback" not in err
@@ -211,7 +212,7 @@ def test_a_signal_while_it_measures(tmp_path, processes):
     step = checkpoint.load_from(log.parent)[0].step
     assert step == 2 and measured(log.parent) == {}
     process = begin(ROOT / "train.py", "--resume", log.parent, "--total_step", 4, "--eval_samples", 100)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, err
     assert list(measured(log.parent)) == [2, 4]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT, SMALL, launch, run, start, wait_for
+from commands import LIMIT, ROOT, SMALL, launch, run, start, wait_for
 
 import checkpoint
 
@@ -57,7 +57,7 @@ def interrupt(process, folder):
     try:
         wait_for(process, lambda: len(list(folder.glob("pngs/*/*"))) > 1000)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=LIMIT)
     finally:
         process.kill()
 
@@ -134,7 +134,7 @@ def test_an_interruption_before_the_first_sample(trained, tmp_path):
         wait_for(process, lambda: (tmp_path / "pngs" / "0009").exists())
         process.kill()
     finally:
-        process.communicate(timeout=60)
+        process.communicate(timeout=LIMIT)
     for path in tmp_path.glob("pngs/*/*"):  # what it has drawn nevertheless
         path.unlink()
     for path in tmp_path.glob("out/part-*"):
@@ -173,7 +173,7 @@ def test_a_mistake_ends_all_processes(trained, tmp_path, options, says):
     process = launch(tmp_path, 2, *command(trained, 16), *options)
     began = time.monotonic()
     try:
-        process.communicate(timeout=120)
+        process.communicate(timeout=LIMIT)
     finally:
         process.kill()
     assert process.returncode != 0 and time.monotonic() - began < 60

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import LIMIT
 
 import checkpoint
 import watch
@@ -86,7 +87,7 @@ class Hosts:
 
 
 def wait_for_step(log, step, launchers):
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + LIMIT
     while not (log.exists() and f"step {step} " in log.read_text()):
         assert time.monotonic() < deadline and all(launcher.poll() is None for launcher in launchers)
         time.sleep(0.1)
@@ -97,7 +98,7 @@ def test_two_processes_on_each_of_two_hosts_equal_four_on_one(tmp_path):
     one.mkdir()
     two.mkdir()
     command = ["-m", "paddle.distributed.launch", "--nproc_per_node", 4, *TRAIN, *SHORT]
-    subprocess.run([sys.executable, *map(str, command)], cwd=one, timeout=200, check=True, capture_output=True)
+    subprocess.run([sys.executable, *map(str, command)], cwd=one, timeout=LIMIT, check=True, capture_output=True)
     with Hosts() as hosts:
         for launcher in hosts.launch([two, two], *TRAIN, *SHORT):
             assert launcher.wait(200) == 0

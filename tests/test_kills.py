@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from commands import ROOT, SMALL, run, start, wait_for
+from commands import LIMIT, ROOT, SMALL, run, start, wait_for
 from test_resume import assert_same_run, train
 
 import checkpoint
@@ -37,10 +37,10 @@ def test_killed_at_random_moments(kills, tmp_path, capsys):
         process = start(tmp_path, *command, "--total_step", 10**6)
         while (line := process.stdout.readline()) and not line.startswith("goes on" if saved else "1437 images"):
             pass
-        assert not saved or int(re.search(r"step (\d+)", line)[1]) == saved, process.communicate(timeout=60)[1]
+        assert not saved or int(re.search(r"step (\d+)", line)[1]) == saved, process.communicate(timeout=LIMIT)[1]
         time.sleep(rng.uniform(0, 2))
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=LIMIT)
         before, saved, done = saved, newest_step(mine), last_step(mine)
         assert saved >= before and saved % INTERVAL == 0
         # The last one that was begun may have been in the making; that of the last step in the log may wait for it.
@@ -66,7 +66,7 @@ def test_killed_before_it_begins(tmp_path):
     process = start(tmp_path, *command)
     wait_for(process, (tmp_path / "sagan_models" / "mine").exists)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=LIMIT)
     code, _, err = run(tmp_path, *command)
     assert code == 0, err
     assert newest_step(tmp_path / "sagan_models" / "mine") == INTERVAL

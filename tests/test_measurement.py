@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import LIMIT
 
 import measurement
 import runtime
@@ -280,7 +281,7 @@ for count in (5000, 5000, 50_000):
     measure(Source(count), Projection(), NEEDS._replace(features=False), 0, "", StopRequest())
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     _, few, many = map(int, done.stdout.split())
     assert many - few < 8 * 1024  # KiB; the features of 45,000 images would take 2.8 MiB for each layer of 16

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import LIMIT
 
 import parameters
 from parameters import RUN_FILE, CommandLine, Parameters, get_parameters, read_parameters, run_numbers
@@ -357,7 +358,10 @@ def test_names_that_mean_another_option_in_one_program_say_so(capsys):
          ["--half_precision, --inception_weights, --reference, --test_data_path have no effect without --eval_step"]),
         ("train", "--metrics fid --labels 3 --eval_samples 5 --eval_step 5", []),
         # what a later test of the run goes by
-        ("train", "--num_samples 5 --truncation 1 --standing_batches 5 --use_ema false --batch_size_test 5", []),
+        ("train", "--num_samples 5 --truncation 1 --standing_batches 5 --use_ema false", []),
+        ("train", "--batch_size_test 5", ["--batch_size_test has no effect since the generator always draws 16"]),
+        ("test", "--netG w.pdparams --batch_size_test 5",
+         ["--batch_size_test has no effect since the generator always draws 16 samples at once"]),
         ("train", "--name a --outf out --lr 1 --batchSize 8 --eval_step 0", []),
     ],
 )  # fmt: skip
@@ -697,7 +701,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_yaml_is_refused(name, files):
     (files / "hostile.yaml").write_bytes(HOSTILE[name])
@@ -1013,7 +1017,9 @@ def test_a_test_does_not_ask_for_the_data_of_the_training():
 
 
 def run(*command):
-    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
 
 
 def test_help_shows_every_option_with_its_default_and_does_not_load_paddle():

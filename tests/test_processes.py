@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
-from commands import SMALL, launch, start
+from commands import LIMIT, SMALL, launch, start
 
 import runtime
 
@@ -178,7 +178,7 @@ def test_the_command_trains_alike_in_one_and_two_processes(tmp_path):
         launch(tmp_path, 2, ROOT / "train.py", *options, "--name", "two"),
     ]
     for process in runs:
-        _, err = process.communicate(timeout=240)
+        _, err = process.communicate(timeout=LIMIT)
         assert process.returncode == 0, err
     logs = [(tmp_path / "sagan_models" / name / "log.txt").read_text() for name in ("one", "two")]
     assert "128 a step" in logs[0] and "64 a step in each of 2 processes, 128 in all" in logs[1]

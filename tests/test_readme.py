@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import ROOT, SMALL, run
+from commands import LIMIT, ROOT, SMALL, run
 from PIL import Image
 
 
@@ -27,6 +27,6 @@ def test_the_program_draws_four_digits(folder, page):
     picture = folder / "digits.png"
     picture.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True, timeout=240)
+    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True, timeout=LIMIT)
     with Image.open(picture) as image:
         assert image.size == (4 * 16, 16) and image.mode == "L"

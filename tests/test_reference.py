@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import LIMIT
 from PIL import Image
 from test_measurement import CLASSES, Projection
 
@@ -183,7 +184,7 @@ def test_a_temporary_cache_goes_with_its_process(tmp_path):
     program = "from reference import cache_folder; print(cache_folder('x'), cache_folder('y'))"
     command = [sys.executable, "-c", program]
     environment = os.environ | {"HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0 and done.stderr.count("not cached") == 1
     folders = done.stdout.split()
     assert len({Path(folder).parent for folder in folders}) == 1

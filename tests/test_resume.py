@@ -8,7 +8,7 @@ import socket
 
 import numpy as np
 import pytest
-from commands import ROOT, SMALL, kill_launched, launch, run, start, wait_for_step
+from commands import LIMIT, ROOT, SMALL, kill_launched, launch, run, start, wait_for_step
 from PIL import Image
 from visualdl.proto.record_pb2 import Record
 from visualdl.reader.record_reader import RecordReader
@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f"in use by process {process.pid} on {socket.gethostname()}"):
         train("--resume", str(killed))
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=LIMIT)
     assert checkpoint.newest(killed / "weights")[1].name == "step-00000017.safetensors"
     assert "step 21 " in (killed / "log.txt").read_text()
     train("--resume", str(killed))
@@ -102,7 +102,7 @@ def whole_batches(tmp_path_factory):
         one = train(*map(str, command), "--name", "one")
         two, killed = folder / "two", folder / "killed"
         process = launch(folder, 2, ROOT / "train.py", *command, "--name", "two")
-        assert process.communicate(timeout=300) and process.returncode == 0
+        assert process.communicate(timeout=LIMIT) and process.returncode == 0
         process = launch(folder, 2, ROOT / "train.py", *command, "--name", "killed")
         wait_for_step(process, killed, 21)
         kill_launched(process)
@@ -111,20 +111,18 @@ def whole_batches(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("model", MODELS)
 def test_two_killed_processes_go_on_bit_for_bit(model, whole_batches, tmp_path):
     _, two, killed = whole_batches[model]
     shutil.copytree(killed, tmp_path / "run")
     process = launch(tmp_path, 2, ROOT / "train.py", "--resume", "run")
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, out
     assert "step-00000017.safetensors, step 17" in (tmp_path / "logs" / "workerlog.0").read_text()
     assert_same_run(tmp_path / "run", two)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 @pytest.mark.parametrize("model", MODELS)
 def test_another_number_of_processes_goes_on(model, before, after, whole_batches, tmp_path, capsys):
@@ -138,7 +136,7 @@ def test_another_number_of_processes_goes_on(model, before, after, whole_batches
         train("--resume", str(path))
     else:
         process = launch(tmp_path, 2, ROOT / "train.py", "--resume", "run")
-        out, _ = process.communicate(timeout=300)
+        out, _ = process.communicate(timeout=LIMIT)
         assert process.returncode == 0, out
     found, straight = (checkpoint.load_from(folder)[0].parts for folder in (path, one))
     apart = {part: difference(found[part], straight[part]) for part in ("G", "D", "G_ema")}
@@ -160,7 +158,7 @@ def test_a_run_in_use_is_refused_by_every_process(trained, tmp_path):
     shutil.copytree(trained, path)
     with RunFolder(dataclasses.replace(get_parameters(["--resume", str(path)]), name="run")):
         process = launch(tmp_path, 2, ROOT / "train.py", "--resume", "run")
-        process.communicate(timeout=100)
+        process.communicate(timeout=LIMIT)
     assert process.returncode != 0
     for rank in (0, 1):
         said = (tmp_path / "logs" / f"workerlog.{rank}").read_text().strip().splitlines()[-1]
@@ -335,7 +333,7 @@ def test_other_classes_are_refused_by_every_process(of_folders, tmp_path):
     rename(tmp_path / "data", "b")
     command = ["--resume", "run", "--data_path", "data", "--global_batch_size", "4", "--total_step", "2"]
     process = launch(tmp_path, 2, ROOT / "train.py", *command)
-    process.communicate(timeout=300)
+    process.communicate(timeout=LIMIT)
     assert process.returncode != 0
     for rank in (0, 1):
         said = (tmp_path / "logs" / f"workerlog.{rank}").read_text()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import LIMIT
 from PIL import Image
 from visualdl import LogReader
 
@@ -110,7 +111,7 @@ def test_a_folder_of_something_else_is_refused(make_parameters, resume, says):
 
 def test_runs_that_start_at_once_get_numbers_of_their_own(make_parameters):
     p, count, each = make_parameters(), 8, 10
-    together, names, errors = threading.Barrier(count, timeout=60), [], []
+    together, names, errors = threading.Barrier(count, timeout=LIMIT), [], []
 
     def start():
         for _ in range(each):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import LIMIT
 
 import runtime
 
@@ -98,7 +99,7 @@ def test_two_processes_add_up_their_gradients(tmp_path):
     )
     logs = tmp_path / "logs"
     command = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", logs, script, ROOT]
-    result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=240)
+    result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=LIMIT)
     assert result.returncode == 0, result.stdout + result.stderr
     for rank in (0, 1):
         text = (logs / f"workerlog.{rank}").read_text()

@@ -112,7 +112,7 @@ def test_the_generator_sees_chunks_of_one_size(make_parameters, batch_size):
     source = Drawn(counting, p, np.arange(300) % 5)
     for indices in (np.arange(256), np.arange(256, 300), np.array([299]), np.arange(3, 300, 5)):
         assert source.images(indices).shape == (len(indices), 3, 4, 4)
-    sampler.class_grid(counting, p)
+    sampler.grid_samples(counting, p, range(5))
     assert {len(noise) for noise in counting.noise} == {sampler.CHUNK}
     assert len(counting.noise) < 16 + 3 + 1 + 60 / 16 * 1.5 + 4  # samples a fixed number apart fill batches too
 
@@ -180,14 +180,14 @@ def test_a_class_has_the_same_samples_in_every_picture(make_parameters):
     """Those of the first classes are samples 0, 1, … of the pictures' noise."""
     p = make_parameters(num_classes=20)
     recorder = Recorder()
-    sampler.grid_samples(recorder, p, range(10))
+    sampler.grid_samples(recorder, p, range(10), sampler.generate_batch)
     assert recorder.labels == np.repeat(np.arange(10), 10).tolist()
     first = np.concatenate(recorder.noise)
     drawn = Recorder()
-    sampler.generate(drawn, p, range(100), np.repeat(np.arange(10), 10), "grid")
+    sampler.generate_batch(drawn, p, range(100), np.repeat(np.arange(10), 10), "grid")
     assert (np.concatenate(drawn.noise) == first).all()
     chosen = Recorder()
-    sampler.grid_samples(chosen, p, [7, 3, 19])
+    sampler.grid_samples(chosen, p, [7, 3, 19], sampler.generate_batch)
     assert chosen.labels == [7] * 10 + [3] * 10 + [19] * 10
     noise = np.concatenate(chosen.noise)
     assert (noise[:10] == first[70:80]).all() and (noise[10:20] == first[30:40]).all()

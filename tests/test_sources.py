@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import LIMIT
 from PIL import Image
 
 from parameters import Parameters
@@ -243,7 +244,7 @@ def test_npz_bombs_take_little_memory(tmp_path):
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
     command = [sys.executable, "-c", program, *map(str, files.values())]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
     *found, grown = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in found].count("refused") >= 7, found

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT, run, start
+from commands import LIMIT, ROOT, run, start
 from PIL import Image
 
 import acgan_models
@@ -48,7 +48,7 @@ def interrupted(condition):
     """SIGINT comes as soon as `condition()` holds, and ends the block as a signal ends test.py."""
 
     def watch():
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LIMIT
         while not condition() and time.monotonic() < deadline:
             time.sleep(0.002)
         os.kill(os.getpid(), signal.SIGINT)
@@ -86,7 +86,7 @@ def test_two_tests_of_one_model_at_once(model, tmp_path):
     ]
     folders = []
     for process in processes:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=LIMIT)
         assert process.returncode == 0, err
         folders.append(Path(re.search("^report: (.+)/report.md$", out, re.MULTILINE)[1]))
     assert sorted(folder.name for folder in folders) == ["test-model", "test-model-2"]

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import LIMIT
 from PIL import Image
 
 import runtime
@@ -118,14 +119,14 @@ class Group:
     def text(self, rank):
         return self.outputs[rank].read_text()
 
-    def until(self, text, seconds=100):
+    def until(self, text, seconds=LIMIT):
         """Wait until every process has printed `text`."""
         deadline = time.monotonic() + seconds
         while not all(text in self.text(rank) for rank in range(len(self.processes))):
             assert time.monotonic() < deadline and all(p.poll() is None for p in self.processes), self.outputs
             time.sleep(0.05)
 
-    def codes(self, seconds=60):
+    def codes(self, seconds=LIMIT):
         """Exit codes, when all have ended, which they must within `seconds`."""
         deadline = time.monotonic() + seconds
         return [process.wait(max(0.1, deadline - time.monotonic())) for process in self.processes]
@@ -368,7 +369,7 @@ def test_a_data_set_has_the_fingerprint_of_its_copy_and_of_no_other(tmp_path, ma
 def test_training_ends_when_a_process_is_killed(tmp_path, dead):
     with Group(tmp_path, [[ROOT / "train.py", *TINY, "--log_step", "1"]] * 2) as group:
         log = tmp_path / "sagan_models" / "acgan-digits-1" / "log.txt"
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + LIMIT
         while not (log.exists() and "step 3 " in log.read_text()):
             assert time.monotonic() < deadline and all(p.poll() is None for p in group.processes)
             time.sleep(0.1)
@@ -386,7 +387,7 @@ def test_the_launcher_ends_when_a_process_is_killed(tmp_path, dead):
         [sys.executable, *map(str, command)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     log = tmp_path / "sagan_models" / "acgan-digits-1" / "log.txt"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + LIMIT
     while not (log.exists() and "step 3 " in log.read_text()):
         assert time.monotonic() < deadline and launcher.poll() is None
         time.sleep(0.1)
@@ -401,7 +402,7 @@ def test_the_launcher_ends_when_a_process_is_killed(tmp_path, dead):
             pids[int(variables["PADDLE_TRAINER_ID"])] = int(entry.parent.name)
     assert sorted(pids) == [0, 1, 2]
     os.kill(pids[dead], signal.SIGKILL)
-    out, _ = launcher.communicate(timeout=60)
+    out, _ = launcher.communicate(timeout=LIMIT)
     assert launcher.returncode == (256 - signal.SIGKILL if dead == 0 else watch.DIED)
     said = f"train.py: rank {dead} ({socket.gethostname()}, pid {pids[dead]}) has died"
     for rank in {0, 1, 2} - {dead}:

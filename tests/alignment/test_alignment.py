@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from commands import LIMIT
 
 from alignment import draw, report
 from alignment.__main__ import check, main
@@ -137,7 +138,7 @@ def test_the_command_says_agrees_and_disagrees(tmp_path, narrow):
     wrong.write_text(json.dumps(changed(narrow, "trajectory", 1, "d_adv_real")))
     right = FIXTURES / "acgan_mlp_narrow.json"
     command = [sys.executable, "-m", "alignment", str(right), str(wrong), "--report", str(tmp_path / "report")]
-    done = subprocess.run(command, cwd=FIXTURES.parents[1], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=FIXTURES.parents[1], capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 1
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == ["stage", "quantity", "reference", "ours", "rel.", "difference", "verdict"]
@@ -164,7 +165,7 @@ def test_the_command_says_agrees_and_disagrees(tmp_path, narrow):
 
 def test_a_user_mistake_is_one_sentence_and_exit_code_2(tmp_path):
     command = [sys.executable, "-m", "alignment", str(tmp_path / "none.json")]
-    done = subprocess.run(command, cwd=FIXTURES.parents[1], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=FIXTURES.parents[1], capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(f"{tmp_path / 'none.json'} cannot be read: No such file or directory")
     assert "Traceback" not in done.stderr
