@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import ROOT, run
+from commands import LIMIT, ROOT, run
 
 from metrics import all_metrics
 
@@ -76,5 +76,5 @@ def test_help_needs_no_slow_imports():
         "print(*{name.split('.')[0] for name in sys.modules} & {'paddle', 'cv2', 'PIL', 'sklearn', 'safetensors'})\n"
         "print(*(name for name in sys.modules if name in ('scipy.linalg', 'scipy.special')))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
     assert done.stdout.split() == [], done.stderr
