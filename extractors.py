@@ -1,4 +1,4 @@
-"""What turns images into the features and classes that metrics compare: Inception, or a classifier trained here."""
+"""The networks that read images for the metrics: Inception, or a classifier that is trained here."""
 
 import hashlib
 import sys
@@ -19,27 +19,31 @@ from utils import UserError, atomic_path
 
 
 class InceptionExtractor:
-    """The Inception-v3 of 2015, whose figures have no other name than the metric's; `weights` says which file's."""
+    """The Inception-v3 of 2015. `weights` says which file its weights come from."""
 
-    prefix, tap = "", "2048"
+    last_layer = "2048"
 
     def __init__(self, parameters, needs, class_names):
-        taps = {*needs.taps, *(["2048"] if needs.features else []), *(["logits_unbiased"] if needs.score else [])}
+        layers = {*needs.layers}
+        if needs.features:
+            layers.add("2048")
+        if needs.score:
+            layers.add("logits_unbiased")
         if needs.resolutions:
-            taps.add("logits")
+            layers.add("logits")
             self._logits_of_classes = inception_classes(class_names)
-        found = runtime.from_first(find_weights, parameters.inception_weights)  # one process downloads them
+        found = runtime.from_first(find_weights, parameters.inception_weights)  # rank 0 downloads them
         path, digest = found if runtime.rank() == 0 else find_weights(parameters.inception_weights)
         weights = load_weights(path)
         self.weights = f"{'published' if digest == SHA256 else 'own'} file {path}, SHA-256 {digest}"
         self.key = "inception " + _digest(weights) + (" half" if parameters.half_precision else "")
-        self._inception = Inception(weights, tuple(sorted(taps)), half=parameters.half_precision)
+        self._inception = Inception(weights, tuple(sorted(layers)), half=parameters.half_precision)
 
     def read(self, images, labels, needs):
-        """What `needs` says of images uint8 [n, 1 or 3, S, S] of classes int64 [n]: arrays by name, a row an image."""
+        """What `needs` asks for, of images uint8 [n, 1 or 3, S, S] of classes int64 [n]: arrays [n, ...] by name."""
         images = np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
         found = self._inception.features(images)
-        read = {tap: found[tap] for tap in needs.taps}
+        read = {layer: found[layer] for layer in needs.layers}
         if needs.features:
             read["features"] = found["2048"]
         if needs.score:
@@ -53,21 +57,21 @@ class InceptionExtractor:
 
 
 class ClassifierExtractor:
-    """A classifier trained on the data set's own training images, whose figures are named for it."""
+    """A classifier trained on the training images of the data set."""
 
-    prefix, tap = "classifier_", "features"
+    last_layer = "features"
 
     def __init__(self, parameters, train_set):
-        # Trained by one process, once: weights need not come out the same on another machine.
+        # Rank 0 trains it: on another machine the weights may come out different.
         weights = runtime.from_first(_trained_weights, train_set, parameters.manual_seed)
         self._classifier = classifier_of(train_set)
         self._classifier.set_state_dict(weights)
         self.key = "classifier " + _digest(weights)
 
     def read(self, images, labels, needs):
-        """As `InceptionExtractor.read`, of images in the data set's own size."""
+        """As `InceptionExtractor.read`, for images of the size of the data set."""
         features, logits = self._classifier.read(images)
-        read = {"features": features} if needs.taps or needs.features else {}
+        read = {"features": features} if needs.layers or needs.features else {}
         if needs.score:
             read["score"] = logits
         for resolution in needs.resolutions:
@@ -76,7 +80,7 @@ class ClassifierExtractor:
 
 
 def _trained_weights(train_set, seed):
-    """The weights, by name, of a classifier trained on `train_set` with `seed`, now or at an earlier test."""
+    """The weights, by name, of a classifier trained on `train_set` with `seed`: from the cache, or trained now."""
     file = cache_folder("classifiers") / f"{content_digest(train_set)}-{seed}.safetensors"
     expected = {name: list(tensor.shape) for name, tensor in classifier_of(train_set).state_dict().items()}
     if file.exists():
@@ -85,7 +89,7 @@ def _trained_weights(train_set, seed):
             compare(expected, weights, file)
             return weights
         except (SafetensorError, OSError, UserError) as error:
-            print(f"{file} is passed over: {error}; a classifier is trained anew", file=sys.stderr)
+            print(f"{file} is ignored: {error}; the classifier is trained again", file=sys.stderr)
     weights = {name: tensor.numpy() for name, tensor in train_classifier(train_set, seed).state_dict().items()}
     with atomic_path(file) as temporary:
         save_file(weights, temporary)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from metrics import all_metrics
+from metrics.record import ANY_DATA, BOTH_SPLITS, CLASSIFIED_DATA
 from options import (
     COUNT,
     COUNT_OR_0,
@@ -51,9 +53,7 @@ SMALL_IMAGES = {  # data set: the recipe made for it
 }
 # A classifier trained here measures these: Inception has not seen such images.
 CLASSIFIED = ("digits", "mnist", "fashion-mnist")
-METRICS = (
-    "fid", "fid_64", "fid_192", "fid_768", "is", "kid", "prdc", "intra_fid", "floor", "accuracy", "ms_ssim", "distance",
-)  # fmt: skip
+METRICS = all_metrics()
 # Hosts may differ in these: in their devices, and in where the same files are. Rank 0's --save_path counts.
 OF_ONE_HOST = ("device", "num_workers", "data_path", "test_data_path", "pretrained_model", "save_path")
 
@@ -236,13 +236,18 @@ class Parameters:
     @property
     def chosen_metrics(self):
         """The names out of METRICS that `metrics` chooses."""
-        if self.metrics == "auto":
-            if self.dataset in CLASSIFIED:
-                return ("fid", "floor", "is", "accuracy", "distance")
-            if self.dataset == "cifar10" and not self.reference and (self.data_path or not self.test_data_path):
-                return ("fid", "floor", "is")  # both splits are at hand
-            return ("fid", "is") if self.test_data_path or self.reference or self.dataset == "cifar10" else ()
-        return () if self.metrics == "none" else tuple(self.metrics.split(","))
+        if self.metrics == "none":
+            return ()
+        if self.metrics != "auto":
+            return tuple(self.metrics.split(","))
+        data = ()
+        if self.dataset in CLASSIFIED:
+            data = (ANY_DATA, BOTH_SPLITS, CLASSIFIED_DATA)
+        elif self.dataset == "cifar10" and not self.reference and (self.data_path or not self.test_data_path):
+            data = (ANY_DATA, BOTH_SPLITS)
+        elif self.test_data_path or self.reference or self.dataset == "cifar10":
+            data = (ANY_DATA,)
+        return tuple(metric.name for metric in METRICS.values() if metric.auto in data)
 
     @property
     def channels(self):

@@ -1,4 +1,4 @@
-"""Pictures to look at: a row of images for each class with its name, and an animation of such pictures."""
+"""Pictures to look at: a grid with a row of images for each class and its name, and an animation of such grids."""
 
 import functools
 import math
@@ -10,9 +10,9 @@ from utils import atomic_path
 
 ROWS, COLUMNS = 10, 10  # classes in a picture, and images of each
 GAP = 2  # pixels between images
-SMALL = 64  # pixels a side: smaller images are enlarged up to it
-WIDEST_NAME = 12  # times the size of the letters
-FRAME, FRAME_LETTERS = 320, 12  # pixels: the images in a frame fit into a square of this side; the size of its letters
+SMALL = 64  # pixels a side: smaller images are enlarged to about this size
+WIDEST_NAME = 12  # times the size of the letters: a longer name is cut
+FRAME, FRAME_LETTERS = 320, 12  # pixels: the side of a square that holds the images of a frame; the size of letters
 FRAME_TIME, LAST_FRAME_TIME = 100, 3000  # milliseconds
 
 
@@ -37,9 +37,9 @@ def numbered_names(class_names, classes):
 
 
 def _can_draw(name):
-    """Whether Pillow's own font has all letters of `name`. It has those of ASCII and few others."""
+    """Whether Pillow's own font has all letters of `name`. It has ASCII and few others."""
     letters = _font(FRAME_LETTERS)
-    missing = bytes(letters.getmask("\uffff"))  # a box stands for every letter that the font lacks
+    missing = bytes(letters.getmask("\uffff"))  # the box that is drawn for a letter that the font lacks
     drawn = all(bytes(letters.getmask(letter)) != missing for letter in set(name))
     return drawn and name.isprintable() and bool(name.strip())
 
@@ -50,7 +50,7 @@ def _font(size):
 
 
 def grid(images, names):
-    """Images uint8 [N, C, H, W] on white in as many rows as there are `names`, which stand left of them.
+    """A picture of images uint8 [N, C, H, W] on white: one row for each of `names`, with the name on its left.
 
     Small images are enlarged by a whole factor. Returns uint8 [height, width, C].
     """
@@ -65,7 +65,7 @@ def _factor(side):
 
 
 def _cells(images, rows):
-    """The images alone, in rows: uint8 [height, width, C]."""
+    """The images in rows, without names: uint8 [height, width, C]."""
     factor = _factor(images.shape[-1])
     images = images.repeat(factor, axis=2).repeat(factor, axis=3)
     count, channels, height, width = images.shape
@@ -94,7 +94,7 @@ def _with_names(cells, names, size, title=""):
 
 
 def _shortened(name, font, width):
-    """`name`, or its beginning and an ellipsis if it is wider than `width` pixels."""
+    """`name`, cut and with an ellipsis if it is wider than `width` pixels."""
     if font.getlength(name) <= width:
         return name
     while font.getlength(name + "…") > width:
@@ -103,9 +103,9 @@ def _shortened(name, font, width):
 
 
 def save_animation(path, grids, names, side):
-    """Write the animation of the files `grids`, step-NUMBER.png, each a `grid` of `names` and images of this `side`.
+    """Write an animation of the files `grids`, step-NUMBER.png. Each is a `grid` of `names` and images of this `side`.
 
-    Every frame shows its step; the last one stays longer.
+    Every frame shows its step. The last frame stays longer.
     """
     frames = (_frame(grid, names, side) for grid in grids)
     durations = [FRAME_TIME] * (len(grids) - 1) + [LAST_FRAME_TIME]
@@ -114,7 +114,7 @@ def save_animation(path, grids, names, side):
 
 
 def _frame(path, names, side):
-    """A grid as a small palette image with legible names: Pillow holds every frame of an animation in memory."""
+    """A grid as a small palette image with legible names. It is small because Pillow holds all frames in memory."""
     width = COLUMNS * (side * _factor(side) + GAP) + GAP
     height = len(names) * (side * _factor(side) + GAP) + GAP
     scale = min(1, FRAME / max(width, height))

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from parameters import CLASSIFIED, OPTIONS, changed_options
+from metrics.record import LAST_LAYER, REAL, SAMPLES, TRAINING
+from parameters import CLASSIFIED, METRICS, OPTIONS, changed_options
 from utils import UserError
 
 OPTIONS_OF_DRAWING = {
@@ -42,9 +43,9 @@ def check_training(p):
         _check_measures(p)
         if not p.chosen_metrics:
             raise UserError("--eval_step has nothing to measure: give --test_data_path, --reference or --metrics")
-        if p.chosen_metrics[0] == "floor":
+        if SAMPLES not in METRICS[first := p.chosen_metrics[0]].sets:
             raise UserError(
-                f"--metrics {p.metrics}: with --eval_step the first metric chooses the best weights, and floor does "
+                f"--metrics {p.metrics}: with --eval_step the first metric chooses the best weights, and {first} does "
                 "not depend on them; put another first"
             )
 
@@ -81,7 +82,7 @@ def generator_file(check_path, epoch):
 def _check_measures(p):
     for name in ("test_data_path", "reference", "inception_weights"):
         _must_exist(name, getattr(p, name))
-    chosen = set(p.chosen_metrics)
+    chosen = [METRICS[name] for name in sorted(p.chosen_metrics)]
     if p.reference and p.test_data_path:
         raise UserError("--reference and --test_data_path are both real images to measure against; give one of them")
     if p.dataset in ("digits", "fake") and p.test_data_path:
@@ -92,19 +93,25 @@ def _check_measures(p):
         for name in ("reference", "inception_weights", "half_precision"):
             if getattr(p, name):
                 raise UserError(f"--{name} is of Inception, which does not read --dataset {p.dataset}; leave it out")
-    if p.reference and (images := sorted(chosen - {"fid", "fid_64", "fid_192", "fid_768", "is"})):
+    if p.reference and (images := [metric.name for metric in chosen if not metric.takes_statistics]):
         raise UserError(
             f"--metrics {images[0]} needs real images, not statistics: give --test_data_path for --reference"
         )
-    if p.dataset in CLASSIFIED and (layers := sorted(chosen & {"fid_64", "fid_192", "fid_768"})):
-        raise UserError(f"--metrics {layers[0]} is of Inception, which does not read --dataset {p.dataset}; give fid")
+    of_inception = [metric.name for metric in chosen if metric.layer not in ("", LAST_LAYER)]
+    if p.dataset in CLASSIFIED and of_inception:
+        raise UserError(
+            f"--metrics {of_inception[0]} is of Inception, which does not read --dataset {p.dataset}; give fid"
+        )
     if p.dataset in ("folder", "imagenet"):
-        if chosen - {"is"} and not (p.test_data_path or p.reference):
+        read = {name: metric.name for metric in chosen for name in metric.sets}
+        if REAL in read and not (p.test_data_path or p.reference):
             raise UserError(
                 f"--metrics {p.metrics} needs real images: give --test_data_path DIR, or --reference FILE for FID"
             )
-        if "floor" in chosen and not p.data_path:
-            raise UserError("--metrics floor compares --test_data_path with the training images: give --data_path DIR")
+        if TRAINING in read and not p.data_path:
+            raise UserError(
+                f"--metrics {read[TRAINING]} compares --test_data_path with the training images: give --data_path DIR"
+            )
 
 
 def check_place(p, written, read):

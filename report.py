@@ -1,5 +1,6 @@
 """The result of a test: a table on screen, `report.json` for programs, `report.md` to paste."""
 
+import functools
 import json
 import platform
 import re
@@ -12,43 +13,18 @@ import numpy as np
 import paddle
 
 import runtime
+from metrics import all_metrics
 from utils import atomic_path
 
-# (its line in a table, how it is written); a figure of a classifier has its prefix before both.
-FIGURES = {
-    "fid": ("FID", ".4f"),
-    "fid_floor": ("FID of real test images against training images", ".4f"),
-    "fid_64": ("FID, 64 features", ".5f"),
-    "fid_192": ("FID, 192 features", ".5f"),
-    "fid_768": ("FID, 768 features", ".5f"),
-    "intra_fid": ("intra-FID", ".4f"),
-    "inception_score": ("Inception Score", ".4f"),
-    "inception_score_std": ("Inception Score, standard deviation over 10 parts", ".4f"),
-    "score": ("score", ".4f"),
-    "score_std": ("score, standard deviation over 10 parts", ".4f"),
-    "kid": ("KID", ".6f"),
-    "kid_std": ("KID, standard deviation over subsets", ".6f"),
-    "precision": ("precision", ".4f"),
-    "recall": ("recall", ".4f"),
-    "density": ("density", ".4f"),
-    "coverage": ("coverage", ".4f"),
-    "accuracy": ("read as the class asked for", ".2%"),
-    "accuracy_real": ("real test images read as their class", ".2%"),
-    "ms_ssim": ("MS-SSIM within a class", ".4f"),
-    "ms_ssim_real": ("MS-SSIM within a class, real images", ".4f"),
-    "varied_classes": ("classes at least as varied as the least varied real one", ".0f"),
-    "varied_class_share": ("share of classes at least as varied as the least varied real one", ".1%"),
-    "class_distance_ratio": ("distance within a class, generated over real", ".3f"),
-}
-# Of Markdown: a letter or digit on both sides makes an underscore plain.
+# Letters that Markdown may read as markup. It ignores an underscore between two letters or digits.
 MARKUP = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 class Published(NamedTuple):
-    """A published figure: the paper's and the replication's (None: there is none), and the settings it was taken with.
+    """A published figure: the paper's and the replication's (None: not published), and the settings it belongs to.
 
-    Those are the report's by name; of a text, a part that the report's has to hold.
+    `settings` are named as in the report. A text is a part that the report's setting has to contain.
     """
 
     paper: str | None
@@ -63,7 +39,7 @@ PLAIN = {
 SAGAN = {"dataset": "imagenet", "num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
 ACGAN = {"dataset": "imagenet", "classes drawn": 10, "imsize": 128} | PLAIN
 CIFAR10 = {"dataset": "cifar10", "num_samples": 50_000, "classes drawn": 10, "imsize": 32} | PLAIN
-# Recipe -> figure -> what is published of it.
+# Recipe -> figure -> its published values.
 PUBLISHED = {
     "sagan-imagenet": {
         "fid": Published("18.65", "18.1482", SAGAN),
@@ -78,41 +54,31 @@ PUBLISHED = {
     "acgan-cifar10": {"inception_score": Published("8.25 ± 0.07", None, CIFAR10)},
 }
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
-UNKNOWN = {  # recipe: what is not known of its published figures
+UNKNOWN = {  # recipe: facts about its published figures that are unknown
     "acgan-imagenet": (
-        "The paper's are of 100 models of 10 classes each, taken together; of how many samples is not known.",
+        "The paper's figures are of 100 models of 10 classes each, taken together; the number of samples is unknown.",
     ),
 }
 UNKNOWN["acgan-imagenet-torch"] = UNKNOWN["acgan-imagenet"]
 
-# Figures that compare the samples as one set with the real images as another.
-OF_SETS = {"fid", "fid_64", "fid_192", "fid_768", "kid", "precision", "recall", "density", "coverage"}
-FEW = 10_000  # samples: below, the authors of FID (github.com/bioinf-jku/TTUR) warn, figures come out too high
 
-
-def _parts(name):
-    """(whether a figure is a classifier's, its name in FIGURES, its resolution or "")."""
-    bare = name.removeprefix("classifier_")
-    if bare in FIGURES:
-        return bare != name, bare, ""
-    kind, _, resolution = bare.removesuffix("_real").rpartition("_")  # accuracy_32, accuracy_32_real
-    return bare != name, kind + ("_real" if bare.endswith("_real") else ""), resolution
-
-
-def described(name):
-    """(the line of a figure in a table, its format)."""
-    by_classifier, key, resolution = _parts(name)
-    line, form = FIGURES[key]
-    prefix = "classifier " if by_classifier and "accuracy" not in key else ""
-    return prefix + line + (f", at {resolution} pixels" if resolution else ""), form
+@functools.cache
+def _known_figures():
+    """{name: (figure, its metric)} of every figure that a metric can give, in the order of the table."""
+    return {
+        figure.name: (figure, metric)
+        for metric in all_metrics().values()
+        for by_classifier in (False, True)
+        for figure in metric.shown(by_classifier).values()
+    }
 
 
 def rows(figures):
-    """(line, figure as text, its name) of each figure, in the order of FIGURES."""
-    place = {name: number for number, name in enumerate(FIGURES)}
-    for name, value in sorted(figures.items(), key=lambda item: place[_parts(item[0])[1]]):
-        line, form = described(name)
-        yield line, format(value, form) if np.isfinite(value) else "none", name
+    """(title, figure as text, its name) of each figure, in the order of the table."""
+    for name, (figure, _) in _known_figures().items():
+        if name in figures:
+            value = figures[name]
+            yield figure.title, format(value, figure.format) if np.isfinite(value) else "none", name
 
 
 def table(figures):
@@ -123,31 +89,23 @@ def table(figures):
 
 
 def cautions(figures, settings):
-    """What figures must not be taken for: lines of text. `settings` are the report's."""
-    count, classes, drawn = (settings[name] for name in ("num_samples", "num_classes", "classes drawn"))
-    names, lines = {_parts(name)[1] for name in figures}, []
-    if "unknown" not in (classes, drawn) and drawn < classes and names & OF_SETS:
+    """Warnings against reading too much into the figures: lines of text. `settings` are those of the report."""
+    classes, drawn, lines = settings["num_classes"], settings["classes drawn"], []
+    metrics = {metric.name: metric for name, (_, metric) in _known_figures().items() if name in figures}.values()
+    if "unknown" not in (classes, drawn) and drawn < classes and any(metric.compares_sets for metric in metrics):
         lines.append(f"Samples of {drawn} of the {classes} classes are compared with real images of all of them.")
-    if count < FEW and names & {"fid", "fid_64", "fid_192", "fid_768", "intra_fid"}:
-        lines.append(f"FID falls as samples become more: compare one of {count:,} with figures of as many only.")
-    if "kid" in names:
-        size, real = settings["kid subset size"], settings["number of real images"]
-        whole = " and ".join(what for what, has in (("samples", count), ("real images", real)) if has == size)
-        if whole:
-            lines.append(f"Each subset of KID holds all {size:,} {whole}: its deviation does not tell how they vary.")
-    if not np.isfinite(figures.get("class_distance_ratio", 0)):
-        lines.append("No distance: it needs two samples of a class, and two real images of that class that differ.")
+    lines += dict.fromkeys(filter(None, (metric.caution(figures, settings) for metric in metrics)))
     steps, needed = settings.get("steps"), settings.get("steps until batch statistics settle")
     if needed and steps < needed:
         lines.append(
             f"The running batch statistics need about {needed:,} steps to settle, and these weights have {steps:,}: "
-            "images may look grey and score badly. --standing_batches 50 takes the statistics anew."
+            "images may look grey and score badly. --standing_batches 50 computes the statistics again."
         )
     return lines
 
 
 def versions():
-    """What the figures depend on beside the settings: versions, and the machine."""
+    """Versions and the machine: the figures depend on them too."""
     gpu = paddle.device.cuda.get_device_name() if paddle.get_device() != "cpu" else None
     names = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "scipy", "pillow", "opencv-python-headless")
     found = {}
@@ -162,8 +120,8 @@ def versions():
 def write(folder, figures, settings, parameters, seconds):
     """Write `report.json` and `report.md` into `folder`.
 
-    `figures`: floats by name; `settings`: what the figures are of, plain values by name; `seconds` by stage, 0 where
-    there was nothing to do.
+    `figures`: floats by name. `settings`: plain values by name, which the figures depend on. `seconds`: time by stage,
+    0 if there was nothing to do.
     """
     content = {
         "figures": {name: value if np.isfinite(value) else None for name, value in figures.items()},
@@ -178,7 +136,7 @@ def write(folder, figures, settings, parameters, seconds):
     data = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     for name, text in (("report.json", data), ("report.md", _markdown(figures, content, parameters))):
         with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name need not be UTF-8
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may not be UTF-8
 
 
 def _markdown(figures, content, parameters):
@@ -213,27 +171,30 @@ def _row(*cells):
 
 
 def _escaped(text):
-    """`text` as one line of Markdown that shows it: strangers' files bring names, and they are no markup."""
+    """`text` as one line of Markdown that shows it as it is: text from a stranger's file may look like markup."""
     text = MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _comparison(published, settings):
-    """Which settings keep which figures from being compared with the published ones: sentences."""
-    lines_of = {}  # what differs, and what may: the figures of which it does
+    """Sentences: which figures compare with the published ones, and which settings differ."""
+    titles_of = {}  # (differences, compared settings): titles of the figures with these
     for name, figure in published.items():
         differ = []
         for setting, wanted in figure.settings.items():
             found = settings.get(setting, "unknown")
             if not (wanted in str(found) if isinstance(wanted, str) else found == wanted):
                 differ.append(f"{setting} {_shown(found)} instead of {_shown(wanted)}")
-        lines_of.setdefault(("; ".join(differ), ", ".join(figure.settings)), []).append(described(name)[0])
-    for (differ, compared), lines in lines_of.items():
-        which = "the published figures" if len(lines_of) == 1 else f"what is published of “{'”, “'.join(lines)}”"
+        titles_of.setdefault(("; ".join(differ), ", ".join(figure.settings)), []).append(
+            _known_figures()[name][0].title
+        )
+    for (differ, compared), titles in titles_of.items():
+        quoted = "”, “".join(titles)
+        which = "the published figures" if len(titles_of) == 1 else f"the published values of “{quoted}”"
         if differ:
             yield f"Not comparable with {which}: {differ}."
         else:
-            yield f"The same as of {which}: {compared}. The reference images have to be too."
+            yield f"Same settings as {which}: {compared}. The reference images have to be the same too."
 
 
 def _shown(value):

@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import math
 import time
-from functools import partial
+from functools import cached_property, partial
 
 import paddle
 
@@ -14,12 +14,12 @@ import losses
 import runtime
 import sampler
 from dataset import batches, batches_per_epoch
-from layers import batch_statistics, running_statistics, seeing, singular_vectors
+from layers import batch_statistics, running_statistics, singular_vectors, training_on_block
 from pictures import ROWS
 from precision import SCALER_STATE, Precision
 from run_folder import RunFolder, diverged
 from run_start import Start, check_steps_left, find_start
-from step_batches import blocks_of, d_batch, g_batch, part_of, seed_dropout
+from step_batches import blocks_of, cut_batch, d_batch, g_batch, seed_dropout
 
 
 def resolve(parameters, image_set):
@@ -214,64 +214,76 @@ class Trainer:
         with _frozen(self.D):
             return self._update(self.G, self.g_optimizer, batch, self._g_losses)
 
-    def _d_losses(self, part, counts):
-        """D's loss on `part` of a batch, and its terms by name; scalar means over the part's rows."""
+    def _d_losses(self, batch, counts=True):
+        """D's loss on the rows of `batch` and its terms by name, scalar means over the rows.
+
+        `counts`: False for padding rows, as in `losses.gradient_penalty`.
+        """
         p = self.parameters
         judge = partial(self.precision.judge, self.D)
-        real_logits, real_classes = judge(_noisy(part.images, part.real_noise), part.labels)
+        real_logits, real_classes = judge(_noisy(batch.images, batch.real_noise), batch.labels)
         with paddle.no_grad():
-            fake = self.precision.generate(self.G, part.z, part.fake_labels)
-        fake_logits, fake_classes = judge(_noisy(fake, part.fake_noise), part.fake_labels)
+            fake = self.precision.generate(self.G, batch.z, batch.fake_labels)
+        fake_logits, fake_classes = judge(_noisy(fake, batch.fake_noise), batch.fake_labels)
         d_real, d_fake = losses.discriminator_losses(p.adv_loss, real_logits, fake_logits)
         terms = {"d_real": d_real, "d_fake": d_fake, "D_x": real_logits.mean(), "D_G_z": fake_logits.mean()}
         loss = d_real + d_fake
         if p.adv_loss == "wgan_gp":
-            terms["d_penalty"] = losses.gradient_penalty(self.D, part.images, fake, part.labels, part.alpha, counts)
+            terms["d_penalty"] = losses.gradient_penalty(self.D, batch.images, fake, batch.labels, batch.alpha, counts)
             loss += p.lambda_gp * terms["d_penalty"]
         if real_classes is not None:
-            terms["d_class_real"] = losses.class_loss(real_classes, part.labels)
-            terms["d_class_fake"] = losses.class_loss(fake_classes, part.fake_labels)
+            terms["d_class_real"] = losses.class_loss(real_classes, batch.labels)
+            terms["d_class_fake"] = losses.class_loss(fake_classes, batch.fake_labels)
             loss += p.class_loss_weight * (terms["d_class_real"] + terms["d_class_fake"])
-            terms["accuracy_real"] = _accuracy(real_classes, part.labels)
-            terms["accuracy_fake"] = _accuracy(fake_classes, part.fake_labels)
+            terms["accuracy_real"] = _accuracy(real_classes, batch.labels)
+            terms["accuracy_fake"] = _accuracy(fake_classes, batch.fake_labels)
         return loss, terms
 
-    def _g_losses(self, part, _counts):
-        """G's loss on `part` of a batch, and its terms by name; scalar means over the part's rows."""
+    def _g_losses(self, batch, counts=True):
+        """G's loss on the rows of `batch` and its terms by name, scalar means over the rows."""
         p = self.parameters
-        fake = _noisy(self.precision.generate(self.G, part.z, part.labels), part.fake_noise)
-        logits, classes = self.precision.judge(self.D, fake, part.labels)
+        fake = _noisy(self.precision.generate(self.G, batch.z, batch.labels), batch.fake_noise)
+        logits, classes = self.precision.judge(self.D, fake, batch.labels)
         terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
         loss = terms["g_adv"]
         if classes is not None:
-            terms["g_class"] = losses.class_loss(classes, part.labels)
+            terms["g_class"] = losses.class_loss(classes, batch.labels)
             loss += p.class_loss_weight * terms["g_class"]
         return loss, terms
 
     def _update(self, network, optimizer, batch, losses_of):
-        """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of its terms.
+        """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of its terms."""
+        optimizer.clear_grad(set_to_zero=False)
+        if self.parameters.rounds == runtime.world_size() == 1:
+            loss, terms = losses_of(batch)
+            self.precision.backward(loss)
+            metrics = {name: value.detach() for name, value in terms.items()}
+        else:
+            metrics = self._backward_in_blocks(network, batch, losses_of)
+        self.precision.step(optimizer)
+        return metrics
+
+    def _backward_in_blocks(self, network, batch, losses_of):
+        """Leave the gradients of the mean loss over the whole batch in `network`. Returns as `_update` does.
 
         The batch is cut into accumulation rounds, and each round among the processes. All rounds start from the same
-        buffers and dropout stream, as one round would, and what they make of the running statistics becomes one mean
-        over rounds and processes. So it makes no difference how a batch is cut; batch norm alone sees a block at a time
-        instead of the batch, or with `sync_bn` a round. One all-reduce serves the update.
+        buffers and the same dropout stream, as one round would. The running statistics become the mean of those that
+        rounds and processes end with. So the result does not depend on how a batch is cut. Batch norm is the
+        exception: it sees one block at a time, or one round with `sync_bn`. One all-reduce serves the update.
         """
-        p = self.parameters
+        p, statistics, buffers = self.parameters, self._running_statistics, self._buffers
         synchronized = p.sync_bn and runtime.world_size() > 1
-        statistics = running_statistics(self.G, self.D)
-        buffers = [*statistics, *singular_vectors(self.G, self.D)]
         begun, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
         sums = [paddle.zeros_like(buffer) for buffer in statistics]
         metrics, first = {}, 0
-        optimizer.clear_grad()
         for block in blocks_of(p, batch.whole or len(batch.z)):
             if first:
                 _assign(buffers, begun)
                 paddle.set_rng_state(dropout)
-            part = part_of(batch, first, len(block.rows))
+            rows = cut_batch(batch, first, len(block.rows))
             first += len(block.rows)
-            with seeing((self.G, self.D), block, synchronized):
-                loss, terms = losses_of(part, block.share > 0)
+            with training_on_block((self.G, self.D), block, synchronized):
+                loss, terms = losses_of(rows, counts=block.share > 0)
                 self.precision.backward(block.share * loss)
             for name, value in terms.items():
                 metrics[name] = metrics.get(name, 0) + block.share * value.detach()
@@ -279,8 +291,16 @@ class Trainer:
         gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
         runtime.add_up(gradients + sums)
         _assign(statistics, sums)
-        self.precision.step(optimizer)
         return metrics
+
+    @cached_property
+    def _running_statistics(self):
+        return running_statistics(self.G, self.D)
+
+    @cached_property
+    def _buffers(self):
+        """The buffers that a training forward changes."""
+        return [*self._running_statistics, *singular_vectors(self.G, self.D)]
 
     def state(self):
         """All that a resumed run needs, NumPy arrays by part and name.

@@ -144,10 +144,15 @@ def npy_header(member):
 
 def file_digest(path):
     """The SHA-256 of a file, as hexadecimal text."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
+        return open_file_digest(file)
+
+
+def open_file_digest(file):
+    """The SHA-256 of the rest of an open file, as hexadecimal text."""
+    digest = hashlib.sha256()
+    while chunk := file.read(2**20):
+        digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -2,8 +2,8 @@
 *Conditional Image Synthesis with Auxiliary Classifier GANs* (ICML 2017, section 4.1)."""
 
 import numpy as np
-from PIL import Image
 
+from metrics.record import CLASSIFIED_DATA, Figure, Metric
 from utils import UserError
 
 # The paper's, of images of 128 pixels.
@@ -21,6 +21,8 @@ def at_resolution(images, resolution):
 
     Raises UserError for a resolution above S or below 1.
     """
+    from PIL import Image  # `--help` has no use for it
+
     size = images.shape[-1]
     if not 1 <= resolution <= size:
         raise UserError(f"images of {size} pixels a side have no resolution of {resolution}: give 1 to {size}")
@@ -49,3 +51,36 @@ def class_is_read(logits, labels, indices):
 def class_accuracy(logits, labels, indices):
     """The share of samples that `class_is_read` finds right: {"class_accuracy": float}."""
     return {"class_accuracy": float(class_is_read(logits, labels, indices).mean())}
+
+
+def _compute(sets):
+    figures, full = {}, max(sets.samples.right)
+    for resolution, right in sets.samples.right.items():
+        name = "accuracy" if resolution == full else f"accuracy_{resolution}"
+        figures[name] = right / sets.samples.count
+        figures[f"{name}_real"] = sets.real.right[resolution] / sets.real.count
+    return figures
+
+
+def _figures():
+    """The accuracy of the samples at each resolution, the full one last; then that of the real images."""
+    for suffix, title in (("", "read as the class asked for"), ("_real", "real test images read as their class")):
+        for resolution in RESOLUTIONS:
+            low = f"{title}, at {resolution} pixels"
+            yield Figure(f"accuracy_{resolution}{suffix}", low, ".2%", classifier_title=low)
+        yield Figure(f"accuracy{suffix}", title, ".2%", classifier_title=title)
+
+
+METRICS = (
+    Metric(
+        "accuracy",
+        tuple(_figures()),
+        _compute,
+        order=60,
+        reads_classes=True,
+        needs_classes=True,
+        higher_is_better=True,
+        best="accuracy",
+        auto=CLASSIFIED_DATA,
+    ),
+)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from metrics.ms_ssim import ms_ssim
+from metrics.ms_ssim import SMALLEST, ms_ssim
+from metrics.record import CLASSIFIED_DATA, Figure, Metric
 from runtime import generator
 from utils import UserError
 
@@ -71,3 +72,56 @@ def varied_classes(real, fake):
         "varied_classes": int(varied.sum()),
         "varied_class_share": float(varied.mean()),
     }
+
+
+MOST = 1000  # images of a class that `distance` compares
+
+
+def _class_distance(images, seed, label):
+    """`class_distance` of the first images of one class; NaN where it has fewer than two."""
+    count = min(len(images), MOST)
+    if count < 2:
+        return np.nan
+    return class_distance(images[np.arange(count)], np.full(count, label))["class_distance"]
+
+
+def _distance_ratio(sets):
+    real, samples = (summary.within_classes["distance"] for summary in (sets.real, sets.samples))
+    both = np.isfinite(real) & np.isfinite(samples)  # the classes with two images or more
+    known = real[both].any()
+    return {"class_distance_ratio": float(samples[both].mean() / real[both].mean()) if known else np.nan}
+
+
+def _no_distance(figures, settings):
+    if not np.isfinite(figures["class_distance_ratio"]):
+        return "No distance: it needs two samples of a class, and two real images of that class that differ."
+
+
+METRICS = (
+    Metric(
+        "ms_ssim",
+        (
+            Figure("ms_ssim", "MS-SSIM within a class", ".4f"),
+            Figure("ms_ssim_real", "MS-SSIM within a class, real images", ".4f"),
+            Figure("varied_classes", "classes at least as varied as the least varied real one", ".0f"),
+            Figure("varied_class_share", "share of classes at least as varied as the least varied real one", ".1%"),
+        ),
+        lambda sets: varied_classes(*(s.within_classes["ms_ssim"] for s in (sets.real, sets.samples))),
+        order=70,
+        within_class=class_ms_ssim,
+        fewest_of_class=2,
+        smallest=SMALLEST,
+        needs_classes=True,
+    ),
+    Metric(
+        "distance",
+        (Figure("class_distance_ratio", "distance within a class, generated over real", ".3f"),),
+        _distance_ratio,
+        order=80,
+        within_class=_class_distance,
+        needs_classes=True,
+        higher_is_better=True,
+        auto=CLASSIFIED_DATA,
+        caution=_no_distance,
+    ),
+)

@@ -1,8 +1,9 @@
 """Inception Score (Salimans et al., *Improved Techniques for Training GANs*, NeurIPS 2016, section 4)."""
 
 import numpy as np
-from scipy.special import log_softmax, xlogy
+import scipy  # which loads scipy.special at its first use
 
+from metrics.record import ANY_DATA, SAMPLES, Figure, Metric
 from utils import UserError
 
 
@@ -31,7 +32,7 @@ class ScoreSums:
             )
         if not np.isfinite(logits).all():
             raise UserError("the logits hold a NaN or an infinity, so they have no Inception Score")
-        log_conditional = log_softmax(logits, axis=1)
+        log_conditional = scipy.special.log_softmax(logits, axis=1)
         conditional = np.exp(log_conditional)
         np.add.at(self.counts, parts, 1)
         np.add.at(self.probabilities, parts, conditional)
@@ -73,7 +74,7 @@ class ScoreSums:
             )
         marginal = self.probabilities / self.counts[:, None]
         # The mean divergence is the marginal's entropy less the mean of the conditionals'.
-        divergences = self.negentropies / self.counts - xlogy(marginal, marginal).sum(axis=1)
+        divergences = self.negentropies / self.counts - scipy.special.xlogy(marginal, marginal).sum(axis=1)
         scores = np.exp(divergences)
         return {"inception_score": float(scores.mean()), "inception_score_std": float(scores.std())}
 
@@ -108,3 +109,29 @@ def inception_score(logits, splits=10):
     sums = ScoreSums(logits.shape[1], splits)
     sums.update(logits, part_of(np.arange(len(logits)), len(logits), splits))
     return sums.result()
+
+
+SPLITS = 10  # parts of the samples, as published
+
+METRICS = (
+    Metric(
+        "is",
+        (
+            Figure("inception_score", "Inception Score", ".4f", "classifier_score", "classifier score"),
+            Figure(
+                "inception_score_std",
+                f"Inception Score, standard deviation over {SPLITS} parts",
+                ".4f",
+                "classifier_score_std",
+                f"classifier score, standard deviation over {SPLITS} parts",
+            ),
+        ),
+        lambda sets: sets.samples.score,
+        order=30,
+        sets=(SAMPLES,),
+        logits=True,
+        fewest=SPLITS,
+        higher_is_better=True,
+        auto=ANY_DATA,
+    ),
+)

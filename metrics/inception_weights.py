@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from metrics import all_metrics
 from safe_pickle import load_state
 from utils import UserError, atomic_path, file_digest
 
@@ -73,9 +74,10 @@ def _download(path):
             reasons.append("what came is another file")
         except (OSError, HTTPException) as error:
             reasons.append(str(getattr(error, "reason", error)))
+    without = sorted(metric.name for metric in all_metrics().values() if not metric.uses_network)
     raise UserError(
         f"--inception_weights: {FILE} is not in {path.parent} and cannot be downloaded ({reasons[0]}); get it from "
-        f"{ADDRESSES[0]} and put it there, or give its path, or measure without it by --metrics distance,ms_ssim"
+        f"{ADDRESSES[0]} and put it there, or give its path, or measure without it by --metrics {','.join(without)}"
     )
 
 

@@ -3,7 +3,8 @@ section 4.1; SAGAN section 4): a generator that ignores the class, or draws one 
 
 import numpy as np
 
-from metrics.fid import fid_of_features
+from metrics.fid import caution_few_samples, fid_of_features
+from metrics.record import Figure, Metric
 from utils import UserError
 
 
@@ -31,3 +32,25 @@ def intra_fid(real, real_labels, fake, fake_labels, num_classes, progress=None):
         if progress:
             progress(label + 1, num_classes)
     return {"intra_fid": float(distances.mean()), "intra_fid_classes": distances}
+
+
+def _compute(sets):
+    real, samples = sets.real, sets.samples
+    with sets.progress("intra-FID", "class") as show:
+        found = intra_fid(real.features, real.labels, samples.features, samples.labels, sets.num_classes, show)
+    return {"intra_fid": found["intra_fid"]}
+
+
+METRICS = (
+    Metric(
+        "intra_fid",
+        (Figure("intra_fid", "intra-FID", ".4f"),),
+        _compute,
+        order=20,
+        features=True,
+        fewest=2,
+        fewest_of_class=2,
+        needs_classes=True,
+        caution=caution_few_samples,
+    ),
+)

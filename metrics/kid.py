@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from metrics.record import Figure, Metric
 from runtime import generator
 from utils import UserError
 
@@ -61,3 +62,39 @@ def _squared_mmd(a, b):
 def _kernel(a, b):
     product = a @ b.T / a.shape[1] + 1
     return product * product * product
+
+
+SUBSETS, SUBSET_SIZE = 100, 1000  # as published
+
+
+def _compute(sets):
+    real, samples = sets.real, sets.samples
+    size = min(SUBSET_SIZE, samples.count, real.count)
+    with sets.progress("KID", "subset") as show:
+        return kid(real.features, samples.features, SUBSETS, size, sets.seed, show)
+
+
+def _settings(samples, real):
+    return {"kid subsets": SUBSETS, "kid subset size": min(SUBSET_SIZE, samples, real)}
+
+
+def _caution(figures, settings):
+    size = settings["kid subset size"]
+    counts = {"samples": settings["num_samples"], "real images": settings["number of real images"]}
+    whole = " and ".join(name for name, count in counts.items() if count == size)
+    if whole:
+        return f"Each subset of KID holds all {size:,} {whole}: its deviation does not tell how they vary."
+
+
+METRICS = (
+    Metric(
+        "kid",
+        (Figure("kid", "KID", ".6f"), Figure("kid_std", "KID, standard deviation over subsets", ".6f")),
+        _compute,
+        order=40,
+        features=True,
+        fewest=2,
+        settings=_settings,
+        caution=_caution,
+    ),
+)

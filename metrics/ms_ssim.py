@@ -1,7 +1,6 @@
 """Multi-scale structural similarity (Wang, Simoncelli, Bovik, *Multi-scale structural similarity for image quality
 assessment*, Asilomar 2003, eq. 7): how alike two images are, 1 for equal ones."""
 
-import cv2
 import numpy as np
 
 from utils import UserError
@@ -77,6 +76,8 @@ def _ssim(a, b, data_range):
 
 def _blur(images):
     """Images filtered by the Gaussian window, at the pixels where it lies inside them."""
+    import cv2  # `--help` has no use for it
+
     height, width = images.shape[2:]
     size = min(WINDOW, height, width)
     offsets = np.arange(size) - (size - 1) / 2

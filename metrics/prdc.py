@@ -7,6 +7,7 @@ Models* (ICML 2020, eq. 3-4), whose package prdc these figures equal.
 
 import numpy as np
 
+from metrics.record import Figure, Metric
 from utils import UserError
 
 
@@ -124,3 +125,26 @@ def _counter(progress, total):
             progress(done, total)
 
     return step
+
+
+NEAREST = 5  # the neighbour that a ball reaches, as published
+
+
+def _compute(sets):
+    with sets.progress("precision, recall", "block") as show:
+        return prdc(sets.real.features, sets.samples.features, NEAREST, progress=show)
+
+
+METRICS = (
+    Metric(
+        "prdc",
+        tuple(Figure(name, name, ".4f") for name in ("precision", "recall", "density", "coverage")),
+        _compute,
+        order=50,
+        features=True,
+        fewest=NEAREST + 1,
+        higher_is_better=True,
+        best="density",
+        settings=lambda samples, real: {"prdc": f"{NEAREST} nearest neighbours"},
+    ),
+)

@@ -261,8 +261,8 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, command, says):
     ("option", "value", "says"),
     [
         ("--test_path", "file", "--test_path file cannot be used (File exists)"),
-        ("--test_path", "tested", "--test_path tested has a report already"),
-        ("--samples_dir", "file", "--samples_dir file cannot be made (Not a directory)"),
+        ("--test_path", "tested", "--test_path tested already holds a report"),
+        ("--samples_dir", "file", "--samples_dir file cannot be created (Not a directory)"),
         ("--samples_dir", "full", "--samples_dir full is not empty"),
         ("--samples_npz", "file", "--samples_npz file exists already"),
         ("--samples_npz", "nowhere/samples.npz", "--samples_npz nowhere/samples.npz cannot be written"),
@@ -305,7 +305,7 @@ def test_an_interrupted_test_goes_on_where_it_was(trained, tmp_path):
     assert process.returncode == 130 and "Traceback" not in err
     assert not (tmp_path / "samples.npz").exists() and not (tmp_path / "t" / "report.json").exists()
     code, out, err = run(tmp_path, *command, "--test_path", "t", "--samples_npz", "samples.npz")
-    assert code == 0 and re.search(r"^goes on where it was: [1-9]\d*% is done$", out, re.MULTILINE), err
+    assert code == 0 and re.search(r"^resuming: [1-9]\d*% is done$", out, re.MULTILINE), err
     assert sorted(file.name for file in tmp_path.iterdir()) == ["samples.npz", "t"]
     assert sorted(file.name for file in (tmp_path / "t").iterdir()) == ["class_grid.png", "report.json", "report.md"]
     code, _, err = run(tmp_path, *command, "--test_path", "whole", "--samples_npz", "whole.npz")

@@ -13,7 +13,7 @@ from test_resume import train
 from visualdl import LogReader
 
 import checkpoint
-import evaluation
+import metrics.kid
 from dataset import load_dataset
 from trainer import Trainer
 from utils import UserError
@@ -164,11 +164,11 @@ def test_an_interrupted_measurement_runs_again(tmp_path):
 def test_the_last_step_is_interrupted_between_its_figures(make_parameters, monkeypatch):
     """The run is stopped, not complete: its measurement runs again on resume."""
 
-    def interrupted(*arguments, compare=evaluation.kid):
+    def interrupted(*arguments, compare=metrics.kid.kid):
         signal.raise_signal(signal.SIGINT)
         return compare(*arguments)
 
-    monkeypatch.setattr(evaluation, "kid", interrupted)
+    monkeypatch.setattr(metrics.kid, "kid", interrupted)
     p = make_parameters(dataset="digits", num_classes=10, total_step=2, eval_step=2, eval_samples=100, metrics="kid")
     path, stopped = Trainer(p).train(load_dataset(p))
     assert stopped == signal.SIGINT and measured(path) == {}
@@ -221,7 +221,7 @@ def test_a_signal_while_it_measures(tmp_path, processes):
     ("options", "says"),
     [
         (["--metrics", "is", "--eval_samples", "9"], "'is' needs 10 samples or more, not 9"),
-        (["--metrics", "intra_fid", "--eval_samples", "15"], "two samples of each class"),
+        (["--metrics", "intra_fid", "--eval_samples", "15"], "2 samples of each class"),
         (["--metrics", "none"], "--eval_step has nothing to measure"),
         (["--metrics", "fid", "--labels", "99"], "--labels 99 is no class"),
     ],

@@ -215,13 +215,13 @@ def test_classes_that_do_not_fit(refused, data, tmp_path):
     real = ["--test_data_path", data / "real", "--metrics"]
     assert "needs the samples' classes" in refused("--samples", "none.npz", *real, "accuracy")
     for metric in ("intra_fid", "fid"):  # of which one is of the classes, and both are refused
-        assert "the class 99, which is none: there are 2" in refused("--samples", "far.npz", *real, metric)
-        assert "have the class -1" in refused("--samples", "negative.npz", *real, metric)
+        assert "contains class 99; valid classes are 0 to 1" in refused("--samples", "far.npz", *real, metric)
+        assert "contains class -1" in refused("--samples", "negative.npz", *real, metric)
         class_folders(tmp_path / "numbered", SAMPLES, ("0020", "0021"))
-        assert "have the class 20" in refused("--samples", "numbered", *real, metric)
+        assert "contains class 20" in refused("--samples", "numbered", *real, metric)
     statistics = ["--reference", data / "2048.npz", "--metrics", "fid"]
-    assert "there are 9" in refused("--samples", "far.npz", *statistics, "--num_classes", 9)
-    assert "two samples of each class; class 1" in refused("--samples", "one.npz", *real, "intra_fid")
+    assert "valid classes are 0 to 8" in refused("--samples", "far.npz", *statistics, "--num_classes", 9)
+    assert "2 samples of each class, but class 1 has 0" in refused("--samples", "one.npz", *real, "intra_fid")
     unknown = ["--test_data_path", data / "unknown", "--metrics", "accuracy"]
     assert "--metrics accuracy: Inception does not know the class 'cat'" in refused(
         "--samples", data / "samples.npz", *unknown

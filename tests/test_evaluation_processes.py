@@ -113,7 +113,7 @@ def test_what_processes_began_one_finishes(trained, tmp_path):
     assert not (tmp_path / "out" / "report.json").exists() and not (tmp_path / "samples.npz").exists()
     drawn = {path: path.stat().st_mtime_ns for path in tmp_path.glob("pngs/*/*")}
     code, out, err = run(tmp_path, *command(trained, 16, *options))
-    assert code == 0 and "goes on where it was" in out, err
+    assert code == 0 and "resuming" in out, err
     kept = sum(path.stat().st_mtime_ns == time for path, time in drawn.items())
     assert kept > 1000 - 2 * 256
     whole = tmp_path / "whole"

@@ -226,13 +226,13 @@ def test_samples_that_do_not_fit_on_a_disk(model, tmp_path):
     with mounted(tmp_path / "disk", 2**20) as disk:
         command = draw(model, "--num_samples", 3000, "--samples_npz", disk / "all.npz", "--test_path", tmp_path / "out")
         code, _, err = run(tmp_path, *command)
-        said = f"test.py: --samples_npz {disk}/all.npz takes 2 MB while it is written, and its disk has 1 MB:"
+        said = f"test.py: --samples_npz {disk}/all.npz needs 2 MB while it is written, but its disk has 1 MB free:"
         assert code == 2 and err.startswith(said) and err.count("\n") == 1
         assert list(disk.iterdir()) == []
 
 
 def test_a_disk_that_fills_while_samples_are_drawn(model, tmp_path):
-    """Each file is named with its option, and the same command goes on when there is room."""
+    """Each file is named with its option, and the same command resumes when there is room."""
     with mounted(tmp_path / "disk", 2**25) as disk:
         places = ["--samples_npz", disk / "all.npz", "--test_path", tmp_path / "out"]
         command = draw(model, "--num_samples", 60_000, *places)
@@ -241,7 +241,7 @@ def test_a_disk_that_fills_while_samples_are_drawn(model, tmp_path):
         wait_for(process, lambda: parts.exists() and list(disk.glob(".all*")))
         fill(disk, 2**20)
         _, err = process.communicate(timeout=LIMIT)
-        said = f"test.py: --samples_npz {disk}/all.npz cannot be written: No space left on device; make room there, "
+        said = f"test.py: --samples_npz {disk}/all.npz cannot be written: No space left on device; make room there "
         assert process.returncode == 2 and err.startswith(said) and err.count("\n") == 1
         (part,) = disk.glob(".all*")
         assert str(part) in err
@@ -255,7 +255,7 @@ def test_pictures_on_a_full_disk(model, tmp_path):
     with mounted(tmp_path / "disk", 2**19) as disk:
         command = draw(model, "--num_samples", 3000, "--samples_dir", disk / "all", "--test_path", tmp_path / "out")
         code, _, err = run(tmp_path, *command)
-        said = f"test.py: --samples_dir {disk}/all cannot be written: No space left on device; make room there, "
+        said = f"test.py: --samples_dir {disk}/all cannot be written: No space left on device; make room there "
         assert code == 2 and err.startswith(said) and err.count("\n") == 1
         assert not [path for path in disk.rglob("*") if ".tmp" in path.name]
 
@@ -398,9 +398,9 @@ def test_a_hangup_while_it_tests(model, tmp_path, ignored):
     if ignored:
         assert process.returncode == 0 and (tmp_path / "all.npz").exists(), err
     else:
-        assert process.returncode == 128 + signal.SIGHUP and "the same command goes on where it was" in out, err
+        assert process.returncode == 128 + signal.SIGHUP and "the same command again to resume" in out, err
         code, out, err = run(tmp_path, *command)
-        assert code == 0 and "goes on where it was" in out, err
+        assert code == 0 and "resuming" in out, err
 
 
 def slow_to_stop(tmp_path):

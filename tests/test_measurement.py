@@ -11,7 +11,7 @@ from commands import LIMIT
 
 import measurement
 import runtime
-from measurement import CHUNK, Needs, Seen, finish, keys, measure
+from measurement import CHUNK, Needs, Seen, measure, remove_parts, unfinished_keys
 from metrics.fid import fid
 from metrics.inception_score import inception_score
 from reference import summary
@@ -85,8 +85,8 @@ def assert_same(found, expected):
     assert (found.features == expected.features).all()
     one, other = summary(found, COUNT), summary(expected, COUNT)
     reference = summary(one_pass(Source(COUNT - 1)), COUNT - 1)
-    for tap in NEEDS.taps:
-        distances = [fid(each.gaussians[tap], reference.gaussians[tap])["fid"] for each in (one, other)]
+    for layer in NEEDS.layers:
+        distances = [fid(each.gaussians[layer], reference.gaussians[layer])["fid"] for each in (one, other)]
         assert distances[0] == pytest.approx(distances[1], rel=1e-12)
     assert list(one.score.values()) == pytest.approx(list(other.score.values()), rel=1e-12)
 
@@ -97,10 +97,10 @@ def test_a_pass_is_what_numpy_makes_of_all_images(whole):
     found = extractor.read(images, source.labels, NEEDS)
     assert (whole.features == found["features"]).all()
     kept = summary(whole, COUNT)
-    for tap in NEEDS.taps:
-        features = found[tap].astype(np.float64)
-        np.testing.assert_allclose(kept.gaussians[tap].mean, features.mean(0), rtol=1e-12)
-        np.testing.assert_allclose(kept.gaussians[tap].covariance, np.cov(features.T), rtol=1e-9, atol=1e-14)
+    for layer in NEEDS.layers:
+        features = found[layer].astype(np.float64)
+        np.testing.assert_allclose(kept.gaussians[layer].mean, features.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(kept.gaussians[layer].covariance, np.cov(features.T), rtol=1e-9, atol=1e-14)
     for resolution in NEEDS.resolutions:
         assert whole.right[resolution] == found["right", resolution].sum()
     shuffled = np.argsort(runtime.generator(7, "splits").permutation(COUNT))  # the samples by their place
@@ -122,7 +122,7 @@ def test_an_interrupted_pass_goes_on(whole, tmp_path, cuts):
         stop = StopRequest()
         source = Source(stop=stop, stop_at=cut)
         assert one_pass(source, stop, writers=[writer], parts_folder=tmp_path, key="k") is None
-        assert keys(tmp_path) == {"k"}
+        assert unfinished_keys(tmp_path) == {"k"}
         asked += source.asked
     source = Source()
     found = one_pass(source, writers=[writer], parts_folder=tmp_path, key="k")
@@ -132,7 +132,7 @@ def test_an_interrupted_pass_goes_on(whole, tmp_path, cuts):
     again = Source()
     assert_same(one_pass(again, parts_folder=tmp_path, key="k"), whole)
     assert again.asked == []
-    finish(tmp_path)
+    remove_parts(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -166,7 +166,7 @@ def test_the_parts_of_several_processes_are_joined(whole, tmp_path, capsys):
     source = Source()
     assert_same(one_pass(source, parts_folder=tmp_path, key="k"), whole)
     assert source.asked == [2]
-    assert "goes on where it was: 83% is done" in capsys.readouterr().out
+    assert "resuming: 83% is done" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["part-0.npz"]
 
 
@@ -239,7 +239,7 @@ def test_a_part_that_does_not_fit_is_passed_over(whole, tmp_path, capsys, spoil,
     source = Source()
     assert_same(one_pass(source, parts_folder=tmp_path, key="k"), whole)
     assert source.asked == [1, 2, 4, 5]
-    err = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
+    err = [line for line in capsys.readouterr().err.splitlines() if "ignored" in line]
     assert len(err) == says and all("part-1.npz" in line for line in err)
 
 
@@ -284,4 +284,4 @@ for count in (5000, 5000, 50_000):
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     _, few, many = map(int, done.stdout.split())
-    assert many - few < 8 * 1024  # KiB; the features of 45,000 images would take 2.8 MiB for each tap of 16
+    assert many - few < 8 * 1024  # KiB; the features of 45,000 images would take 2.8 MiB for each layer of 16

@@ -74,9 +74,9 @@ def summary_of(image_set, extractor=None, needs=NEEDS):
 def assert_equal(found, expected):
     assert found.count == expected.count and found.right == expected.right
     assert (found.features == expected.features).all()
-    for tap in expected.gaussians:
-        assert (found.gaussians[tap].mean == expected.gaussians[tap].mean).all()
-        np.testing.assert_allclose(found.gaussians[tap].covariance, expected.gaussians[tap].covariance, rtol=1e-15)
+    for layer in expected.gaussians:
+        assert (found.gaussians[layer].mean == expected.gaussians[layer].mean).all()
+        np.testing.assert_allclose(found.gaussians[layer].covariance, expected.gaussians[layer].covariance, rtol=1e-15)
 
 
 def test_a_summary_is_computed_once(images):
@@ -145,7 +145,7 @@ def test_a_damaged_entry_is_computed_anew(images, cache, capsys, name, content):
     (entry / name).write_bytes(data[: len(data) // 2] if content is None else content)
     assert_equal(summary_of(images()), expected)
     err = capsys.readouterr().err
-    assert [line for line in err.splitlines() if "passed over" in line and name in line] or content == b"{}"
+    assert [line for line in err.splitlines() if "ignored" in line and name in line] or content == b"{}"
     assert_equal(summary_of(images(), Refuses()), expected)
 
 
@@ -155,7 +155,7 @@ def test_features_of_other_images(images, cache, capsys):
     for other in (expected.features[:5], expected.features.astype(np.float64), np.array(3.0)):
         np.save(entry / "features.npy", other)
         assert_equal(summary_of(images()), expected)
-        assert "features.npy is passed over" in capsys.readouterr().err
+        assert "features.npy is ignored" in capsys.readouterr().err
 
 
 def test_an_interrupted_summary_goes_on(images, cache):
@@ -173,7 +173,7 @@ def test_a_cache_that_cannot_be_written(images, cache, capsys, monkeypatch):
     expected = summary_of(images())
     summary_of(images(centercrop=True))
     cache_folder("classifiers")
-    lines = [line for line in capsys.readouterr().err.splitlines() if "not kept" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "not cached" in line]
     assert len(lines) == 1 and str(cache) in lines[0]
     assert expected.count == COUNT and cache.read_text() == "mine"
 
@@ -185,7 +185,7 @@ def test_a_temporary_cache_goes_with_its_process(tmp_path):
     command = [sys.executable, "-c", program]
     environment = os.environ | {"HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
-    assert done.returncode == 0 and done.stderr.count("not kept") == 1
+    assert done.returncode == 0 and done.stderr.count("not cached") == 1
     folders = done.stdout.split()
     assert len({Path(folder).parent for folder in folders}) == 1
     assert not any(Path(folder).exists() for folder in folders)

@@ -73,7 +73,7 @@ def written(folder, recipe, figures, settings=None, seconds=None, **options):
 
 def verdicts(text):
     """The sentences of a report on published figures."""
-    return [line for line in text.splitlines() if "ompar" in line or line.startswith("The ")]
+    return [line for line in text.splitlines() if "ompar" in line or line.startswith(("The ", "Same settings"))]
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_whether_it_compares(tmp_path, settings, why):
         assert found == f"Not comparable with the published figures: {why}."
     else:
         assert found == (
-            "The same as of the published figures: dataset, num_samples, classes drawn, imsize, weights, batch "
-            "statistics, truncation, half precision, inception weights. The reference images have to be too."
+            "Same settings as the published figures: dataset, num_samples, classes drawn, imsize, weights, batch "
+            "statistics, truncation, half precision, inception weights. The reference images have to be the same too."
         )
 
 
@@ -149,15 +149,16 @@ def test_each_figure_has_its_own_setting(tmp_path):
     _, text = written(tmp_path, "acgan-imagenet", figures, {"num_samples": 10})
     compares, differs, unknown = verdicts(text)
     assert compares.startswith(
-        "The same as of what is published of “read as the class asked for”: dataset, classes drawn,"
+        "Same settings as the published values of “read as the class asked for”: dataset, classes drawn,"
     )
     assert "num_samples" not in compares
     assert differs == (
-        "Not comparable with what is published of “share of classes at least as varied as the least varied real one”: "
-        "classes drawn 10 instead of 1000."
+        "Not comparable with the published values of “share of classes at least as varied as the least varied real "
+        "one”: classes drawn 10 instead of 1000."
     )
     assert (
-        unknown == "The paper's are of 100 models of 10 classes each, taken together; of how many samples is not known."
+        unknown
+        == "The paper's figures are of 100 models of 10 classes each, taken together; the number of samples is unknown."
     )
 
 

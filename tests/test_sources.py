@@ -11,6 +11,7 @@ import pytest
 from commands import LIMIT
 from PIL import Image
 
+from parameters import Parameters
 from sample_files import NPZWriter, PNGWriter
 from sources import open_samples
 from utils import UserError
@@ -41,10 +42,18 @@ def archive(path, method=zipfile.ZIP_STORED, **members):
     return path
 
 
+def opened(path, channels=3, class_names=None, needs_classes=False, exif=False):
+    """The samples at `path`, to measure against images of 1 or 3 `channels`."""
+    dataset = "digits" if channels == 1 else "imagenet"
+    source = open_samples(Parameters(samples=str(path), dataset=dataset, exif=exif))
+    source.label(class_names, needs_classes)
+    return source
+
+
 def refused(path, class_names=None, channels=3):
     """The sentence that refuses `path`."""
     with pytest.raises(UserError) as caught:
-        open_samples(path, channels, class_names).images(np.arange(1))
+        opened(path, channels, class_names).images(np.arange(1))
     sentence = str(caught.value)
     assert sentence.startswith("--samples") and len(sentence.splitlines()) == 1 and len(sentence) < 500
     return sentence
@@ -60,7 +69,7 @@ def pictures(folder, images, form="PNG", first=0):
 def test_npz(tmp_path, save):
     path = tmp_path / "samples.npz"
     save(path, IMAGES, LABELS.astype(np.int32))
-    source = open_samples(path, 3)
+    source = opened(path, 3)
     assert len(source) == 20 and source.size == 8
     assert source.labels.dtype == np.int64 and (source.labels == LABELS).all()
     for indices in (np.arange(20), np.array([3, 17, 3])):
@@ -77,7 +86,7 @@ def test_npz_of_another_writer(tmp_path):
             member.write(npy(IMAGES[..., :1], version=(2, 0)))
         file.writestr("note.txt", b"x" * 1000)
     for channels in (1, 3):
-        source = open_samples(path, channels)
+        source = opened(path, channels)
         assert source.labels is None
         assert (source.images(np.arange(20)) == IMAGES[..., :1].transpose(0, 3, 1, 2)).all()
 
@@ -194,7 +203,7 @@ def test_npz_with_a_flipped_bit(tmp_path):
     for place in np.random.default_rng(1).integers(0, len(data), 150):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
         try:
-            source = open_samples(path, 3)
+            source = opened(path, 3)
         except UserError as error:
             assert len(str(error).splitlines()) == 1
         else:
@@ -222,11 +231,12 @@ def test_npz_bombs_take_little_memory(tmp_path):
     program = (
         "import resource, sys\n"
         "from metrics.fid import load_statistics\n"
+        "from parameters import Parameters\n"
         "from sources import open_samples\n"
         "from utils import UserError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sys.argv[1:]:\n"
-        "    for read in (lambda path: open_samples(path, 3), load_statistics):\n"
+        "    for read in (lambda path: open_samples(Parameters(samples=path)), load_statistics):\n"
         "        try:\n"
         "            print(read(path))\n"
         "        except UserError as error:\n"
@@ -243,7 +253,7 @@ def test_npz_bombs_take_little_memory(tmp_path):
 
 def test_folder(tmp_path):
     pictures(tmp_path / "flat", IMAGES)
-    source = open_samples(tmp_path / "flat", 3)
+    source = opened(tmp_path / "flat", 3)
     assert source.labels is None and source.size == 8
     assert (source.images(np.arange(20)) == IMAGES.transpose(0, 3, 1, 2)).all()
 
@@ -267,7 +277,7 @@ def test_class_folders(tmp_path, names, class_names, labels):
     for place, name in enumerate(names):
         pictures(tmp_path / "samples" / name, IMAGES[place * 3 : place * 3 + 3])
     (tmp_path / "samples" / ".hidden").mkdir()
-    source = open_samples(tmp_path / "samples", 3, class_names, needs_classes=True)
+    source = opened(tmp_path / "samples", 3, class_names, needs_classes=True)
     order = [i for place in np.argsort(names) for i in range(place * 3, place * 3 + 3)]
     assert (source.images(np.arange(6)) == IMAGES[order].transpose(0, 3, 1, 2)).all()
     assert source.labels.tolist() == np.repeat(labels, 3).tolist()
@@ -292,7 +302,7 @@ def test_class_folders_of_hostile_names(tmp_path):
     assert all(len(name.encode()) <= 255 and name.isprintable() and name.strip(" .") == name for name in folders)
     assert folders[0] == "0000-T-shirt_top" and folders[5:7] == ["0005-A", "0006-a"] and folders[1] == "0001"
     for class_names in (HOSTILE, None):
-        source = open_samples(tmp_path / "in" / "pngs", 1, class_names, needs_classes=True)
+        source = opened(tmp_path / "in" / "pngs", 1, class_names, needs_classes=True)
         assert (source.labels == labels).all() and (source.images(labels) == images).all()
 
 
@@ -302,11 +312,11 @@ def test_class_folders_of_other_names(tmp_path):
         pictures(tmp_path / "named" / name, IMAGES[:2])
     pictures(tmp_path / "numbered" / "0001-unicorn", IMAGES[:2])
     with pytest.raises(UserError, match="'0001-unicorn' is neither a number nor a class"):
-        open_samples(tmp_path / "numbered", 3, ("owl", "dog"), needs_classes=True)
+        opened(tmp_path / "numbered", 3, ("owl", "dog"), needs_classes=True)
     with pytest.raises(UserError, match="'unicorn' is neither a number nor a class"):
-        open_samples(tmp_path / "named", 3, ("owl", "dog"), needs_classes=True)
+        opened(tmp_path / "named", 3, ("owl", "dog"), needs_classes=True)
     for class_names in (("owl", "dog"), None):
-        source = open_samples(tmp_path / "named", 3, class_names)
+        source = opened(tmp_path / "named", 3, class_names)
         assert source.labels is None and len(source) == 4
 
 
@@ -314,7 +324,7 @@ def test_images_beside_class_folders(tmp_path):
     """Which of both is meant is not guessed; folders without images mean nothing."""
     pictures(tmp_path / "both", IMAGES[:12])
     (tmp_path / "both" / "notes").mkdir()
-    assert len(open_samples(tmp_path / "both", 3)) == 12
+    assert len(opened(tmp_path / "both", 3)) == 12
     for name in ("0", "1"):
         pictures(tmp_path / "both" / name, IMAGES[:9])
     sentence = refused(tmp_path / "both")
@@ -356,16 +366,16 @@ def test_what_we_write_is_read_back(tmp_path, channels):
         writer.finish()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pngs", "samples.npz"]
     names = tuple("abcdef")
-    source = open_samples(tmp_path / "samples.npz", channels, names)
+    source = opened(tmp_path / "samples.npz", channels, names)
     assert (source.images(np.arange(20)) == images).all() and (source.labels == LABELS).all()
-    source = open_samples(tmp_path / "pngs", channels, names)
+    source = opened(tmp_path / "pngs", channels, names)
     order = np.argsort(LABELS, kind="stable")  # by class, then by number
     assert (source.images(np.arange(20)) == images[order]).all() and (source.labels == LABELS[order]).all()
 
 
 def test_a_gray_folder_measured_in_colour(tmp_path):
     pictures(tmp_path / "gray", IMAGES[..., :1])
-    found = open_samples(tmp_path / "gray", 3).images(np.arange(20))
+    found = opened(tmp_path / "gray", 3).images(np.arange(20))
     assert (found == IMAGES[..., :1].transpose(0, 3, 1, 2)).all() and found.shape[1] == 3
 
 
@@ -376,7 +386,7 @@ def test_what_is_no_image_is_counted(tmp_path, capsys):
         (tmp_path / "samples" / name / "more").mkdir()
     (tmp_path / "samples" / "notes.txt").touch()
     for _ in range(2):
-        assert len(open_samples(tmp_path / "samples", 3)) == 4
+        assert len(opened(tmp_path / "samples", 3)) == 4
     line = f"skipped in --samples {tmp_path}/samples: 2 .heic files, 1 .txt file, 2 folders"
     assert capsys.readouterr().err.splitlines().count(line) == 1
 
@@ -386,7 +396,7 @@ def test_exif_turns_a_folder_when_asked_for(tmp_path):
     exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
     (tmp_path / "samples").mkdir()
     Image.fromarray(IMAGES[0]).save(tmp_path / "samples" / "a.png", exif=exif)
-    stored, turned = (open_samples(tmp_path / "samples", 3, exif=exif).images([0])[0] for exif in (False, True))
+    stored, turned = (opened(tmp_path / "samples", 3, exif=exif).images([0])[0] for exif in (False, True))
     assert (stored == IMAGES[0].transpose(2, 0, 1)).all()
     assert (turned == np.rot90(IMAGES[0], -1).transpose(2, 0, 1)).all()
 

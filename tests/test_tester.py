@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import LIMIT, ROOT, start
+from commands import LIMIT, ROOT, run, start
 from PIL import Image
 
 import acgan_models
@@ -117,14 +117,16 @@ def test_other_tests_leave_an_interrupted_one_alone(model, tmp_path, capsys):
     kept = (first / "part-0.npz").read_bytes()
     run_test(*other)
     assert names(tmp_path / "test-model-2") == FILES
-    with pytest.raises(UserError, match=r"^--test_path .*test-model has what an interrupted test of other options"):
+    with pytest.raises(
+        UserError, match=r"^--test_path .*test-model holds the files of an interrupted test with other options"
+    ):
         run_test(*other, "--test_path", first)
     assert (first / "part-0.npz").read_bytes() == kept
     with np.load(first / "part-0.npz") as held:
         np.savez(first / "part-0.npz", **{**held, "seconds": np.array(1000.0)})
     capsys.readouterr()
     run_test(*command)
-    assert re.search(r"^goes on where it was: [1-9]\d*% is done$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^resuming: [1-9]\d*% is done$", capsys.readouterr().out, re.MULTILINE)
     assert names(first) == FILES and report(first)["seconds"]["samples"] > 1000
     assert not (tmp_path / "test-model-3").exists() and not list(tmp_path.glob(".all*"))
     run_test(*command[:-1], tmp_path / "again.npz")
@@ -143,7 +145,7 @@ def test_an_interrupted_comparison_goes_on(tmp_path, capsys):
     assert names(tmp_path / "out") == [LOCK_FILE, "part-0.npz"]
     capsys.readouterr()
     run_test(*options)
-    assert "goes on where it was: 100% is done" in capsys.readouterr().out
+    assert "resuming: 100% is done" in capsys.readouterr().out
     assert names(tmp_path / "out") == FILES[1:]
 
 
@@ -169,12 +171,30 @@ def test_samples_that_change_are_other_samples(tmp_path, capsys):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     capsys.readouterr()
     run_test(*options)
-    assert "goes on" not in capsys.readouterr().out
+    assert "resuming" not in capsys.readouterr().out
     assert names(tmp_path / "test-s")[-1] == "part-0.npz"
     files = sorted(str(path.relative_to(tmp_path / "s")) for path in tmp_path.glob("s/*/*"))
     lines = [f"{hashlib.sha256((tmp_path / 's' / name).read_bytes()).hexdigest()}  {name}\n" for name in files]
     found = report(tmp_path / "test-s-2")["settings"]["sha256"]
     assert found == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_a_strangers_image_is_opened_twice(tmp_path):
+    """Once for its size and its digest, once for its pixels; its class is known from its folder."""
+    pictures(tmp_path / "s", 40)
+    program = (
+        "import collections, sys\n"
+        "opened = collections.Counter()\n"
+        "sys.addaudithook(lambda name, values: opened.update([str(values[0])]) if name == 'open' else None)\n"
+        "import test\n"
+        "test.main()\n"
+        "print('opened', {count for path, count in opened.items() if path.endswith('.png') and '/s/' in path})\n"
+    )
+    command = ["-c", program, "--samples", tmp_path / "s", "--dataset", "digits", "--metrics", "fid,is,accuracy"]
+    code, out, err = run(ROOT, *command, "--device", "cpu", "--test_path", tmp_path / "out")
+    assert code == 0, err
+    assert out.splitlines()[-1] == "opened {2}"
+    assert report(tmp_path / "out")["settings"]["labels"] == "the samples' own"
 
 
 def test_standing_statistics_are_a_stage(model, tmp_path, capsys, monkeypatch):
