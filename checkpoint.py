@@ -142,10 +142,7 @@ def load(path, wanted=PARTS):
 
 def _check_access(error, path):
     """Raise NotReadable for an error of the system: it says nothing about the content of the file."""
-    if isinstance(error, OSError) and error.errno not in (
-        None,
-        errno.ENOENT,
-    ):  # a missing file is not an unreadable one
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # a missing file is not unreadable
         raise NotReadable(f"{error.filename or path} cannot be read: {error.strerror}") from None
 
 

@@ -80,6 +80,7 @@ def generator_file(check_path, epoch):
 
 
 def _check_measures(p):
+    """Refuse options that say what to measure, and against what, where they do not go together."""
     for name in ("test_data_path", "reference", "inception_weights"):
         _must_exist(name, getattr(p, name))
     chosen = [METRICS[name] for name in sorted(p.chosen_metrics)]
@@ -92,7 +93,9 @@ def _check_measures(p):
     if p.dataset in CLASSIFIED:
         for name in ("reference", "inception_weights", "half_precision"):
             if getattr(p, name):
-                raise UserError(f"--{name} is of Inception, which does not read --dataset {p.dataset}; leave it out")
+                raise UserError(
+                    f"--{name} is for Inception, which does not measure --dataset {p.dataset}; leave it out"
+                )
     if p.reference and (images := [metric.name for metric in chosen if not metric.takes_statistics]):
         raise UserError(
             f"--metrics {images[0]} needs real images, not statistics: give --test_data_path for --reference"
@@ -100,17 +103,17 @@ def _check_measures(p):
     of_inception = [metric.name for metric in chosen if metric.layer not in ("", LAST_LAYER)]
     if p.dataset in CLASSIFIED and of_inception:
         raise UserError(
-            f"--metrics {of_inception[0]} is of Inception, which does not read --dataset {p.dataset}; give fid"
+            f"--metrics {of_inception[0]} needs Inception, which does not measure --dataset {p.dataset}; give fid"
         )
     if p.dataset in ("folder", "imagenet"):
-        read = {name: metric.name for metric in chosen for name in metric.sets}
-        if REAL in read and not (p.test_data_path or p.reference):
+        metric_of_set = {name: metric.name for metric in chosen for name in metric.sets}
+        if REAL in metric_of_set and not (p.test_data_path or p.reference):
             raise UserError(
                 f"--metrics {p.metrics} needs real images: give --test_data_path DIR, or --reference FILE for FID"
             )
-        if TRAINING in read and not p.data_path:
+        if TRAINING in metric_of_set and not p.data_path:
             raise UserError(
-                f"--metrics {read[TRAINING]} compares --test_data_path with the training images: give --data_path DIR"
+                f"--metrics {metric_of_set[TRAINING]} compares --test_data_path with the training images: give --data_path DIR"
             )
 
 
