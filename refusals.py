@@ -113,7 +113,8 @@ def _check_measures(p):
             )
         if TRAINING in metric_of_set and not p.data_path:
             raise UserError(
-                f"--metrics {metric_of_set[TRAINING]} compares --test_data_path with the training images: give --data_path DIR"
+                f"--metrics {metric_of_set[TRAINING]} compares --test_data_path with the training images: give "
+                "--data_path DIR"
             )
 
 
