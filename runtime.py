@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from processes.watch import GRACE_SECONDS, Watch
 from utils import UserError, program
-from watch import GRACE_SECONDS, Watch
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # SIGHUP comes when a terminal or an SSH session ends. Under `nohup` it is ignored, and stays so.

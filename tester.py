@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-import report
 import runtime
-from evaluation import Evaluation
-from measurement import remove_parts, unfinished_keys
-from sample_files import NPZWriter, PNGWriter
-from sources import open_source
+from evaluation import report
+from evaluation.evaluation import Evaluation
+from evaluation.measurement import remove_parts, unfinished_keys
+from evaluation.sample_files import NPZWriter, PNGWriter
+from evaluation.sources import open_source
 from utils import LOCK_FILE, UserError, lock
 
 # An interrupted test resumes on another machine, with other values of these.

@@ -16,10 +16,10 @@ import sampler
 from dataset import batches, batches_per_epoch
 from layers import batch_statistics, running_statistics, singular_vectors, training_on_block
 from pictures import ROWS
-from precision import SCALER_STATE, Precision
-from run_folder import RunFolder, diverged
-from run_start import Start, check_steps_left, find_start
-from step_batches import blocks_of, cut_batch, d_batch, g_batch, seed_dropout
+from training.precision import SCALER_STATE, Precision
+from training.run_folder import RunFolder, diverged
+from training.run_start import Start, check_steps_left, find_start
+from training.step_batches import blocks_of, cut_batch, d_batch, g_batch, seed_dropout
 
 
 def resolve(parameters, image_set):
@@ -169,7 +169,7 @@ class Trainer:
     def _evaluation(self, image_set):
         if not self.parameters.eval_step:
             return None
-        from evaluation import Evaluation  # slow to import
+        from evaluation.evaluation import Evaluation  # slow to import
 
         evaluation = Evaluation(self.parameters, image_set.class_names)
         evaluation.check(evaluation.drawn(self.G, self.parameters.eval_samples))

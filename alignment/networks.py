@@ -14,10 +14,10 @@ from acgan_models import STACKS
 from alignment import draw
 from alignment.compare import compare, compare_all
 from checkpoint import load_network
+from formats.published_weights import SAGAN, STACK, arrange, is_turned, our_name, recognise
 from parameters import Parameters
-from published import SAGAN, STACK, arrange, is_turned, our_name, recognise
-from step_batches import DBatch, GBatch
 from trainer import Trainer
+from training.step_batches import DBatch, GBatch
 from utils import UserError
 
 FLOAT64, FLOAT32 = 1e-7, 1e-4  # what the figures may differ by, for the precision of the worse of the two sides

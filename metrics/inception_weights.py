@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from formats.safe_pickle import load_state
 from metrics import all_metrics
-from safe_pickle import load_state
 from utils import UserError, atomic_path, file_digest
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"

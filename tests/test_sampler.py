@@ -10,9 +10,9 @@ import checkpoint
 import runtime
 import sagan_models
 import sampler
-from evaluation import Evaluation
+from evaluation.evaluation import Evaluation
+from evaluation.sources import Drawn
 from layers import BatchNorm
-from sources import Drawn
 from utils import UserError
 
 

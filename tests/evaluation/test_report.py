@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-import report
 from command_line import CommandLine
+from evaluation import report
 from parameters import METRICS
 
 RESOLUTIONS = (8, 16, 32, 64)

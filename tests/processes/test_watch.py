@@ -15,7 +15,7 @@ from commands import LIMIT
 from PIL import Image
 
 import runtime
-import watch
+from processes import watch
 
 ROOT = Path(runtime.__file__).parent
 TINY = [
@@ -135,7 +135,11 @@ class Group:
 def changed_meetings(folder, *lines):
     """MEETINGS as a script, with `lines` of its own before it starts."""
     script = Path(folder, "meetings.py")
-    script.write_text(MEETINGS.replace("import runtime\n", "\n".join(["import runtime, watch, ctypes", *lines, ""])))
+    script.write_text(
+        MEETINGS.replace(
+            "import runtime\n", "\n".join(["import runtime, ctypes", "from processes import watch", *lines, ""])
+        )
+    )
     return script
 
 

@@ -13,16 +13,16 @@ import pytest
 
 import acgan_models
 import checkpoint
-import published
 import sagan_models
 from alignment import draw
 from alignment.compare import compare
 from alignment.networks import FLOAT32, FLOAT64, precision
+from formats import published_weights
+from formats.safe_pickle import load_state
 from parameters import Parameters
-from safe_pickle import load_state
 from utils import UserError
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 PTH = FIXTURES / "published"  # written by PyTorch
 TORCH = json.loads((PTH / "figures.json").read_text())
 
@@ -152,7 +152,7 @@ def test_pytorch_files_need_no_pytorch():
 def test_an_acgan_generator_alone_does_not_tell_the_classes(tmp_path):
     shutil.copy(PTH / "cifar10_netG_epoch_0.pth", tmp_path / "netG_epoch_0.pth")
     path = tmp_path / "netG_epoch_0.pth"
-    step, sizes, parts = published.load(path, load_state(path))
+    step, sizes, parts = published_weights.load(path, load_state(path))
     assert (step, sizes, list(parts)) == (
         0, {"model": "acgan-cifar10", "imsize": 32, "z_dim": 13, "g_conv_dim": 3}, ["G"]
     )  # fmt: skip
@@ -175,7 +175,7 @@ def test_folding_the_affine_pair_is_exact():
         "block2.cond_bn1.bn.bias": b,
         "block2.cond_bn1.embed.weight": embedding,
     }
-    folded = published.arrange(state, published.SAGAN["G"], torch=False)
+    folded = published_weights.arrange(state, published_weights.SAGAN["G"], torch=False)
     assert list(folded) == ["blocks.1.cond_bn1.embed.weight"]
     scale, shift = np.split(folded["blocks.1.cond_bn1.embed.weight"], 2, axis=1)
     np.testing.assert_allclose(scale * x + shift, embedding[:, :6] * (w * x + b) + embedding[:, 6:], rtol=1e-13)
@@ -209,7 +209,7 @@ def test_states_that_do_not_fit_together_are_refused(name, array, message):
     if array is None:
         del part[name]
     with pytest.raises(UserError) as refusal:
-        published.convert(state)
+        published_weights.convert(state)
     assert message in str(refusal.value)
 
 
@@ -225,7 +225,7 @@ def test_states_that_do_not_fit_together_are_refused(name, array, message):
 )
 def test_what_fits_nothing_is_refused(state, message):
     with pytest.raises(UserError) as refusal:
-        published.convert(state)
+        published_weights.convert(state)
     assert message in str(refusal.value)
     assert "the SAGAN replications'" in str(refusal.value) and "\n" not in str(refusal.value)
 

@@ -38,9 +38,9 @@ import checkpoint
 import pictures
 import runtime
 import sampler
-from image_files import FORMATS, folder_names, image_names, read_image, say_skipped
+from evaluation.sample_files import class_folder
+from formats.image_files import FORMATS, folder_names, image_names, read_image, say_skipped
 from layers import forwards_to_settle
-from sample_files import class_folder
 from utils import UserError, file_digest, npy_header, open_file_digest, plural, progress, told
 
 WIDEST = 4096  # pixels a side

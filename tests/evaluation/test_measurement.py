@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from commands import LIMIT
 
-import measurement
 import runtime
-from measurement import CHUNK, Needs, Seen, measure, remove_parts, unfinished_keys
+from evaluation import measurement
+from evaluation.measurement import CHUNK, Needs, Seen, measure, remove_parts, unfinished_keys
+from evaluation.reference import summary
 from metrics.fid import fid
 from metrics.inception_score import inception_score
-from reference import summary
 from runtime import StopRequest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COUNT, WIDTH, CLASSES = 5 * CHUNK + 77, 16, 10
 NEEDS = Needs(("a", "b"), features=True, score=True, resolutions=(4, 8))
 
@@ -267,7 +267,7 @@ import resource, sys
 import numpy as np
 sys.path.insert(0, "tests")
 from test_measurement import NEEDS, Projection
-from measurement import measure
+from evaluation.measurement import measure
 from runtime import StopRequest
 class Source:
     size = 8

@@ -14,11 +14,11 @@ import safetensors.numpy
 from hostile_files import LIVE, checkpoints, corpus, entry, pickled, safetensors_file
 
 import runtime  # noqa: F401  (before paddle)
-from safe_pickle import load_pickle, load_state
+from formats.safe_pickle import load_pickle, load_state
 from utils import UserError
 
-ROOT = Path(__file__).parents[1]
-FIXTURES = Path(__file__).parent / "fixtures"
+ROOT = Path(__file__).parents[2]
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 CASES = list(corpus("canary"))
 MB = 2**20
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
-from pickle_machine import Machine, contiguous, make_array, short
+from formats.pickle_machine import Machine, contiguous, make_array, short
 from utils import UserError
 
 _KNOWN = "; known are Paddle's .pdparams, PyTorch's .pth and .safetensors files"

@@ -9,12 +9,12 @@ from safetensors.numpy import load_file, save_file
 
 import runtime
 from checkpoint import compare
+from evaluation.reference import cache_folder, content_digest
 from metrics.class_accuracy import at_resolution, class_is_read
 from metrics.classifier import classifier_of, train_classifier
 from metrics.imagenet_classes import inception_classes
 from metrics.inception import Inception
 from metrics.inception_weights import SHA256, find_weights, load_weights
-from reference import cache_folder, content_digest
 from utils import UserError, atomic_path
 
 

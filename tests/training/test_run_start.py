@@ -9,8 +9,8 @@ from test_resume import train
 
 import checkpoint
 from dataset import load_dataset
-from run_start import Start, find_start
 from trainer import Trainer
+from training.run_start import Start, find_start
 from utils import UserError
 
 

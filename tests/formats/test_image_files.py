@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_files import class_folders, count_turned, fit, fit_in_words, image_names, read_image, say_skipped
+from formats.image_files import class_folders, count_turned, fit, fit_in_words, image_names, read_image, say_skipped
 from parameters import Parameters
 from utils import RUN_FILE, UserError
 

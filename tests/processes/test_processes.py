@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import processes
 import pytest
+import training_steps
 from commands import LIMIT, SMALL, launch, start
 
 import runtime
@@ -39,7 +39,7 @@ def launched(folder, world_size, cases):
     (folder / "cases.json").write_text(json.dumps(cases))
     command = ["-m", "paddle.distributed.launch", "--nproc_per_node", world_size, "--log_dir", folder / "logs"]
     done = subprocess.run(
-        [sys.executable, *map(str, [*command, processes.__file__, folder])],
+        [sys.executable, *map(str, [*command, training_steps.__file__, folder])],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -88,7 +88,7 @@ def long(name, world_size):
 
 @functools.cache
 def of_one_process(name):
-    return processes.run(long(name, 1))
+    return training_steps.run(long(name, 1))
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_fifty_steps_of_processes_equal_one(tmp_path, world_size):
     for name in LONG:
         expected, limit = of_one_process(name), 1e-9
         if name.endswith(("float32", "hinge")):
-            drift = difference(processes.run(long(name, 1) | {"trainer": "Permuted"}), expected)
+            drift = difference(training_steps.run(long(name, 1) | {"trainer": "Permuted"}), expected)
             limit = DRIFTS * drift
             print(f"{name}: rows in another order {drift:.1e}")
         worst = max(difference(results, expected) for results in found[name])
@@ -124,7 +124,7 @@ def two(tmp_path_factory):
 @pytest.mark.parametrize("name", SHORT)
 def test_synchronised_processes_equal_one(two, name, rounds):
     """With as many rounds of accumulation as the one: metrics, weights, running statistics."""
-    expected = processes.run(CUTS[f"{name}-{rounds}"])
+    expected = training_steps.run(CUTS[f"{name}-{rounds}"])
     for found in two[f"{name}-{rounds}"]:
         assert difference(found, expected) < 1e-9
 
@@ -133,7 +133,7 @@ def test_synchronised_processes_equal_one(two, name, rounds):
 @pytest.mark.parametrize("name", SHORT)
 def test_processes_equal_rounds_of_accumulation(two, name, rounds):
     """Without synchronised batch norm: 2 processes are as 2 rounds of one, and 2 with 2 rounds each as 4 rounds."""
-    expected = processes.run(SHORT[name] | {"sync_bn": False, "rounds": 2 * rounds})
+    expected = training_steps.run(SHORT[name] | {"sync_bn": False, "rounds": 2 * rounds})
     for found in two[f"blocks-{name}-{rounds}"]:
         assert difference(found, expected) < 1e-9
 
@@ -141,7 +141,7 @@ def test_processes_equal_rounds_of_accumulation(two, name, rounds):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 3e-6)])
 def test_synchronised_batch_norm_equals_the_kernel_on_the_whole_batch(two, dtype, tolerance):
     """Output, gradients and running statistics of 31 images, shared out unevenly, in float32 to its rounding."""
-    found, expected = two[dtype], processes.normalised(31, "float64")
+    found, expected = two[dtype], training_steps.normalised(31, "float64")
     for name, array in expected.items():
         whole = np.concatenate([part[name] for part in found]) if name in ("out", "x") else found[0][name]
         assert whole.dtype == dtype

@@ -12,16 +12,16 @@ import numpy as np
 import runtime
 from checkpoint import compare_classes
 from dataset import load_dataset
-from extractors import ClassifierExtractor, InceptionExtractor
-from image_files import fit_in_words
-from measurement import Needs, measure
+from evaluation.extractors import ClassifierExtractor, InceptionExtractor
+from evaluation.measurement import Needs, measure
+from evaluation.reference import content_digest, given_summary, real_summary, summary
+from evaluation.sources import Drawn, RealImages
+from formats.image_files import fit_in_words
 from metrics import all_metrics
 from metrics.class_accuracy import RESOLUTIONS
 from metrics.record import LAST_LAYER, REAL, SAMPLES, TRAINING, Sets, Summary
 from options import did_you_mean
 from parameters import CLASSIFIED
-from reference import content_digest, given_summary, real_summary, summary
-from sources import Drawn, RealImages
 from utils import UserError, file_digest, progress
 
 

@@ -13,10 +13,10 @@ import numpy as np
 
 import runtime
 from dataset import FolderSet
-from measurement import Needs, measure, remove_parts
+from evaluation.measurement import Needs, measure, remove_parts
+from evaluation.sources import RealImages
 from metrics.fid import load_statistics, save_statistics
 from metrics.record import Summary
-from sources import RealImages
 from utils import UserError, atomic_path, progress
 
 CACHE = "~/.cache/paddle/real-images"  # Paddle keeps its own downloads beside it

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from acgan_models import STACKS, final_size, scaled
-from pickle_machine import short
-from safe_pickle import load_state
+from formats.pickle_machine import short
+from formats.safe_pickle import load_state
 from utils import UserError
 
 KINDS = {

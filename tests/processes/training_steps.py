@@ -1,5 +1,6 @@
-"""Training steps of one or more processes, for tests: `python -m paddle.distributed.launch tests/processes.py FOLDER`.
+"""Training steps of one or more processes, for tests.
 
+Run it as `python -m paddle.distributed.launch tests/processes/training_steps.py FOLDER`.
 FOLDER/cases.json holds cases by name; each process writes its results as FOLDER/NAME-RANK.npz.
 """
 

@@ -15,7 +15,7 @@ import tester
 from alignment import draw
 from command_line import CommandLine
 from dataset import load_dataset
-from evaluation import Evaluation
+from evaluation.evaluation import Evaluation
 from metrics import inception_weights
 from metrics.class_accuracy import at_resolution, class_accuracy
 from metrics.diversity import class_distance, class_ms_ssim, varied_classes
@@ -29,7 +29,7 @@ from metrics.prdc import prdc
 from parameters import METRICS
 from utils import UserError
 
-FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "inception_metrics.json").read_text())
+FIXTURE = json.loads((Path(__file__).parents[1] / "fixtures" / "inception_metrics.json").read_text())
 WORDNET, SIZE, EACH = ("n01440764", "n01443537"), 16, 5
 LABELS = np.repeat(np.arange(2), EACH)
 DIGITS = {"dataset": "digits", "num_classes": 10, "centercrop_size": 16}  # as the recipe: one classifier for all tests

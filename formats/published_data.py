@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from safe_pickle import load_pickle
+from formats.safe_pickle import load_pickle
 from utils import UserError
 
 IDX_LIMIT = 2**27  # bytes; MNIST's training images are 47 million

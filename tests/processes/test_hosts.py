@@ -12,7 +12,7 @@ import pytest
 from commands import LIMIT
 
 import checkpoint
-import watch
+from processes import watch
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,12 +11,12 @@ import pytest
 from commands import LIMIT
 from PIL import Image
 
+from evaluation.sample_files import NPZWriter, PNGWriter
+from evaluation.sources import open_samples
 from parameters import Parameters
-from sample_files import NPZWriter, PNGWriter
-from sources import open_samples
 from utils import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
 LABELS = np.arange(20) % 4
 

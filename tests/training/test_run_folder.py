@@ -15,9 +15,9 @@ from visualdl import LogReader
 import checkpoint
 import pictures
 from dataset import load_dataset
-from run_folder import RunFolder
-from run_start import Start
 from trainer import Trainer
+from training.run_folder import RunFolder
+from training.run_start import Start
 from utils import RUN_FILE, UserError
 
 

@@ -11,15 +11,15 @@ from commands import LIMIT
 from PIL import Image
 from test_measurement import CLASSES, Projection
 
-import reference
 from dataset import load_dataset
-from measurement import Needs
+from evaluation import reference
+from evaluation.measurement import Needs
+from evaluation.reference import cache_folder, content_digest, given_summary, real_summary
 from metrics.fid import Gaussian, fid, save_statistics
-from reference import cache_folder, content_digest, given_summary, real_summary
 from runtime import StopRequest
 from utils import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COUNT = 24
 NEEDS = Needs(("a",), features=True, resolutions=(4,))
 

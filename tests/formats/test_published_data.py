@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from published_data import read_cifar10, read_idx, read_mnist
+from formats.published_data import read_cifar10, read_idx, read_mnist
 from utils import UserError
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
