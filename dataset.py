@@ -15,7 +15,9 @@ from PIL import Image, UnidentifiedImageError
 
 from formats.image_files import class_folders, count_turned, fit, image_names, read_image, say_once, say_skipped
 from formats.published_data import read_cifar10, read_mnist
-from runtime import blocks, generator, rank
+from processes.blocks import blocks
+from processes.collectives import rank
+from randomness import generator
 from utils import UserError, told
 
 CLASS_NAMES = {

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-import runtime
+import randomness
 from checkpoint import compare_classes
 from dataset import load_dataset
 from evaluation.extractors import ClassifierExtractor, InceptionExtractor
@@ -22,6 +22,7 @@ from metrics.class_accuracy import RESOLUTIONS
 from metrics.record import LAST_LAYER, REAL, SAMPLES, TRAINING, Sets, Summary
 from options import did_you_mean
 from parameters import CLASSIFIED
+from processes import collectives
 from utils import UserError, file_digest, progress
 
 
@@ -130,7 +131,7 @@ class Evaluation:
     @functools.cached_property
     def _test_labels(self):
         """The classes of the test images, shuffled, so that the first few hold all classes too."""
-        return runtime.generator(self.parameters.manual_seed, "test labels").permutation(self._test_classes.labels)
+        return randomness.generator(self.parameters.manual_seed, "test labels").permutation(self._test_classes.labels)
 
     def labels_to_draw(self, count):
         """The classes of `count` samples: those that `labels` chooses, in turn, or those of the test images."""
@@ -224,7 +225,7 @@ class Evaluation:
         if not (self.needs_classes or (p.labels == "auto" and p.test_data_path)):
             return
         if not class_names:
-            runtime.say(f"{source} does not tell the names of its classes, so they are not compared")
+            collectives.say(f"{source} does not tell the names of its classes, so they are not compared")
         elif difference := compare_classes(class_names, self._test_classes.class_names):
             where = f"--test_data_path {p.test_data_path}" if p.test_data_path else f"--dataset {p.dataset}"
             raise UserError(
@@ -264,7 +265,7 @@ class Evaluation:
             within_classes = self._within_classes(source, stop)
             if within_classes is None:
                 return None
-        if runtime.rank():
+        if collectives.rank():
             return {}
         try:
             with self.stage("figures"):
@@ -316,7 +317,7 @@ class Evaluation:
 
     def _values_of_classes(self, metric, source, title, stop):
         """`metric.within_class` of every class of `source`, float [num_classes]; None after a stop signal."""
-        rank, world_size, classes = runtime.rank(), runtime.world_size(), self.test_set.num_classes
+        rank, world_size, classes = collectives.rank(), collectives.world_size(), self.test_set.num_classes
         values = np.zeros(classes)
         rounds = range(0, classes, world_size)  # each process takes one class in a round
         for first in progress(rounds, title=f"{metric.name}, {title}", unit="class", shown=rank == 0):
@@ -324,7 +325,7 @@ class Evaluation:
                 return None
             if (label := first + rank) < classes:
                 values[label] = metric.within_class(_ImagesOfClass(source, label), self.parameters.manual_seed, label)
-        return sum(runtime.gather(values))
+        return sum(collectives.gather(values))
 
     def _compute(self, samples, stop):
         """The figures by name, from the `Summary` of the samples, on rank 0. Raises _Stopped soon after a signal."""

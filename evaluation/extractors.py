@@ -7,7 +7,6 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-import runtime
 from checkpoint import compare
 from evaluation.reference import cache_folder, content_digest
 from metrics.class_accuracy import at_resolution, class_is_read
@@ -15,6 +14,7 @@ from metrics.classifier import classifier_of, train_classifier
 from metrics.imagenet_classes import inception_classes
 from metrics.inception import Inception
 from metrics.inception_weights import SHA256, find_weights, load_weights
+from processes import collectives
 from utils import UserError, atomic_path
 
 
@@ -32,8 +32,8 @@ class InceptionExtractor:
         if needs.resolutions:
             layers.add("logits")
             self._logits_of_classes = inception_classes(class_names)
-        found = runtime.from_first(find_weights, parameters.inception_weights)  # rank 0 downloads them
-        path, digest = found if runtime.rank() == 0 else find_weights(parameters.inception_weights)
+        found = collectives.from_first(find_weights, parameters.inception_weights)  # rank 0 downloads them
+        path, digest = found if collectives.rank() == 0 else find_weights(parameters.inception_weights)
         weights = load_weights(path)
         self.weights = f"{'published' if digest == SHA256 else 'own'} file {path}, SHA-256 {digest}"
         self.key = "inception " + _digest(weights) + (" half" if parameters.half_precision else "")
@@ -63,7 +63,7 @@ class ClassifierExtractor:
 
     def __init__(self, parameters, train_set):
         # Rank 0 trains it: on another machine the weights may come out different.
-        weights = runtime.from_first(_trained_weights, train_set, parameters.manual_seed)
+        weights = collectives.from_first(_trained_weights, train_set, parameters.manual_seed)
         self._classifier = classifier_of(train_set)
         self._classifier.set_state_dict(weights)
         self.key = "classifier " + _digest(weights)

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-import runtime
+import randomness
 from metrics.fid import FeatureStatistics
 from metrics.inception_score import SPLITS, ScoreSums, part_of
+from processes import collectives
 from utils import UserError, atomic_path, progress
 
 CHUNK = 256  # images; a process takes whole chunks, and an interrupted pass keeps whole chunks
@@ -125,16 +126,16 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
     # Take over the chunks of an interrupted pass.
     done, earlier = seen.done.copy(), 0.0
     if parts_folder:
-        done, earlier = runtime.from_first(_take_over, seen, count, Path(parts_folder), key)
+        done, earlier = collectives.from_first(_take_over, seen, count, Path(parts_folder), key)
         _save_part(seen, parts_folder, key, earlier)
     # The parts of the Inception Score take the samples in random order: samples may come ordered by class.
-    order = runtime.generator(seed, "splits").permutation(count) if needs.score else None
+    order = randomness.generator(seed, "splits").permutation(count) if needs.score else None
     # Share out the other chunks, one to each process in a round.
-    todo, world_size = np.flatnonzero(~done), runtime.world_size()
-    mine, rounds = todo[runtime.rank() :: world_size], -(-len(todo) // world_size)
+    todo, world_size = np.flatnonzero(~done), collectives.world_size()
+    mine, rounds = todo[collectives.rank() :: world_size], -(-len(todo) // world_size)
     saved, stopped = start, False
     before = min(int(done.sum()) * CHUNK, count)
-    with progress(total=count, done=before, title=title, unit="img", shown=runtime.rank() == 0) as bar:
+    with progress(total=count, done=before, title=title, unit="img", shown=collectives.rank() == 0) as bar:
         for number in range(rounds):
             stopped = stop.requested()  # the same on all processes
             if stopped or number == len(mine):
@@ -153,11 +154,11 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
     if parts_folder:
         _save_part(seen, parts_folder, key, earlier + time.monotonic() - start)
     if stopped:
-        runtime.meet()  # a launcher may kill the other processes as soon as one ends
+        collectives.meet()  # a launcher may kill the other processes as soon as one ends
         return None
     # Every process merges the chunks of all.
     whole = Seen(count, needs)
-    for state in runtime.gather(seen.state()):
+    for state in collectives.gather(seen.state()):
         whole.merge(Seen.from_state(count, needs, state))
     whole.earlier = earlier
     return whole
@@ -179,7 +180,7 @@ def remove_parts(folder):
 
 def _save_part(seen, folder, key, seconds):
     """Write the chunks of this process to `folder`, and the `seconds` that the pass has taken so far."""
-    with atomic_path(Path(folder) / f"part-{runtime.rank()}.npz") as temporary:
+    with atomic_path(Path(folder) / f"part-{collectives.rank()}.npz") as temporary:
         np.savez(temporary, key=np.array(key), seconds=np.array(seconds), **seen.state())
 
 

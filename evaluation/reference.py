@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-import runtime
 from dataset import FolderSet
 from evaluation.measurement import Needs, measure, remove_parts
 from evaluation.sources import RealImages
 from metrics.fid import load_statistics, save_statistics
 from metrics.record import Summary
+from processes import collectives
 from utils import UserError, atomic_path, progress
 
 CACHE = "~/.cache/paddle/real-images"  # Paddle keeps its own downloads beside it
@@ -60,8 +60,8 @@ def real_summary(image_set, extractor, needs, title, stop):
 
     Values come from the cache. Missing ones are computed and put there.
     """
-    folder = runtime.from_first(lambda: str(_folder(image_set, extractor)))
-    known, missing = runtime.from_first(_read, Path(folder), needs, len(image_set))
+    folder = collectives.from_first(lambda: str(_folder(image_set, extractor)))
+    known, missing = collectives.from_first(_read, Path(folder), needs, len(image_set))
     if any(missing):
         key = f"{extractor.key} {missing}"
         seen = measure(RealImages(image_set), extractor, missing, 0, title, stop, parts_folder=folder, key=key)
@@ -69,7 +69,7 @@ def real_summary(image_set, extractor, needs, title, stop):
             return None
         fresh = summary(seen, len(image_set))
         fresh = fresh._replace(right=known.right | fresh.right)  # one file holds all
-        if runtime.rank() == 0:
+        if collectives.rank() == 0:
             _write(Path(folder), fresh)
         known = fresh._replace(
             gaussians=known.gaussians | fresh.gaussians,

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
-import runtime
 from metrics import all_metrics
+from processes import collectives
 from utils import atomic_path
 
 # Letters that Markdown may read as markup. It ignores an underscore between two letters or digits.
@@ -128,7 +128,7 @@ def write(folder, figures, settings, parameters, seconds):
         "settings": settings,
         "parameters": json.loads(json.dumps(vars(parameters))),
         "versions": versions(),
-        "processes": runtime.world_size(),
+        "processes": collectives.world_size(),
         "seconds": {stage: value for stage, value in seconds.items() if value},
         "command": [*sys.argv],
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-import runtime
 from pictures import save_image
+from processes import collectives
 from utils import UserError, atomic_path
 
 LONGEST = 60  # letters of a class's name in a folder's name: at 4 bytes a letter, they fit into 255 bytes
@@ -41,7 +41,7 @@ class PNGWriter:
     def __init__(self, option, folder, labels, class_names, resumes):
         self.option, self.folder, self.labels = option, Path(folder), labels
         self._classes = [self.folder / class_folder(label, name) for label, name in enumerate(class_names)]
-        runtime.from_first(self._make_folders, option, resumes)
+        collectives.from_first(self._make_folders, option, resumes)
 
     def _make_folders(self, option, resumes):
         if resumes and not self.folder.is_dir():
@@ -83,7 +83,7 @@ class NPZWriter:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
         self._start = header.tell()
-        runtime.from_first(self._begin, header.getvalue(), resumes)
+        collectives.from_first(self._begin, header.getvalue(), resumes)
 
     def _begin(self, header, resumes):
         if self.path.exists():

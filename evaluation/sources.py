@@ -36,11 +36,11 @@ from PIL import Image
 
 import checkpoint
 import pictures
-import runtime
 import sampler
 from evaluation.sample_files import class_folder
 from formats.image_files import FORMATS, folder_names, image_names, read_image, say_skipped
 from layers import forwards_to_settle
+from processes import collectives
 from utils import UserError, file_digest, npy_header, open_file_digest, plural, progress, told
 
 WIDEST = 4096  # pixels a side
@@ -226,7 +226,7 @@ class Folder(StrangersSamples):
         if not self.files:
             raise UserError(f"--samples {path} holds no images: give a folder of images, or of class folders")
         say_skipped("--samples", path, skipped)
-        self.size, self._digest = runtime.from_first(_size_and_digest, self.files, path)
+        self.size, self._digest = collectives.from_first(_size_and_digest, self.files, path)
 
     def __len__(self):
         return len(self.files)

@@ -4,7 +4,7 @@ import numpy as np
 
 from metrics.ms_ssim import SMALLEST, ms_ssim
 from metrics.record import CLASSIFIED_DATA, Figure, Metric
-from runtime import generator
+from randomness import generator
 from utils import UserError
 
 # The paper's, of each class.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from metrics.record import Figure, Metric
-from runtime import generator
+from randomness import generator
 from utils import UserError
 
 

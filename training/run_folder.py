@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 import checkpoint
 import pictures
-import runtime
 from parameters import changed_options
+from processes import collectives
 from utils import (
     LOCK_FILE,
     RUN_FILE,
@@ -59,10 +59,10 @@ class RunFolder:
 
     def __init__(self, parameters):
         self.parameters = p = parameters
-        self.writes = runtime.rank() == 0
+        self.writes = collectives.rank() == 0
         self._lock = self._writer = self._bar = self._writing = self._measured = None
         self._shown, self._lines = "", []  # metrics of this step, and other lines, for `advance` to print
-        self.path = Path(runtime.from_first(self._claim))
+        self.path = Path(collectives.from_first(self._claim))
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
         self._thread = ThreadPoolExecutor(1)
@@ -107,7 +107,7 @@ class RunFolder:
         for name in (LOG, RECORDS):
             _cut(self.path / name, notes.get(name))
         self._open_records(image_set)
-        processes = runtime.world_size()
+        processes = collectives.world_size()
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
         begun = "resumed" if step else "started"
         self._write_line(
@@ -119,8 +119,8 @@ class RunFolder:
                 self._write_line(f"changed --{name} from {old} to {new}")
             if changed := _changed_data(notes.get("data"), self._data):
                 self._write_line(f"the data have changed: {changed}")
-                runtime.say(f"the data have changed: {changed}")
-        runtime.say(f"writes to {self.path}; to watch: visualdl --logdir {shlex.quote(str(self.path))}")
+                collectives.say(f"the data have changed: {changed}")
+        collectives.say(f"writes to {self.path}; to watch: visualdl --logdir {shlex.quote(str(self.path))}")
         if sys.stderr.isatty():
             self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
         self._pace, self._begun = Pace(), (step, time.monotonic())
@@ -138,7 +138,7 @@ class RunFolder:
         shown = range(min(image_set.num_classes, pictures.ROWS))
         self._row_names = pictures.row_names(image_set.class_names, shown)
         if numbered := pictures.numbered_names(image_set.class_names, shown):
-            runtime.say(f"pictures show these class names as numbers: {numbered}")
+            collectives.say(f"pictures show these class names as numbers: {numbered}")
         records, grid = self.path / RECORDS, pictures.grid(_real_images(image_set, shown), self._row_names)
         pictures.save_image(self.images / "real.png", grid)
         new = not records.exists() or records.stat().st_size == 0
@@ -177,7 +177,7 @@ class RunFolder:
         if not self.writes:
             return
         p, (last_step, last_time), now = self.parameters, self._logged, time.monotonic()
-        batch = p.batch_size * p.d_steps_per_iter * runtime.world_size()
+        batch = p.batch_size * p.d_steps_per_iter * collectives.world_size()
         metrics = metrics | {"images_per_second": (step - last_step) * batch / (now - last_time)}
         self._logged = (step, now)
         shown = {name: f"{value:.4g}" for name, value in metrics.items()}
@@ -238,7 +238,7 @@ class RunFolder:
         self._writer.flush()
         records = [self.path / name for name in (LOG, RECORDS)]
         notes |= {path.name: path.stat().st_size for path in records if path.exists()}
-        notes |= {"whole_batch": self.parameters.batch_size * runtime.world_size(), "measured": self._measured}
+        notes |= {"whole_batch": self.parameters.batch_size * collectives.world_size(), "measured": self._measured}
         notes |= {"data": self._data}
         self._writing = self._thread.submit(self._write, path, step, state(), notes)
 
@@ -274,7 +274,7 @@ class RunFolder:
     def finish(self):
         """Wait, on every process, until all is on the disk: a launcher ends all processes when the first one exits."""
         self._wait()
-        runtime.meet()
+        collectives.meet()
 
     def _wait(self):
         """Wait until the checkpoint that is being written is on the disk. Raises its error if it failed."""

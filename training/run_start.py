@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-import runtime
 from checkpoint import Checkpoint, compare_classes, load, load_file_or_run, load_newest
 from dataset import check_count
+from processes import collectives
 from utils import UserError, plural
 
 
@@ -33,9 +33,9 @@ def find_start(parameters, weights, loaded, image_set):
         start = Start(load_file_or_run(p.pretrained_model))
     else:
         start = Start(loaded)
-    if runtime.world_size() > 1:
+    if collectives.world_size() > 1:
         found = {"as checkpoint": start.checkpoint and start.checkpoint.fingerprint()}
-        runtime.require_same(found, "give every process the same file")
+        collectives.require_same(found, "give every process the same file")
     if start.is_own:
         _check_whole_batch(p, start.checkpoint)
     if start.checkpoint:
@@ -54,7 +54,7 @@ def _load_own(weights):
         loaded = load_newest(weights)
         return loaded and loaded.path
 
-    path = runtime.from_first(choose)
+    path = collectives.from_first(choose)
     return loaded or (path and load(path))  # rank 0 does not read it twice
 
 
@@ -72,7 +72,7 @@ def _check_classes(parameters, start, image_set):
     """Refuse to resume on other classes, where a label would mean another class. Only say so of another's weights."""
     path, class_names = start.checkpoint.path, start.checkpoint.class_names
     if not class_names:
-        runtime.say(f"{path} does not tell the names of its classes, so they are not compared")
+        collectives.say(f"{path} does not tell the names of its classes, so they are not compared")
         return
     difference = compare_classes(class_names, image_set.class_names)
     if difference and start.is_own:
@@ -81,12 +81,12 @@ def _check_classes(parameters, start, image_set):
             "give those, or start another run"
         )
     if difference:
-        runtime.say(f"{path} was trained on other classes ({difference}): its weights are trained on these")
+        collectives.say(f"{path} was trained on other classes ({difference}): its weights are trained on these")
 
 
 def _check_whole_batch(parameters, own):
     """Refuse to resume with another number of images in a step: the data would come in another order."""
-    processes = runtime.world_size()
+    processes = collectives.world_size()
     whole, before = parameters.batch_size * processes, own.notes.get("whole_batch")
     if before not in (None, whole):
         raise UserError(

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
-import runtime
+import randomness
 import sampler
+from processes import collectives
+from processes.blocks import blocks
 
 
 class DBatch(NamedTuple):
@@ -49,20 +51,20 @@ def d_batch(parameters, step, update, images, labels, whole=None):
 
 def g_batch(parameters, step, update):
     """The `GBatch` of a G update."""
-    whole = parameters.batch_size * runtime.world_size()
+    whole = parameters.batch_size * collectives.world_size()
     draws = _Draws(parameters, step, update, whole)
     return GBatch(draws.noise("g"), draws.labels("g"), draws.instance_noise("g/fake"), whole)
 
 
 def seed_dropout(parameters, role, step, update):
     """Seed Paddle's random numbers, which dropout uses, for an update of "d" or "g", equally on all processes."""
-    seed = runtime.generator(parameters.manual_seed, f"dropout/{role}", step, update).integers(2**31)
+    seed = randomness.generator(parameters.manual_seed, f"dropout/{role}", step, update).integers(2**31)
     paddle.seed(int(seed))
 
 
 def blocks_of(parameters, whole):
     """This process's `runtime.Block`s of a batch of `whole` rows."""
-    return runtime.blocks(whole, parameters.rounds, runtime.rank(), runtime.world_size())
+    return blocks(whole, parameters.rounds, collectives.rank(), collectives.world_size())
 
 
 def cut_batch(batch, first, count):
@@ -94,7 +96,7 @@ class _Draws:
         return sigma * self.rows(f"instance noise/{role}", lambda rng, rows: rng.standard_normal((rows, *shape)))
 
     def rows(self, purpose, draw):
-        whole = draw(runtime.generator(self.parameters.manual_seed, purpose, self.step, self.update), self.whole)
+        whole = draw(randomness.generator(self.parameters.manual_seed, purpose, self.step, self.update), self.whole)
         taken = np.concatenate([whole[block.rows] for block in blocks_of(self.parameters, self.whole)])
         rows = paddle.to_tensor(taken)
         return rows.astype(paddle.get_default_dtype()) if rows.is_floating_point() else rows

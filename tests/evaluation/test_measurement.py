@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from commands import LIMIT
 
-import runtime
+import randomness
 from evaluation import measurement
 from evaluation.measurement import CHUNK, Needs, Seen, measure, remove_parts, unfinished_keys
 from evaluation.reference import summary
@@ -103,7 +103,7 @@ def test_a_pass_is_what_numpy_makes_of_all_images(whole):
         np.testing.assert_allclose(kept.gaussians[layer].covariance, np.cov(features.T), rtol=1e-9, atol=1e-14)
     for resolution in NEEDS.resolutions:
         assert whole.right[resolution] == found["right", resolution].sum()
-    shuffled = np.argsort(runtime.generator(7, "splits").permutation(COUNT))  # the samples by their place
+    shuffled = np.argsort(randomness.generator(7, "splits").permutation(COUNT))  # the samples by their place
     expected = inception_score(found["score"][shuffled])
     assert list(kept.score.values()) == pytest.approx(list(expected.values()), rel=1e-12)
 
@@ -151,7 +151,7 @@ def test_a_signal_during_the_last_chunk(whole):
 def parts_of(folder, chunks, rank, key="k", needs=NEEDS):
     """Write the part of process `rank` that has done `chunks`."""
     seen, source, extractor = Seen(COUNT, needs), Source(), Projection()
-    order = runtime.generator(7, "splits").permutation(COUNT)
+    order = randomness.generator(7, "splits").permutation(COUNT)
     for chunk in chunks:
         indices = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, COUNT))
         found = extractor.read(source.images(indices), source.labels[indices], needs)

@@ -37,9 +37,9 @@ import runtime
 from utils import UserError
 
 def main():
-    runtime.meet()
+    collectives.meet()
     print("met", flush=True)
-    if runtime.rank() == int(sys.argv[2]):
+    if collectives.rank() == int(sys.argv[2]):
         if sys.argv[1] == "mistake":
             raise UserError("the images are gone")
         if sys.argv[1] == "bug":
@@ -52,7 +52,7 @@ def main():
         time.sleep(1)
         return 3
     for _ in range(5000 if sys.argv[1] == "long" else 1):
-        runtime.meet()
+        collectives.meet()
         time.sleep(0.01)
     return 0
 
@@ -67,15 +67,15 @@ import runtime
 
 def main():
     with runtime.stop_signals() as stop:
-        runtime.meet()
+        collectives.meet()
         print("begun", flush=True)
         step = 0
         while not stop.requested():
             step += 1
-            time.sleep(0.03 * runtime.rank())  # so that most of rank 0's time is spent waiting for the others
+            time.sleep(0.03 * collectives.rank())  # so that most of rank 0's time is spent waiting for the others
         assert stop.requested()
         print("stopped at", step, "by", stop.signal, flush=True)
-    runtime.meet()
+    collectives.meet()
     return 0
 
 runtime.run(main)
@@ -178,7 +178,7 @@ def test_the_others_learn_why_a_process_failed(tmp_path, failing, what, code, re
 
 def test_the_first_reason_counts(tmp_path):
     """Though another process ends of it, without a word, before rank 0 does."""
-    script = changed_meetings(tmp_path, "watch.GRACE_SECONDS = 0.2 if runtime.rank() else 2")
+    script = changed_meetings(tmp_path, "watch.GRACE_SECONDS = 0.2 if collectives.rank() else 2")
     with Group(tmp_path, [[script, "mistake", "1"]] * 3) as group:
         assert group.codes(15) == [2] * 3
         assert f"{group.name(1)} has stopped: the images are gone\n" in group.text(0)
@@ -233,7 +233,7 @@ def test_a_stranger_in_the_place_of_rank_0_is_left_for_it(tmp_path, stranger):
     script = changed_meetings(
         tmp_path,
         "import pathlib",
-        "while runtime.rank() == 0 and not pathlib.Path('gone').exists(): time.sleep(0.05)",
+        "while collectives.rank() == 0 and not pathlib.Path('gone').exists(): time.sleep(0.05)",
     )
     with Group(tmp_path, [[script, "late", "1"]] * 2) as group:
         with socket.create_server(group.meeting) as server:
@@ -258,7 +258,7 @@ def test_a_process_whose_interpreter_is_held_is_waited_for(tmp_path, held):
         "def hold(*arguments, read=watch.Watch._read):",
         "    ctypes.PyDLL(None).usleep(1_500_000)",
         "    read(*arguments)",
-        f"if runtime.rank() == {held}: watch.Watch._read = hold",
+        f"if collectives.rank() == {held}: watch.Watch._read = hold",
     )
     with Group(tmp_path, [[script, "late", "1"]] * 2) as group:
         assert group.codes(20) == [0] * 2, group.text(1 - held)

@@ -5,6 +5,8 @@ FOLDER/cases.json holds cases by name; each process writes its results as FOLDER
 """
 
 import runtime  # noqa: I001, before paddle: it sets the threads
+from processes import collectives
+from processes.blocks import blocks
 
 import dataclasses
 import json
@@ -39,12 +41,12 @@ def run(case):
     options |= SMALL[case.get("model", "sagan")] | case
     steps, rounds, first = options.pop("steps"), options.pop("rounds", 1), options.pop("first", 0)
     dtype, trainer = options.pop("dtype", "float64"), globals()[options.pop("trainer", "Trainer")]
-    share = options["global_batch_size"] // runtime.world_size()
+    share = options["global_batch_size"] // collectives.world_size()
     p = dataclasses.replace(Parameters(), **options, batch_size=share, batch_size_in_gpu=share // rounds)
     with precision(dtype):
         images = load_dataset(p)
         trainer = trainer(resolve(p, images))
-        data = batches(images, p, first, runtime.rank(), runtime.world_size())
+        data = batches(images, p, first, collectives.rank(), collectives.world_size())
         log = [trainer._read(trainer.train_step(data)) for _ in range(steps)]
     results = {f"metric/{name}": np.array([metrics[name] for metrics in log]) for name in log[0]}
     return results | {
@@ -67,7 +69,7 @@ class Poisoned(Trainer):
 
     def update_generator(self, batch):
         metrics = super().update_generator(batch)
-        wrong = float("nan") if runtime.rank() == runtime.world_size() - 1 else 1
+        wrong = float("nan") if collectives.rank() == collectives.world_size() - 1 else 1
         return {name: value * wrong for name, value in metrics.items()}
 
 
@@ -80,15 +82,15 @@ def normalised(images, dtype):
     """What a batch norm makes of this process's rows of so many images: output, gradients, running statistics."""
     rng = np.random.default_rng(0)
     x, direction = rng.normal(3, 0.5, (images, 4, 64, 64)), rng.standard_normal((images, 4, 64, 64))
-    (block,) = runtime.blocks(images, 1, runtime.rank(), runtime.world_size())
+    (block,) = blocks(images, 1, collectives.rank(), collectives.world_size())
     with precision(dtype):
         norm = BatchNorm(4)
         x, direction = (paddle.to_tensor(array[block.rows].astype(dtype)) for array in (x, direction))
         x.stop_gradient = False
-        with training_on_block([paddle.nn.Sequential(norm)], block, sync_bn=runtime.world_size() > 1):
+        with training_on_block([paddle.nn.Sequential(norm)], block, sync_bn=collectives.world_size() > 1):
             out = norm(x)
         (out * direction).sum().backward()
-        runtime.add_up([norm.weight.grad, norm.bias.grad])
+        collectives.add_up([norm.weight.grad, norm.bias.grad])
     results = {"out": out, "x": x.grad, "weight": norm.weight.grad, "bias": norm.bias.grad}
     return {name: tensor.numpy() for name, tensor in (results | norm.state_dict()).items()}
 
@@ -108,7 +110,7 @@ def main(folder):
             results = normalised(**case) if "images" in case else run(case)
         except UserError as error:
             results = {"error": str(error)}
-        np.savez(folder / f"{name}-{runtime.rank()}.npz", calls=len(calls), **results)
+        np.savez(folder / f"{name}-{collectives.rank()}.npz", calls=len(calls), **results)
 
 
 if __name__ == "__main__":
