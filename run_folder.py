@@ -18,8 +18,19 @@ from tqdm import tqdm
 import checkpoint
 import pictures
 import runtime
-from parameters import RUN_FILE, changes, run_numbers
-from utils import LOCK_FILE, Pace, UserError, atomic_path, lock, naming, remove_leftovers, so_far
+from parameters import changed_options
+from utils import (
+    LOCK_FILE,
+    RUN_FILE,
+    Pace,
+    UserError,
+    atomic_path,
+    lock,
+    naming,
+    remove_leftovers,
+    run_numbers,
+    so_far,
+)
 
 # VisualDL groups its charts by the tag's first part.
 TAGS = {
@@ -40,24 +51,24 @@ LOG, RECORDS = "log.txt", "vdlrecords.run.log"
 
 
 class RunFolder:
-    """One run's folder and the records in it; on processes other than the first it writes nothing.
+    """One run's folder and the records in it. Only the first process writes.
 
-    A new run takes `save_path/name`, or the first free `save_path/RECIPE-NUMBER`; one that exists is used only by a run
-    that resumes, and by one at a time. Raises UserError for a folder that cannot be used.
+    A new run takes `save_path/name`, or the first free `save_path/RECIPE-NUMBER`. An existing folder is used only by a
+    run that resumes, and by one run at a time. Raises UserError for a folder that cannot be used.
     """
 
     def __init__(self, parameters):
         self.parameters = p = parameters
         self.writes = runtime.rank() == 0
         self._lock = self._writer = self._bar = self._writing = self._measured = None
-        self._shown, self._lines = "", []  # metrics of this step, and lines, that `advance` prints
+        self._shown, self._lines = "", []  # metrics of this step, and other lines, for `advance` to print
         self.path = Path(runtime.from_first(self._claim))
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
         self._thread = ThreadPoolExecutor(1)
 
     def _claim(self):
-        path = _open(self.parameters)
+        path = _choose_folder(self.parameters)
         self._lock = _lock(path)
         for folder in (path, path / self.parameters.model_weights_dir, path / self.parameters.sample_images_dir):
             remove_leftovers(folder)
@@ -78,22 +89,23 @@ class RunFolder:
             if self._lock:
                 self._lock.close()
 
-    def begin(self, step, image_set, start=None, source=None):
-        """Write the parameters and a grid of real images; open the records for steps after `step`.
+    def begin(self, start, image_set):
+        """Write the parameters and a grid of real images; open the records for the steps after the `Start` `start`.
 
-        `start`, `source`: the `checkpoint.Checkpoint` of this run that it goes on from, and its file. What the records
-        hold beyond it is cut off, since its steps are done again, and the parameters changed since then are logged.
+        A resumed run trains the steps after its checkpoint again, so the records are cut back to that step. The
+        parameters that have changed since then are logged.
         """
         if not self.writes:
             return
-        p = self.parameters
+        p, step = self.parameters, start.step
+        notes = start.checkpoint.notes if start.is_own else dict.fromkeys((LOG, RECORDS), 0)
         self._class_names, self._data = image_set.class_names, image_set.fingerprint()
-        with atomic_path(self.path / RUN_FILE) as temporary:  # first: what has it is a run's folder
+        with atomic_path(self.path / RUN_FILE) as temporary:  # first: it makes the folder a run's
             temporary.write_text(p.to_yaml(), encoding="utf-8")
         self.weights.mkdir(exist_ok=True)
         self.images.mkdir(exist_ok=True)
         for name in (LOG, RECORDS):
-            _cut(self.path / name, start.notes.get(name) if start else 0)
+            _cut(self.path / name, notes.get(name))
         self._open_records(image_set)
         processes = runtime.world_size()
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
@@ -101,11 +113,11 @@ class RunFolder:
         self._write_line(
             f"{begun} at step {step} of {p.total_step}: {len(image_set)} images, {p.batch_size} a step{whole}"
         )
-        if start:
-            self._point_to(source)
-            for name, (old, new) in changes(start.parameters, dataclasses.asdict(p)).items():
+        if start.is_own:
+            self._point_to(start.checkpoint.path)
+            for name, (old, new) in changed_options(start.checkpoint.parameters, dataclasses.asdict(p)).items():
                 self._write_line(f"changed --{name} from {old} to {new}")
-            if changed := _changed_data(start.notes.get("data"), self._data):
+            if changed := _changed_data(notes.get("data"), self._data):
                 self._write_line(f"the data have changed: {changed}")
                 runtime.say(f"the data have changed: {changed}")
         runtime.say(f"writes to {self.path}; to watch: visualdl --logdir {shlex.quote(str(self.path))}")
@@ -120,7 +132,7 @@ class RunFolder:
 
         class Writer(LogWriter):
             @property
-            def file_name(self):  # from which it makes an identifier, in UTF-8
+            def file_name(self):  # VisualDL makes an identifier in UTF-8 from it
                 return _escaped(super().file_name)
 
         shown = range(min(image_set.num_classes, pictures.ROWS))
@@ -130,8 +142,8 @@ class RunFolder:
         records, grid = self.path / RECORDS, pictures.grid(_real_images(image_set, shown), self._row_names)
         pictures.save_image(self.images / "real.png", grid)
         new = not records.exists() or records.stat().st_size == 0
-        with contextlib.redirect_stdout(None):  # it reports a file that exists
-            # One file for all sessions of a run: VisualDL shows the newest file of a folder alone.
+        with contextlib.redirect_stdout(None):  # VisualDL prints a line where the file exists
+            # One file for all sessions of a run: VisualDL shows only the newest file of a folder.
             self._writer = Writer(str(self.path), file_name=RECORDS)
         if new:
             values = dataclasses.asdict(self.parameters)
@@ -141,10 +153,10 @@ class RunFolder:
             self._writer.add_image("samples/real", _rgb(grid), 0)
 
     def advance(self, step):
-        """Show that `step` is done; raises what went wrong with a checkpoint meanwhile.
+        """Show that `step` is done. Raises the error of a checkpoint whose writing has failed meanwhile.
 
-        Without a terminal a line is printed now and then. All that a step prints is printed here, after its records are
-        complete: BrokenPipeError says that nobody reads it any more.
+        Without a terminal it prints a line now and then. Everything that a step prints is printed here, after its
+        records are complete. Raises BrokenPipeError when nobody reads the output any more.
         """
         if not self.writes:
             return
@@ -177,10 +189,10 @@ class RunFolder:
             self._writer.add_scalar(TAGS[name], value, step)
 
     def log_figures(self, step, figures, seconds):
-        """Record what a measurement of `seconds` found, floats by name, in log.txt and in VisualDL."""
+        """Record the `figures`, floats by name, of a measurement that took `seconds`, in log.txt and in VisualDL."""
         if not self.writes:
             return
-        self._logged = (self._logged[0], self._logged[1] + seconds)  # the training's speed leaves it out
+        self._logged = (self._logged[0], self._logged[1] + seconds)  # no part of the training's speed
         shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
         self._write_line(f"measured at step {step}: {shown}")
         self._lines.append(f"measured at step {step}: {shown}")
@@ -189,30 +201,30 @@ class RunFolder:
         self._measured = step
 
     def write_samples(self, step, draw):
-        """Write a picture of the images that `draw()` gives, as `sampler.grid_samples`, as PNG and to VisualDL."""
+        """Write a picture as PNG and to VisualDL. `draw()` returns its images, as `sampler.grid_samples` does."""
         if self.writes:
             grid = pictures.grid(draw(), self._row_names)
             pictures.save_image(self.images / f"step-{step:08d}.png", grid)
             self._writer.add_image("samples/generated", _rgb(grid), step)
 
     def save(self, step, state):
-        """Write a checkpoint of what `state()` gives, NumPy arrays by part and name, in a thread of its own.
+        """Write a checkpoint of the NumPy arrays, by part and name, that `state()` returns. A thread writes the file.
 
-        It returns when they are copied. `weights/latest` then points to it, and those beyond `keep_checkpoints` go.
-        What fails, such as a full disk or a value that is not finite, is raised as UserError by the next call of
-        `advance`, `save` or `save_best`, or at the end.
+        The thread also lets `weights/latest` point to it, and removes old ones beyond `keep_checkpoints`. If it fails,
+        as on a full disk or a value that is not finite, the next call of `advance`, `save` or `save_best`, or the end
+        of the run, raises UserError.
         """
         if self.writes:
             self._start_writing(self.weights / f"step-{step:08d}.safetensors", step, state, {})
 
     def save_best(self, step, score, key, state):
-        """Write `weights/best.safetensors` of what `state()` gives, as `save` does, if no score so far was as high.
+        """Write `weights/best.safetensors`, as `save` does, if `score` is higher than all scores before.
 
-        `key`: a text that scores have in common which compare; with another one the best is chosen anew.
+        Only scores with the same `key`, a text, compare. With another key the best is chosen anew.
         """
         if not self.writes:
             return
-        self._wait()  # it may be the best that is being written
+        self._wait()  # the thread may be writing the best
         path = self.weights / checkpoint.BEST
         best, best_key = checkpoint.best_score(path)
         if best_key not in (None, key):
@@ -250,7 +262,7 @@ class RunFolder:
                 old.unlink(missing_ok=True)
 
     def _point_to(self, path):
-        """Have the symbolic link `weights/latest` name the checkpoint `path`, which is on the disk."""
+        """Make the symbolic link `weights/latest` point to the checkpoint `path`, which is on the disk."""
         try:
             with atomic_path(self.weights / "latest") as temporary:
                 temporary.unlink()
@@ -260,12 +272,12 @@ class RunFolder:
                 raise
 
     def finish(self):
-        """Wait, on every process, until all is on the disk: when one process is gone, a launcher ends the others."""
+        """Wait, on every process, until all is on the disk: a launcher ends all processes when the first one exits."""
         self._wait()
         runtime.meet()
 
     def _wait(self):
-        """Wait until the checkpoint being written is on the disk; raises what went wrong with it."""
+        """Wait until the checkpoint that is being written is on the disk. Raises its error if it failed."""
         if self._writing:
             writing, self._writing = self._writing, None
             writing.result()
@@ -276,7 +288,7 @@ class RunFolder:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def write_animation(self):
-        """Write the sample grids so far as samples-1.gif, samples-2.gif, …, of `max_frames_per_gif` pictures each."""
+        """Write the sample grids so far as samples-1.gif, samples-2.gif, …, with `max_frames_per_gif` pictures each."""
         if not self.writes:
             return
         grids, most = sorted(self.images.glob("step-*.png")), self.parameters.max_frames_per_gif
@@ -285,8 +297,8 @@ class RunFolder:
             pictures.save_animation(path, grids[start : start + most], self._row_names, self.parameters.imsize)
 
 
-def _open(parameters):
-    """The run's folder: that of the run that goes on, or one in which nothing has been written."""
+def _choose_folder(parameters):
+    """The folder of the run to resume, or else a new one."""
     p = parameters
     try:
         os.makedirs(p.save_path, exist_ok=True)
@@ -300,7 +312,7 @@ def _named(p):
     if p.resume and (path / RUN_FILE).is_file():
         return path
     path.mkdir(exist_ok=True)
-    # What ended before it began has left no more than its lock.
+    # A run that ended before it began has left only its lock.
     if any(name != LOCK_FILE and not name.startswith(".tmp") for name in os.listdir(path)):
         if p.resume:
             raise UserError(f"--name {p.name}: {path} is no run's folder: it has no {RUN_FILE}; give another name")
@@ -313,7 +325,7 @@ def _named(p):
 def _numbered(p):
     for number in itertools.count(max(run_numbers(p.save_path, p.recipe), default=0) + 1):
         path = Path(p.save_path, f"{p.recipe}-{number}")
-        with contextlib.suppress(FileExistsError):  # of a run that starts at the same time
+        with contextlib.suppress(FileExistsError):  # another run has started at the same time
             path.mkdir()
             return path
 
@@ -327,31 +339,31 @@ def _lock(path):
 
 
 def _cut(path, size):
-    """Cut the file `path` back to `size` bytes, if it is there and longer; no number leaves it as it is."""
+    """Cut the file `path` back to `size` bytes if it is longer. A `size` that is no number leaves it as it is."""
     if type(size) is int and path.exists() and 0 <= size < path.stat().st_size:
         os.truncate(path, size)
 
 
 def _changed_data(before, now):
-    """How the fingerprint of the data set, of which the classes are the same, differs from that in a checkpoint."""
+    """How a data set's fingerprint `now` differs from the one `before`, in words; "" where it does not."""
     if not isinstance(before, dict):
-        return ""  # earlier versions kept none
+        return ""  # earlier versions saved none
     changed = {name: (before[name], new) for name, new in now.items() if name in before and before[name] != new}
     return ", ".join(
         f"{name} from {old} to {new}" if type(old) is int else name for name, (old, new) in changed.items()
     )
 
 
-def diverged(what, value, step):
-    """The UserError for a tensor that is not finite, `what`, after `step` steps."""
+def diverged(name, value, step):
+    """The UserError for the tensor `name`, which is not finite after `step` steps."""
     return UserError(
-        f"{what} is {value} at step {step}: training has diverged; --resume goes on from the last good checkpoint: "
-        f"lower --d_lr and --g_lr with it, or start again with another --manual_seed"
+        f"{name} is {value} at step {step}: training has diverged; --resume goes on from the last good checkpoint: "
+        "lower --d_lr and --g_lr with it, or start again with another --manual_seed"
     )
 
 
 def _real_images(image_set, classes):
-    """The first COLUMNS real images of each of `classes`, white where they are fewer, as `sampler.grid_samples`."""
+    """The first COLUMNS real images of each of `classes`, as `sampler.grid_samples` returns; white where they end."""
     images = np.full((len(classes), pictures.COLUMNS, *image_set.image_shape), 255, np.uint8)
     for row, label in enumerate(classes):
         for column, index in enumerate(np.flatnonzero(image_set.labels == label)[: pictures.COLUMNS]):
@@ -360,7 +372,7 @@ def _real_images(image_set, classes):
 
 
 def _escaped(text):
-    """A text that may name a file, whose name need not be UTF-8, as UTF-8 can hold it."""
+    """`text` as UTF-8 can hold it: it may name a file, and a file's name may be other bytes."""
     return text.encode(errors="backslashreplace").decode()
 
 

@@ -1,7 +1,7 @@
-"""What one update reads, of this process's rows of the batch: real images, and what is drawn.
+"""Inputs of one update on this process: real images and random numbers.
 
-Each random number is a pure function of the seed, its purpose, the step, the update's number in it and the row. It is
-drawn for the whole batch of all processes, of which each takes its rows.
+Each random number is a pure function of the seed, its purpose, the step, the number of the update in the step, and the
+row. Every process draws for the whole batch of all processes and keeps its own rows.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import sampler
 
 
 class DBatch(NamedTuple):
-    """What one D update reads: tensors with one row a sample. Images and noise on images are [N, C, H, W]."""
+    """Inputs of one D update: tensors with one row per sample. Images and noise on images are [N, C, H, W]."""
 
     images: paddle.Tensor
     labels: paddle.Tensor  # of the real images, int64 [N]
@@ -23,11 +23,11 @@ class DBatch(NamedTuple):
     alpha: paddle.Tensor = None  # for the gradient penalty, [N, 1, 1, 1] in [0, 1]
     real_noise: paddle.Tensor = None  # instance noise
     fake_noise: paddle.Tensor = None
-    whole: int = None  # rows in the batch of all processes, of which these are this one's; None: these are all
+    whole: int = None  # rows in the batch of all processes; None: as many as here
 
 
 class GBatch(NamedTuple):
-    """What one G update reads: tensors with one row a sample."""
+    """Inputs of one G update: tensors with one row per sample."""
 
     z: paddle.Tensor  # [N, z_dim]
     labels: paddle.Tensor  # int64 [N]
@@ -36,11 +36,11 @@ class GBatch(NamedTuple):
 
 
 def d_batch(parameters, step, update, images, labels, whole=None):
-    """The `DBatch` of a D update with these uint8 `images` and `labels` of a batch of `whole` (None: they are all)."""
+    """The `DBatch` of a D update with these real uint8 `images` and their `labels`. `whole` is as in `DBatch`."""
     p, whole = parameters, whole or len(labels)
     draws = _Draws(p, step, update, whole)
-    # The projection discriminator compares real and generated images of the same classes; a discriminator with a class
-    # head meets classes drawn as G's are.
+    # The projection discriminator compares real and generated images of the same classes. A discriminator with a class
+    # head gets generated images of random classes, as in G's update.
     fake_labels = labels if p.model == "sagan" else draws.labels("d")
     alpha = draws.rows("alpha", lambda rng, rows: rng.random((rows, 1, 1, 1))) if p.adv_loss == "wgan_gp" else None
     noises = draws.instance_noise("d/real"), draws.instance_noise("d/fake")
@@ -55,7 +55,7 @@ def g_batch(parameters, step, update):
 
 
 def seed_dropout(parameters, role, step, update):
-    """Seed the framework's own stream, from which dropout draws, for an update of `role`, alike on every process."""
+    """Seed Paddle's random numbers, which dropout uses, for an update of "d" or "g", equally on all processes."""
     seed = runtime.generator(parameters.manual_seed, f"dropout/{role}", step, update).integers(2**31)
     paddle.seed(int(seed))
 
@@ -65,8 +65,8 @@ def blocks_of(parameters, whole):
     return runtime.blocks(whole, parameters.rounds, runtime.rank(), runtime.world_size())
 
 
-def part_of(batch, first, count):
-    """`count` rows of a `DBatch` or `GBatch` from row `first` on."""
+def cut_batch(batch, first, count):
+    """A `DBatch` or `GBatch` of `count` rows of `batch` from row `first` on."""
     cut = (value[first : first + count] if isinstance(value, paddle.Tensor) else value for value in batch)
     return type(batch)(*cut)
 

@@ -26,14 +26,14 @@ OF_THE_MACHINE = ("device", "num_workers", "batch_size_test", "parallel")  # a t
 
 
 class Tester:
-    """Measures what the generator of a `checkpoint.Checkpoint` draws, which was read from the file `source`.
+    """Measures what the generator of the `checkpoint.Checkpoint` `loaded` draws.
 
-    Without them it measures the images that `parameters.samples` names. The samples' classes are those of the test
+    Without one it measures the images that `parameters.samples` names. The samples' classes are those of the test
     images, shuffled, and again from the first when they are through, where `test_data_path` names some; else the
     classes take turns.
     """
 
-    def __init__(self, parameters, loaded=None, source=None):
+    def __init__(self, parameters, loaded=None):
         p = parameters
         if p.samples:
             size = open_samples(p.samples, p.channels).size
@@ -43,9 +43,9 @@ class Tester:
         else:
             part = "G_ema" if p.use_ema and "G_ema" in loaded.parts else "G"
             if part not in loaded.parts:
-                raise UserError(f"{source} holds no generator")
+                raise UserError(f"{loaded.path} holds no generator")
             self.G = checkpoint.models_of(p).make_generator(p)
-            checkpoint.load_network(self.G, loaded.parts[part], source)
+            checkpoint.load_network(self.G, loaded.parts[part], loaded.path)
             self.G.eval()
             self.class_names = loaded.class_names
             # A bare state dictionary does not tell how many steps there were.
@@ -58,8 +58,8 @@ class Tester:
                 "truncation": p.truncation,
                 **_settling(self.G, p, loaded.step),
             }
-            default = checkpoint.run_of(source) / f"test-{Path(source).stem}"
-        self.parameters, self.file, self.default_folder = p, Path(p.samples or source), default
+            default = checkpoint.run_of(loaded.path) / f"test-{loaded.path.stem}"
+        self.parameters, self.file, self.default_folder = p, Path(p.samples or loaded.path), default
         self._locks = []
         runtime.say(f"samples: {self.file}" if p.samples else f"{self.file}: {self.what}")
 

@@ -44,9 +44,9 @@ def launch(processes, threads, *work):
 def work():
     """What a launched process does: time steps or all-reduces of one training."""
     target, what, *options = sys.argv[1:]
-    from parameters import get_parameters
+    from command_line import CommandLine
 
-    p = get_parameters([*options, "--device", "cpu"])
+    p = CommandLine([*options, "--device", "cpu"]).parameters()
     runtime.start(p)
     import paddle
 

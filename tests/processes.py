@@ -17,7 +17,7 @@ import paddle.distributed
 
 from alignment.networks import precision
 from dataset import batches, load_dataset
-from layers import BatchNorm, seeing
+from layers import BatchNorm, training_on_block
 from parameters import Parameters
 from trainer import Trainer, resolve
 from utils import UserError
@@ -84,7 +84,7 @@ def normalised(images, dtype):
         norm = BatchNorm(4)
         x, direction = (paddle.to_tensor(array[block.rows].astype(dtype)) for array in (x, direction))
         x.stop_gradient = False
-        with seeing([paddle.nn.Sequential(norm)], block, sync_bn=runtime.world_size() > 1):
+        with training_on_block([paddle.nn.Sequential(norm)], block, sync_bn=runtime.world_size() > 1):
             out = norm(x)
         (out * direction).sum().backward()
         runtime.add_up([norm.weight.grad, norm.bias.grad])

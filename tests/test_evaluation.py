@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 import runtime
 import tester
 from alignment import draw
+from command_line import CommandLine
 from dataset import load_dataset
 from evaluation import Evaluation
 from metrics import inception_weights
@@ -25,7 +26,7 @@ from metrics.inception_score import inception_score
 from metrics.intra_fid import intra_fid
 from metrics.kid import kid
 from metrics.prdc import prdc
-from parameters import METRICS, get_parameters
+from parameters import METRICS
 from utils import UserError
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "inception_metrics.json").read_text())
@@ -75,7 +76,7 @@ def tested(tmp_path, weights, monkeypatch):
     def run(*options, inception=weights):
         given = ["--test_path", "out", "--device", "cpu", *options]
         given += ["--inception_weights", inception] if inception and "digits" not in options else []
-        tester.Tester(get_parameters([str(option) for option in given], program="test")).test()
+        tester.Tester(CommandLine([str(option) for option in given], program="test").parameters()).test()
         return json.loads((tmp_path / "out" / "report.json").read_text())
 
     return run

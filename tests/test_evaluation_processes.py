@@ -201,5 +201,5 @@ def test_choices_that_change_samples(trained, one, tmp_path, options, labels, se
     text = (tmp_path / "out" / "report.md").read_text()
     for name, value in settings.items():
         assert report["settings"][name] == value and f"| {name} | {'none' if value is None else value} |" in text
-    weights = checkpoint.load_from(trained)[0].parts
+    weights = checkpoint.load_file_or_run(trained).parts
     assert any((weights["G"][name] != weights["G_ema"][name]).any() for name in weights["G"])

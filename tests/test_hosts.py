@@ -102,7 +102,7 @@ def test_two_processes_on_each_of_two_hosts_equal_four_on_one(tmp_path):
     with Hosts() as hosts:
         for launcher in hosts.launch([two, two], *TRAIN, *SHORT):
             assert launcher.wait(200) == 0
-    first, second = (checkpoint.load_from(folder / "sagan_models" / "acgan-digits-1")[0] for folder in (one, two))
+    first, second = (checkpoint.load_file_or_run(folder / "sagan_models" / "acgan-digits-1") for folder in (one, two))
     assert first.step == second.step == 20
     assert first.fingerprint() == second.fingerprint()
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from image_files import class_folders, count_turned, fit, fit_in_words, image_names, read_image, say_skipped
-from parameters import RUN_FILE, Parameters
-from utils import UserError
+from parameters import Parameters
+from utils import RUN_FILE, UserError
 
 # Pillow remarks on what it cannot read.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -9,7 +9,8 @@ import re
 import pytest
 
 import report
-from parameters import METRICS, get_parameters
+from command_line import CommandLine
+from parameters import METRICS
 
 RESOLUTIONS = (8, 16, 32, 64)
 OF_METRIC = {  # the figures that `evaluation.Evaluation` makes of each
@@ -52,7 +53,7 @@ def test_figures_as_text():
 
 def written(folder, recipe, figures, settings=None, seconds=None, **options):
     """(report.json, report.md) of a test of `recipe`, with the settings of its published figures or others."""
-    p = get_parameters(["--recipe", recipe, "--samples", str(folder), "--metrics", "none"], program="test")
+    p = CommandLine(["--recipe", recipe, "--samples", str(folder), "--metrics", "none"], program="test").parameters()
     p = dataclasses.replace(p, **options)
     classes = p.num_classes or 1000
     settings = {
@@ -135,7 +136,9 @@ def test_whether_it_compares(tmp_path, settings, why):
 
 def test_samples_from_elsewhere_do_not_tell_how_they_were_drawn(tmp_path):
     settings = {"samples": "them", "num_samples": 50_000, "num_classes": 1000, "classes drawn": 1000, "imsize": 128}
-    p = get_parameters(["--recipe", "sagan-imagenet", "--samples", str(tmp_path), "--metrics", "none"], program="test")
+    p = CommandLine(
+        ["--recipe", "sagan-imagenet", "--samples", str(tmp_path), "--metrics", "none"], program="test"
+    ).parameters()
     report.write(tmp_path, {"fid": 20.0}, settings, p, {})
     assert "truncation unknown instead of none" in (tmp_path / "report.md").read_text()
 
@@ -165,7 +168,7 @@ def test_figures_that_nobody_published_are_not_said_to_differ(tmp_path, recipe):
 
 
 def test_samples_without_a_recipe_compare_with_nothing(tmp_path):
-    p = get_parameters(["--samples", str(tmp_path), "--metrics", "none"], program="test")
+    p = CommandLine(["--samples", str(tmp_path), "--metrics", "none"], program="test").parameters()
     settings = {"samples": "them", "num_samples": 50_000, "num_classes": "unknown", "classes drawn": "unknown"}
     report.write(tmp_path, {"fid": 20.0}, settings, p, {})
     text = (tmp_path / "report.md").read_text()
@@ -241,7 +244,7 @@ def test_a_text_that_files_bring_stays_one(tmp_path, text):
 
 @pytest.mark.parametrize("recipe", ["a|b", "<script>alert(1)</script>", "`a`", "*a*", "[a](b)"])
 def test_a_recipes_name_stays_text(tmp_path, recipe):
-    p = get_parameters(["--samples", str(tmp_path), "--metrics", "none"], program="test")
+    p = CommandLine(["--samples", str(tmp_path), "--metrics", "none"], program="test").parameters()
     settings = {"samples": "them", "num_samples": 5, "num_classes": 10, "classes drawn": 10}
     report.write(tmp_path, {}, settings, dataclasses.replace(p, recipe=recipe), {})
     heading = (tmp_path / "report.md").read_text().split("\n")[0]

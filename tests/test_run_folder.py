@@ -15,10 +15,10 @@ from visualdl import LogReader
 import checkpoint
 import pictures
 from dataset import load_dataset
-from parameters import RUN_FILE
 from run_folder import RunFolder
+from run_start import Start
 from trainer import Trainer
-from utils import UserError
+from utils import RUN_FILE, UserError
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def images(make_parameters):
 
 def begun(parameters, images):
     run = RunFolder(parameters)
-    run.begin(0, images)
+    run.begin(Start(), images)
     return run
 
 
@@ -156,7 +156,7 @@ def test_pictures_have_the_names_of_classes(make_parameters, tmp_path, capsys):
     image_set = load_dataset(p)
     samples = np.random.default_rng(0).integers(0, 256, (30, 3, 32, 32), np.uint8)
     with RunFolder(p) as run:
-        run.begin(0, image_set)
+        run.begin(Start(), image_set)
         run.write_samples(2, lambda: samples)
         run.write_samples(4, lambda: samples)
         run.write_animation()
