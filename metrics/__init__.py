@@ -1,1 +1,1 @@
-"""Measures of generated images: one metric, one file; each a pure function from features, logits or images."""
+"""Measures of generated images. One file is one metric: a pure function of features, logits or images."""
