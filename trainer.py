@@ -255,7 +255,7 @@ class Trainer:
 
     def _update(self, network, optimizer, batch, losses_of):
         """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of its terms."""
-        optimizer.clear_grad(set_to_zero=False)
+        optimizer.clear_grad(set_to_zero=False)  # without gradients, backward writes them instead of adding to zeros
         if self.parameters.rounds == collectives.world_size() == 1:
             loss, terms = losses_of(batch)
             self.precision.backward(loss)
@@ -275,12 +275,12 @@ class Trainer:
         """
         p, statistics, buffers = self.parameters, self._running_statistics, self._buffers
         synchronized = p.sync_bn and collectives.world_size() > 1
-        begun, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
+        first_buffers, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
         sums = [paddle.zeros_like(buffer) for buffer in statistics]
         metrics, first = {}, 0
         for block in blocks_of(p, batch.whole or len(batch.z)):
             if first:
-                _assign(buffers, begun)
+                _assign(buffers, first_buffers)
                 paddle.set_rng_state(dropout)
             rows = cut_batch(batch, first, len(block.rows))
             first += len(block.rows)

@@ -1,4 +1,4 @@
-"""A small classifier of its own, trained on real images alone, that reads which class a generated image shows."""
+"""A small classifier, trained on real images alone, that reads the class of a generated image."""
 
 import numpy as np
 import paddle
@@ -49,10 +49,10 @@ def classifier_of(image_set):
 
 
 def train_classifier(image_set, seed):
-    """A `Classifier` trained on `image_set`, each image shifted by up to a sixteenth of its size at random.
+    """A `Classifier` trained on `image_set`. Each batch is shifted at random by up to a sixteenth of the image size.
 
-    It computes on one thread, as `read` does: so its figures depend neither on the number of threads nor on that of
-    processes.
+    It computes on one thread, as `read` does. So its figures depend neither on the number of threads nor on the number
+    of processes.
     """
     images = image_set.stacked()
     size = image_set.image_shape[-1]
