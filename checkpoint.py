@@ -23,12 +23,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import acgan_models
-import published
 import sagan_models
+from formats import published_weights
+from formats.pickle_machine import short
+from formats.safe_pickle import load_state
 from layers import set_values
 from parameters import Parameters, count_classes, from_values, read_parameters, read_recipe
-from pickle_machine import short
-from safe_pickle import load_state
 from utils import RUN_FILE, UserError, atomic_path
 
 FORMAT = "conditional GAN checkpoint 1"
@@ -127,7 +127,7 @@ def load(path, wanted=PARTS):
             names = tuple(os.fsdecode(name.encode(errors="surrogateescape")) for name in names)
             loaded = Checkpoint(Path(path), state["step"], state["parameters"], parts, class_names=names)
         else:
-            step, sizes, parts = published.load(path, state)
+            step, sizes, parts = published_weights.load(path, state)
             recipe = "sagan-imagenet" if sizes["model"] == "sagan" else sizes["model"]
             values = read_recipe(recipe) | sizes
             if values.get("classes") and count_classes(values["classes"]) != values["num_classes"]:

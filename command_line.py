@@ -22,8 +22,8 @@ from parameters import (
     read_recipe,
     typed_options,
 )
+from processes.collectives import world_size
 from refusals import check_changes, check_place, check_test, check_training, generator_file
-from runtime import world_size
 from utils import RUN_FILE, UserError, run_numbers
 
 # Options that a checkpoint's parameters do not pass on: they belong to the run that wrote it.

@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
 
-import runtime
+import randomness
 
 # At this input resolution and above, a resampling and a 3x3 convolution are one 4x4 convolution of stride 2. At lower
 # resolutions the layers are wide, and building the 4x4 kernel costs more time than it saves.
@@ -391,7 +391,7 @@ def initialize(network, seed, role, rule):
 
 
 def _draw(seed, role, prefix, name):
-    return runtime.generator(seed, f"weights/{role}/{prefix}.{name}")
+    return randomness.generator(seed, f"weights/{role}/{prefix}.{name}")
 
 
 def set_values(tensor, values):

@@ -4,9 +4,11 @@ import numpy as np
 import paddle
 from scipy.special import ndtr, ndtri
 
+import randomness
 import runtime
 from layers import BatchNorm
 from pictures import COLUMNS
+from processes import collectives
 from utils import progress
 
 CHUNK = 16  # rows of each call of G in evaluation
@@ -77,7 +79,7 @@ def _call(generator, parameters, z, labels):
 def _noise_of(parameters, purpose, indices):
     """Noise [N, z_dim] of samples `indices`."""
     p = parameters
-    return np.stack([_noise(runtime.generator(p.manual_seed, purpose, i), p) for i in indices])
+    return np.stack([_noise(randomness.generator(p.manual_seed, purpose, i), p) for i in indices])
 
 
 def _noise(rng, parameters):
@@ -101,12 +103,13 @@ def use_standing_statistics(generator, parameters):
     """
     p = parameters
     norms = [layer for layer in generator.sublayers() if isinstance(layer, BatchNorm)]
-    batches, shown = range(p.standing_batches), runtime.rank() == 0 and p.standing_batches
+    batches, shown = range(p.standing_batches), collectives.rank() == 0 and p.standing_batches
     for batch in progress(batches, title="standing statistics", unit="batch", shown=shown):
         for norm in norms:
             norm.training, norm.momentum = True, batch / (batch + 1)
         indices = range(batch * p.batch_size, (batch + 1) * p.batch_size)
-        labels = runtime.generator(p.manual_seed, "standing labels", batch).integers(p.num_classes, size=p.batch_size)
+        numbers = randomness.generator(p.manual_seed, "standing labels", batch)
+        labels = numbers.integers(p.num_classes, size=p.batch_size)
         with runtime.math_threads(1):  # every number of processes gets the same bits
             generate_batch(generator, p, indices, labels, "standing")
     for norm in norms:

@@ -7,6 +7,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.
 
 import runtime  # noqa: E402
 from command_line import CommandLine  # noqa: E402
+from processes import collectives  # noqa: E402
 
 
 def main():
@@ -19,7 +20,7 @@ def main():
     parameters = command.parameters(loaded and loaded.parameters)
     runtime.quit_on_signals()
     runtime.start(parameters)
-    runtime.require_same(parameters.shared(), "give every process the same command")
+    collectives.require_same(parameters.shared(), "give every process the same command")
     from tester import Tester
 
     Tester(parameters, loaded).test()

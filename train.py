@@ -7,6 +7,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.
 
 import runtime  # noqa: E402
 from command_line import CommandLine  # noqa: E402
+from processes import collectives  # noqa: E402
 from utils import plural  # noqa: E402
 
 
@@ -20,14 +21,15 @@ def main():
     parameters = command.parameters(loaded and loaded.parameters)
     runtime.quit_on_signals()
     runtime.start(parameters)
-    runtime.require_same(parameters.shared(), "give every process the same command and, with --resume, the same run")
+    advice = "give every process the same command and, with --resume, the same run"
+    collectives.require_same(parameters.shared(), advice)
     from dataset import load_dataset
     from trainer import Trainer, resolve
 
     image_set = load_dataset(parameters)
     print(f"{len(image_set)} images of {image_set.num_classes} classes: {_listed(image_set.class_names)}", flush=True)
-    if runtime.world_size() > 1:
-        runtime.require_same(image_set.fingerprint(), "give every process the same images")
+    if collectives.world_size() > 1:
+        collectives.require_same(image_set.fingerprint(), "give every process the same images")
     trainer = Trainer(resolve(parameters, image_set))
     path, signal = trainer.train(image_set, loaded)
     if signal:

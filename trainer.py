@@ -16,16 +16,17 @@ import sampler
 from dataset import batches, batches_per_epoch
 from layers import batch_statistics, running_statistics, singular_vectors, training_on_block
 from pictures import ROWS
-from precision import SCALER_STATE, Precision
-from run_folder import RunFolder, diverged
-from run_start import Start, check_steps_left, find_start
-from step_batches import blocks_of, cut_batch, d_batch, g_batch, seed_dropout
+from processes import collectives
+from training.precision import SCALER_STATE, Precision
+from training.run_folder import RunFolder, diverged
+from training.run_start import Start, check_steps_left, find_start
+from training.step_batches import blocks_of, cut_batch, d_batch, g_batch, seed_dropout
 
 
 def resolve(parameters, image_set):
     """`parameters` completed from the data: the number of classes, and steps in place of epochs."""
     p = parameters
-    steps_per_epoch = batches_per_epoch(image_set, p, runtime.world_size()) / p.d_steps_per_iter
+    steps_per_epoch = batches_per_epoch(image_set, p, collectives.world_size()) / p.d_steps_per_iter
     changes = {"num_classes": p.num_classes or image_set.num_classes}
     if p.niter:
         changes |= {"niter": None, "total_step": math.ceil(p.niter * steps_per_epoch)}
@@ -72,7 +73,8 @@ class Trainer:
             start = find_start(p, run.weights, loaded, image_set)
             if start.checkpoint:
                 self.load(start.step, start.checkpoint.parts, start.checkpoint.path)
-                runtime.say(f"goes on from {start.checkpoint.path}, step {start.step}{_lacks(start.checkpoint.parts)}")
+                lacks = _lacks(start.checkpoint.parts)
+                collectives.say(f"goes on from {start.checkpoint.path}, step {start.step}{lacks}")
             run.begin(start, image_set)
             done = self.step >= p.total_step
 
@@ -82,8 +84,8 @@ class Trainer:
                 done = stop.requested() or done
 
             # Train step by step.
-            data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
-            data = runtime.together(data)
+            data = batches(image_set, p, self.step * p.d_steps_per_iter, collectives.rank(), collectives.world_size())
+            data = collectives.together(data)
             while not done:
                 metrics = self.train_step(data)
 
@@ -123,7 +125,7 @@ class Trainer:
         after it are useless.
         """
         values = paddle.stack(list(metrics.values()))
-        runtime.add_up([values])
+        collectives.add_up([values])
         values = dict(zip(metrics, values.tolist(), strict=True))
         for part, network in (("D", self.D), ("G", self.G)):  # in the order of the step: the first one is the cause
             for name, value in values.items():
@@ -169,7 +171,7 @@ class Trainer:
     def _evaluation(self, image_set):
         if not self.parameters.eval_step:
             return None
-        from evaluation import Evaluation  # slow to import
+        from evaluation.evaluation import Evaluation  # slow to import
 
         evaluation = Evaluation(self.parameters, image_set.class_names)
         evaluation.check(evaluation.drawn(self.G, self.parameters.eval_samples))
@@ -253,8 +255,8 @@ class Trainer:
 
     def _update(self, network, optimizer, batch, losses_of):
         """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of its terms."""
-        optimizer.clear_grad(set_to_zero=False)
-        if self.parameters.rounds == runtime.world_size() == 1:
+        optimizer.clear_grad(set_to_zero=False)  # without gradients, backward writes them instead of adding to zeros
+        if self.parameters.rounds == collectives.world_size() == 1:
             loss, terms = losses_of(batch)
             self.precision.backward(loss)
             metrics = {name: value.detach() for name, value in terms.items()}
@@ -272,13 +274,13 @@ class Trainer:
         exception: it sees one block at a time, or one round with `sync_bn`. One all-reduce serves the update.
         """
         p, statistics, buffers = self.parameters, self._running_statistics, self._buffers
-        synchronized = p.sync_bn and runtime.world_size() > 1
-        begun, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
+        synchronized = p.sync_bn and collectives.world_size() > 1
+        first_buffers, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
         sums = [paddle.zeros_like(buffer) for buffer in statistics]
         metrics, first = {}, 0
         for block in blocks_of(p, batch.whole or len(batch.z)):
             if first:
-                _assign(buffers, begun)
+                _assign(buffers, first_buffers)
                 paddle.set_rng_state(dropout)
             rows = cut_batch(batch, first, len(block.rows))
             first += len(block.rows)
@@ -289,7 +291,7 @@ class Trainer:
                 metrics[name] = metrics.get(name, 0) + block.share * value.detach()
             sums = [total + block.share * buffer for total, buffer in zip(sums, statistics, strict=True)]
         gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-        runtime.add_up(gradients + sums)
+        collectives.add_up(gradients + sums)
         _assign(statistics, sums)
         return metrics
 

@@ -20,8 +20,8 @@ import runtime  # noqa: F401, I001, the threads a run has
 import checkpoint
 from dataset import batches, load_dataset
 from parameters import Parameters
-from run_folder import RunFolder
-from run_start import Start
+from training.run_folder import RunFolder
+from training.run_start import Start
 from trainer import Trainer
 
 ROUNDS = 7

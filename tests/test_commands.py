@@ -30,8 +30,8 @@ from PIL import Image
 import acgan_models
 import checkpoint
 import sampler
+from evaluation.report import PUBLISHED
 from parameters import Parameters
-from report import PUBLISHED
 from utils import RUN_FILE
 
 SHORT = ["--total_step", "6", "--log_step", "2", "--sample_step", "3", "--model_save_step", "4"]

@@ -20,9 +20,9 @@ from PIL import Image
 
 import checkpoint
 from dataset import batches, load_dataset
-from run_folder import RunFolder
-from run_start import Start
 from trainer import Trainer
+from training.run_folder import RunFolder
+from training.run_start import Start
 from utils import UserError
 
 FOLDER = [*SMALL[2:], "--recipe", "acgan-mlp", "--dataset", "folder", "--imsize", "16", "--num_workers", "2"]

@@ -16,9 +16,9 @@ from visualdl.reader.record_reader import RecordReader
 import checkpoint
 from command_line import CommandLine
 from dataset import load_dataset
-from run_folder import RECORDS, RunFolder
-from run_start import find_start
 from trainer import Trainer, resolve
+from training.run_folder import RECORDS, RunFolder
+from training.run_start import find_start
 from utils import UserError
 
 MODELS = {

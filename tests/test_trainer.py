@@ -8,8 +8,8 @@ import pytest
 
 import checkpoint
 from dataset import batches, load_dataset
-from step_batches import DBatch, GBatch, d_batch, g_batch
 from trainer import Trainer, resolve
+from training.step_batches import DBatch, GBatch, d_batch, g_batch
 
 
 def arrays(network):
