@@ -11,7 +11,7 @@ OPTIONS_OF_DRAWING = {
     "num_samples", "labels", "truncation", "standing_batches", "use_ema", "samples_dir", "samples_npz",
 }  # fmt: skip
 # Options that a resumed run may change. The others decide what is trained, on which images, in which order. How many
-# images are in a step depends on the number of processes as well, so `run_start.py` compares that.
+# images are in a step depends on the number of processes as well, so `training/run_start.py` compares that.
 CHANGEABLE = frozenset({
     "total_step", "niter", "d_lr", "g_lr", "batch_size", "global_batch_size", "batch_size_in_gpu", "log_step",
     "sample_step", "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path",
