@@ -25,11 +25,10 @@ from safetensors.numpy import save_file
 import acgan_models
 import sagan_models
 from formats import published_weights
-from formats.pickle_machine import short
 from formats.safe_pickle import load_state
 from layers import set_values
 from parameters import Parameters, count_classes, from_values, read_parameters, read_recipe
-from utils import RUN_FILE, UserError, atomic_path
+from utils import RUN_FILE, UserError, atomic_path, printable
 
 FORMAT = "conditional GAN checkpoint 1"
 HEADER_LIMIT = 2**20  # bytes; the largest network here needs a tenth
@@ -87,7 +86,9 @@ def save(path, step, parameters, parts, notes=None, class_names=()):
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or short(str(error))}") from None
+        raise UserError(
+            f"{path} cannot be written: {getattr(error, 'strerror', None) or printable(str(error))}"
+        ) from None
 
 
 def _encoded(names):
@@ -135,7 +136,7 @@ def load(path, wanted=PARTS):
             loaded = Checkpoint(Path(path), step, values, parts)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _check_access(error, path)
-        raise UserError(f"{path} cannot be read as a checkpoint: {short(str(error))}") from None
+        raise UserError(f"{path} cannot be read as a checkpoint: {printable(str(error))}") from None
     _check_content(loaded, path)
     return loaded
 
@@ -229,14 +230,14 @@ def _check_content(loaded, path):
         shapes = {"G": _shapes(models.make_generator(p)), "D": _shapes(models.make_discriminator(p))}
     shapes["G_ema"] = shapes["G"]
     for part in shapes.keys() & loaded.parts.keys():
-        compare(shapes[part], loaded.parts[part], path)
+        check_shapes(shapes[part], loaded.parts[part], path)
 
 
 def _shapes(network):
     return {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def compare(shapes, arrays, source):
+def check_shapes(shapes, arrays, source):
     """Raise UserError unless `arrays`, read from `source`, have the names and shapes of `shapes` and finite values."""
     if missing := sorted(shapes.keys() - arrays.keys()):
         raise UserError(f"{source} lacks {missing[0]}{_and_others(missing)} of this network")
@@ -262,13 +263,13 @@ def compare_classes(before, now):
     if parts:
         return "; ".join(parts)
     label = next(label for label, name in enumerate(now) if name != before[label])
-    return f"the same in another order: {label} is {short(now[label])}, was {short(before[label])}"
+    return f"the same in another order: {label} is {printable(now[label])}, was {printable(before[label])}"
 
 
 def _listed(names):
     """The first of `names`, which a stranger may have written, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(short, names[:SHOWN])) + more
+    return ", ".join(map(printable, names[:SHOWN])) + more
 
 
 def _and_others(names):
@@ -337,6 +338,6 @@ def run_of(path):
 
 def load_network(network, arrays, source):
     """Copy `arrays` (NumPy, by name) into `network`; raises UserError unless they are its names, shapes and finite."""
-    compare(_shapes(network), arrays, source)
+    check_shapes(_shapes(network), arrays, source)
     for name, tensor in network.state_dict().items():
         set_values(tensor, arrays[name])

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+import randomness
 from formats.image_files import class_folders, count_turned, fit, image_names, read_image, say_once, say_skipped
 from formats.published_data import read_cifar10, read_mnist
 from processes.blocks import blocks
 from processes.collectives import rank
-from randomness import generator
-from utils import UserError, told
+from utils import UserError, one_line
 
 CLASS_NAMES = {
     "digits": tuple("0123456789"),
@@ -154,12 +154,14 @@ class FolderSet(ImageSet):
                 for folder in (self.folder, path.parent):
                     if not Path(folder).exists():
                         raise UserError(f"{folder} is gone: put it back, and --resume goes on") from None
-                self._leave_out(place, told(error))
+                self._leave_out(place, one_line(error))
             except MemoryError:
                 raise UserError(f"{path} takes more memory than is left: lower --num_workers or --batch_size") from None
             except Exception as error:  # whatever Pillow trips over in a stranger's file
                 unknown = isinstance(error, UnidentifiedImageError)
-                self._leave_out(place, "it is not an image, or Pillow cannot read its kind" if unknown else told(error))
+                self._leave_out(
+                    place, "it is not an image, or Pillow cannot read its kind" if unknown else one_line(error)
+                )
 
     def path(self, place):
         """The file of image `place`."""
@@ -195,7 +197,7 @@ class FakeSet(ImageSet):
 
     def __getitem__(self, index):
         label = self.labels[index]
-        noise = generator(self.parameters.manual_seed, self.purpose, index).bytes(math.prod(self.image_shape))
+        noise = randomness.rng(self.parameters.manual_seed, self.purpose, index).bytes(math.prod(self.image_shape))
         return np.frombuffer(noise, np.uint8).reshape(self.image_shape), label
 
 
@@ -295,7 +297,7 @@ def choose_classes(names, classes):
         count, seed = map(int, classes.split(":")[1:])
         if count > total:
             raise refused(f"draws {count}")
-        chosen = sorted(generator(seed, "classes").permutation(total)[:count].tolist())
+        chosen = sorted(randomness.rng(seed, "classes").permutation(total)[:count].tolist())
     elif not all(part.isdecimal() for part in parts):
         for part in parts:
             if part not in names:
@@ -338,7 +340,7 @@ def batches(image_set, parameters, first, rank=0, world_size=1):
 
     Each is (uint8 [n, C, H, W], int64 [n], images in the whole batch of all processes). Batch b is of epoch
     b // `batches_per_epoch`, and which images the whole of it holds depends on the seed, b and its size alone; a
-    process has those of its `runtime.blocks`.
+    process has those of its `blocks.blocks`.
     """
     rows = _rows(image_set, parameters, first, rank, world_size)
     if parameters.num_workers == 0 or not isinstance(image_set, FolderSet):
@@ -366,7 +368,7 @@ def _rows(image_set, parameters, first, rank, world_size):
     while True:
         order = np.arange(len(image_set))
         if not parameters.dont_shuffle:
-            order = generator(parameters.manual_seed, "order", epoch).permutation(order)
+            order = randomness.rng(parameters.manual_seed, "order", epoch).permutation(order)
         for batch in range(start, per_epoch):
             whole = order[batch * size : (batch + 1) * size]
             yield (

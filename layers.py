@@ -233,7 +233,7 @@ class AllReduce(PyLayer):
 
 @contextlib.contextmanager
 def training_on_block(networks, block, sync_bn):
-    """In this context, training forwards of `networks` compute the rows of `block`, a `runtime.Block` of a batch.
+    """In this context, training forwards of `networks` compute the rows of `block`, a `blocks.Block` of a batch.
 
     Dropout draws for the whole batch and uses the block's rows. With `sync_bn`, batch norm uses the statistics of the
     rows of all processes in the round.
@@ -391,7 +391,7 @@ def initialize(network, seed, role, rule):
 
 
 def _draw(seed, role, prefix, name):
-    return randomness.generator(seed, f"weights/{role}/{prefix}.{name}")
+    return randomness.rng(seed, f"weights/{role}/{prefix}.{name}")
 
 
 def set_values(tensor, values):

@@ -51,7 +51,7 @@ SMALL_IMAGES = {  # data set: the recipe made for it
     "fashion-mnist": "acgan-mnist",
     "cifar10": "acgan-cifar10",
 }
-# A classifier trained here measures these: Inception has not seen such images.
+# A classifier trained here measures these: Inception has never seen such images.
 CLASSIFIED = ("digits", "mnist", "fashion-mnist")
 METRICS = all_metrics()
 # Hosts may differ in these: in their devices, and in where the same files are. Rank 0's --save_path counts.

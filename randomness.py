@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 
-def generator(seed, purpose, *index):
+def rng(seed, purpose, *index):
     """A NumPy generator that is a pure function of its address, whatever was drawn before or elsewhere.
 
     Philox is counter-based (Salmon et al., *Parallel random numbers: as easy as 1, 2, 3*, SC 2011): `seed` and

@@ -79,7 +79,7 @@ def _call(generator, parameters, z, labels):
 def _noise_of(parameters, purpose, indices):
     """Noise [N, z_dim] of samples `indices`."""
     p = parameters
-    return np.stack([_noise(randomness.generator(p.manual_seed, purpose, i), p) for i in indices])
+    return np.stack([_noise(randomness.rng(p.manual_seed, purpose, i), p) for i in indices])
 
 
 def _noise(rng, parameters):
@@ -108,7 +108,7 @@ def use_standing_statistics(generator, parameters):
         for norm in norms:
             norm.training, norm.momentum = True, batch / (batch + 1)
         indices = range(batch * p.batch_size, (batch + 1) * p.batch_size)
-        numbers = randomness.generator(p.manual_seed, "standing labels", batch)
+        numbers = randomness.rng(p.manual_seed, "standing labels", batch)
         labels = numbers.integers(p.num_classes, size=p.batch_size)
         with runtime.math_threads(1):  # every number of processes gets the same bits
             generate_batch(generator, p, indices, labels, "standing")

@@ -84,7 +84,7 @@ class Tester:
     def _claimed(self, key):
         """Yield the folder of the report, locked against other tests, and whether this test was interrupted in it."""
         try:
-            folder, resumes = collectives.from_first(self._claim, key)
+            folder, resumes = collectives.on_rank_0(self._claim, key)
             yield Path(folder), resumes
         finally:
             for file in self._locks:
@@ -141,7 +141,7 @@ class Tester:
         return {
             "samples": source.description,
             "file": str(source.file),
-            "sha256": collectives.from_first(source.digest),
+            "sha256": collectives.on_rank_0(source.digest),
             "dataset": p.dataset,
             "num_samples": len(source),
             "num_classes": evaluation.num_classes or "unknown",

@@ -85,7 +85,7 @@ class Trainer:
 
             # Train step by step.
             data = batches(image_set, p, self.step * p.d_steps_per_iter, collectives.rank(), collectives.world_size())
-            data = collectives.together(data)
+            data = collectives.synchronized(data)
             while not done:
                 metrics = self.train_step(data)
 
@@ -334,14 +334,14 @@ class Trainer:
             if not parts.get(part):
                 continue
             weights = dict(network.named_parameters())
-            checkpoint.compare(_slot_shapes(weights), parts[part], source)
+            checkpoint.check_shapes(_slot_shapes(weights), parts[part], source)
             slots = {}
             for name, array in parts[part].items():
                 weight, _, slot = name.rpartition("/")
                 slots[f"{weights[weight].name}_{slot}"] = array
             optimizer.set_state_dict(slots)
         if scaler := parts.get("grad_scaler"):
-            checkpoint.compare({name: [1] for name in SCALER_STATE}, scaler, source)
+            checkpoint.check_shapes({name: [1] for name in SCALER_STATE}, scaler, source)
             self.precision.load(scaler)
         self.step = step
 

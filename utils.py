@@ -27,7 +27,12 @@ class UserError(Exception):
     """A user's mistake, told in one sentence: what was found and what would do. Entry points exit with code 2."""
 
 
-def told(error):
+def printable(text, length=80):
+    """A stranger's text as it may stand in a sentence."""
+    return "".join(character if character.isprintable() else "?" for character in text[:length])
+
+
+def one_line(error):
     """What an exception that a stranger's file caused says, on one line of at most 200 characters."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else getattr(error, "strerror", None) or error
     return " ".join(str(text).split())[:200]

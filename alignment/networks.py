@@ -14,7 +14,7 @@ from acgan_models import STACKS
 from alignment import draw
 from alignment.compare import compare, compare_all
 from checkpoint import load_network
-from formats.published_weights import SAGAN, STACK, arrange, is_turned, our_name, recognise
+from formats.published_weights import SAGAN, STACK, arrange, is_transposed, our_name, recognise
 from parameters import Parameters
 from trainer import Trainer
 from training.step_batches import DBatch, GBatch
@@ -262,7 +262,7 @@ class Pair:
         if ours not in tensors:
             raise UserError(f"has {name[:60]}, which this {role} does not have")
         array = tensors[ours].numpy()
-        return array.T if self.torch and is_turned(ours, array) else array
+        return array.T if self.torch and is_transposed(ours, array) else array
 
 
 def _tensor(array):

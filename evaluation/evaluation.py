@@ -131,7 +131,7 @@ class Evaluation:
     @functools.cached_property
     def _test_labels(self):
         """The classes of the test images, shuffled, so that the first few hold all classes too."""
-        return randomness.generator(self.parameters.manual_seed, "test labels").permutation(self._test_classes.labels)
+        return randomness.rng(self.parameters.manual_seed, "test labels").permutation(self._test_classes.labels)
 
     def labels_to_draw(self, count):
         """The classes of `count` samples: those that `labels` chooses, in turn, or those of the test images."""
@@ -257,10 +257,10 @@ class Evaluation:
         key = f"{key} {self.extractor.key if self.extractor else ''}"
         with self.stage("samples"):
             seed, needs = self.parameters.manual_seed, self._needs(SAMPLES)
-            seen = measure(source, self.extractor, needs, seed, "samples", stop, writers, parts_folder, key)
-            if seen is None:
+            gathered = measure(source, self.extractor, needs, seed, "samples", stop, writers, parts_folder, key)
+            if gathered is None:
                 return None
-        self._add_seconds("samples", seen.earlier)
+        self._add_seconds("samples", gathered.earlier)
         with self.stage("classes"):
             within_classes = self._within_classes(source, stop)
             if within_classes is None:
@@ -269,7 +269,7 @@ class Evaluation:
             return {}
         try:
             with self.stage("figures"):
-                samples = summary(seen, len(source))._replace(labels=source.labels, within_classes=within_classes)
+                samples = summary(gathered, len(source))._replace(labels=source.labels, within_classes=within_classes)
                 return self._compute(samples, stop)
         except _Stopped:
             return None

@@ -7,7 +7,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from checkpoint import compare
+from checkpoint import check_shapes
 from evaluation.reference import cache_folder, content_digest
 from metrics.class_accuracy import at_resolution, class_is_read
 from metrics.classifier import classifier_of, train_classifier
@@ -32,7 +32,7 @@ class InceptionExtractor:
         if needs.resolutions:
             layers.add("logits")
             self._logits_of_classes = inception_classes(class_names)
-        found = collectives.from_first(find_weights, parameters.inception_weights)  # rank 0 downloads them
+        found = collectives.on_rank_0(find_weights, parameters.inception_weights)  # rank 0 downloads them
         path, digest = found if collectives.rank() == 0 else find_weights(parameters.inception_weights)
         weights = load_weights(path)
         self.weights = f"{'published' if digest == SHA256 else 'own'} file {path}, SHA-256 {digest}"
@@ -63,7 +63,7 @@ class ClassifierExtractor:
 
     def __init__(self, parameters, train_set):
         # Rank 0 trains it: on another machine the weights may come out different.
-        weights = collectives.from_first(_trained_weights, train_set, parameters.manual_seed)
+        weights = collectives.on_rank_0(_trained_weights, train_set, parameters.manual_seed)
         self._classifier = classifier_of(train_set)
         self._classifier.set_state_dict(weights)
         self.key = "classifier " + _digest(weights)
@@ -86,7 +86,7 @@ def _trained_weights(train_set, seed):
     if file.exists():
         try:
             weights = load_file(file)
-            compare(expected, weights, file)
+            check_shapes(expected, weights, file)
             return weights
         except (SafetensorError, OSError, UserError) as error:
             print(f"{file} is ignored: {error}; the classifier is trained again", file=sys.stderr)

@@ -33,7 +33,7 @@ class Needs(NamedTuple):
     resolutions: tuple = ()  # count at each how many images are read as their class
 
 
-class Seen:
+class Gathered:
     """The values gathered so far in a pass over `count` images: sums and rows, which processes can merge."""
 
     def __init__(self, count, needs):
@@ -76,23 +76,23 @@ class Seen:
 
     @classmethod
     def from_state(cls, count, needs, state):
-        """The `Seen` of a pass over `count` images from its `state()`. Raises one of DAMAGED for other arrays."""
-        seen = cls(count, needs)
-        if state["done"].shape != seen.done.shape or state["done"].dtype != bool:
+        """The `Gathered` of a pass over `count` images from its `state()`. Raises one of DAMAGED for other arrays."""
+        gathered = cls(count, needs)
+        if state["done"].shape != gathered.done.shape or state["done"].dtype != bool:
             raise UserError(f"it belongs to a pass over other images, of {state['done'].shape} chunks")
-        seen.done = state["done"]
-        if seen.done.any():
+        gathered.done = state["done"]
+        if gathered.done.any():
             for layer in needs.layers:
-                seen.statistics[layer] = FeatureStatistics.from_state(_under(state, f"statistics/{layer}/"))
-            seen.score = ScoreSums.from_state(_under(state, "score/")) if needs.score else None
-            seen.rows = {chunk: state[f"rows/{chunk}"] for chunk in np.flatnonzero(seen.done) if needs.features}
-            seen.right = {resolution: int(state[f"right/{resolution}"]) for resolution in needs.resolutions}
-        return seen
+                gathered.statistics[layer] = FeatureStatistics.from_state(_under(state, f"statistics/{layer}/"))
+            gathered.score = ScoreSums.from_state(_under(state, "score/")) if needs.score else None
+            gathered.rows = {chunk: state[f"rows/{chunk}"] for chunk in np.flatnonzero(gathered.done) if needs.features}
+            gathered.right = {resolution: int(state[f"right/{resolution}"]) for resolution in needs.resolutions}
+        return gathered
 
     def merge(self, other):
-        """Add the values of `other`, which has seen other chunks of the same images.
+        """Add the values of `other`, which has gathered other chunks of the same images.
 
-        Raises UserError, and changes nothing, if both have seen a chunk or if the values do not fit.
+        Raises UserError, and changes nothing, if both have gathered a chunk or if the values do not fit.
         """
         if (self.done & other.done).any():
             raise UserError("another part holds some of its chunks too")
@@ -113,23 +113,25 @@ def _under(state, prefix):
 
 
 def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folder=None, key=None):
-    """Gather `needs` over the images of `source`. Returns a complete `Seen` on every process; None after a stop signal.
+    """Gather `needs` over the images of `source`. Returns a complete `Gathered` on every process.
+
+    After a stop signal it returns None.
 
     `extractor` may be None if `needs` is empty. Each of `writers` gets every chunk, by `write(indices, images)`. With
     `parts_folder`, finished chunks are kept there under `key`: the same call resumes an interrupted pass, until
     `remove_parts` removes the files. Without needs and writers no image is read.
     """
-    seen, count, start = Seen(len(source), needs), len(source), time.monotonic()
+    gathered, count, start = Gathered(len(source), needs), len(source), time.monotonic()
     if not any(needs) and not writers:
-        seen.done[:] = True
-        return seen
+        gathered.done[:] = True
+        return gathered
     # Take over the chunks of an interrupted pass.
-    done, earlier = seen.done.copy(), 0.0
+    done, earlier = gathered.done.copy(), 0.0
     if parts_folder:
-        done, earlier = collectives.from_first(_take_over, seen, count, Path(parts_folder), key)
-        _save_part(seen, parts_folder, key, earlier)
+        done, earlier = collectives.on_rank_0(_take_over, gathered, count, Path(parts_folder), key)
+        _save_part(gathered, parts_folder, key, earlier)
     # The parts of the Inception Score take the samples in random order: samples may come ordered by class.
-    order = randomness.generator(seed, "splits").permutation(count) if needs.score else None
+    order = randomness.rng(seed, "splits").permutation(count) if needs.score else None
     # Share out the other chunks, one to each process in a round.
     todo, world_size = np.flatnonzero(~done), collectives.world_size()
     mine, rounds = todo[collectives.rank() :: world_size], -(-len(todo) // world_size)
@@ -146,20 +148,20 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
             for writer in writers:
                 writer.write(indices, images)
             found = _read(extractor, images, source.labels, indices, needs) if extractor else {}
-            seen.update(chunk, part_of(order[indices], count, SPLITS) if needs.score else None, found)
+            gathered.update(chunk, part_of(order[indices], count, SPLITS) if needs.score else None, found)
             bar.update(min(len(images) * world_size, count - bar.n))  # the other processes have done as much
             if parts_folder and time.monotonic() - saved > SAVE_EVERY:
                 saved = time.monotonic()
-                _save_part(seen, parts_folder, key, earlier + saved - start)
+                _save_part(gathered, parts_folder, key, earlier + saved - start)
     if parts_folder:
-        _save_part(seen, parts_folder, key, earlier + time.monotonic() - start)
+        _save_part(gathered, parts_folder, key, earlier + time.monotonic() - start)
     if stopped:
         collectives.meet()  # a launcher may kill the other processes as soon as one ends
         return None
     # Every process merges the chunks of all.
-    whole = Seen(count, needs)
-    for state in collectives.gather(seen.state()):
-        whole.merge(Seen.from_state(count, needs, state))
+    whole = Gathered(count, needs)
+    for state in collectives.gather(gathered.state()):
+        whole.merge(Gathered.from_state(count, needs, state))
     whole.earlier = earlier
     return whole
 
@@ -178,14 +180,14 @@ def remove_parts(folder):
         path.unlink(missing_ok=True)
 
 
-def _save_part(seen, folder, key, seconds):
+def _save_part(gathered, folder, key, seconds):
     """Write the chunks of this process to `folder`, and the `seconds` that the pass has taken so far."""
     with atomic_path(Path(folder) / f"part-{collectives.rank()}.npz") as temporary:
-        np.savez(temporary, key=np.array(key), seconds=np.array(seconds), **seen.state())
+        np.savez(temporary, key=np.array(key), seconds=np.array(seconds), **gathered.state())
 
 
-def _take_over(seen, count, folder, key):
-    """Merge the files that an interrupted pass left in `folder` into `seen` and into one file.
+def _take_over(gathered, count, folder, key):
+    """Merge the files that an interrupted pass left in `folder` into `gathered` and into one file.
 
     Returns which chunks are done, and the seconds that they took.
     """
@@ -194,17 +196,17 @@ def _take_over(seen, count, folder, key):
         try:
             if (state := _load_part(path)).pop("key") == key:
                 seconds = float(state.pop("seconds"))
-                seen.merge(Seen.from_state(count, seen.needs, state))
+                gathered.merge(Gathered.from_state(count, gathered.needs, state))
                 earlier = max(earlier, seconds)  # processes worked at the same time
         except DAMAGED as error:
             print(f"{path} is ignored: {error}", file=sys.stderr)
-    _save_part(seen, folder, key, earlier)
+    _save_part(gathered, folder, key, earlier)
     for path in paths:
         if path.name != "part-0.npz":
             path.unlink(missing_ok=True)
-    if seen.done.any():
-        print(f"resuming: {seen.done.mean():.0%} is done", flush=True)
-    return seen.done.copy(), earlier
+    if gathered.done.any():
+        print(f"resuming: {gathered.done.mean():.0%} is done", flush=True)
+    return gathered.done.copy(), earlier
 
 
 def unfinished_keys(folder):

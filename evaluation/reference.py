@@ -43,15 +43,15 @@ def _cache(folder):
         return temporary
 
 
-def summary(seen, count):
-    """The `Summary` of a complete `measurement.Seen`."""
+def summary(gathered, count):
+    """The `Summary` of a complete `measurement.Gathered`."""
     return Summary(
         count,
-        {layer: statistics.gaussian() for layer, statistics in seen.statistics.items()},
-        seen.features if seen.needs.features else None,
-        seen.right,
-        seen.score.result() if seen.score else {},
-        earlier=seen.earlier,
+        {layer: statistics.gaussian() for layer, statistics in gathered.statistics.items()},
+        gathered.features if gathered.needs.features else None,
+        gathered.right,
+        gathered.score.result() if gathered.score else {},
+        earlier=gathered.earlier,
     )
 
 
@@ -60,14 +60,14 @@ def real_summary(image_set, extractor, needs, title, stop):
 
     Values come from the cache. Missing ones are computed and put there.
     """
-    folder = collectives.from_first(lambda: str(_folder(image_set, extractor)))
-    known, missing = collectives.from_first(_read, Path(folder), needs, len(image_set))
+    folder = collectives.on_rank_0(lambda: str(_folder(image_set, extractor)))
+    known, missing = collectives.on_rank_0(_read, Path(folder), needs, len(image_set))
     if any(missing):
         key = f"{extractor.key} {missing}"
-        seen = measure(RealImages(image_set), extractor, missing, 0, title, stop, parts_folder=folder, key=key)
-        if seen is None:
+        gathered = measure(RealImages(image_set), extractor, missing, 0, title, stop, parts_folder=folder, key=key)
+        if gathered is None:
             return None
-        fresh = summary(seen, len(image_set))
+        fresh = summary(gathered, len(image_set))
         fresh = fresh._replace(right=known.right | fresh.right)  # one file holds all
         if collectives.rank() == 0:
             _write(Path(folder), fresh)

@@ -41,7 +41,7 @@ class PNGWriter:
     def __init__(self, option, folder, labels, class_names, resumes):
         self.option, self.folder, self.labels = option, Path(folder), labels
         self._classes = [self.folder / class_folder(label, name) for label, name in enumerate(class_names)]
-        collectives.from_first(self._make_folders, option, resumes)
+        collectives.on_rank_0(self._make_folders, option, resumes)
 
     def _make_folders(self, option, resumes):
         if resumes and not self.folder.is_dir():
@@ -83,7 +83,7 @@ class NPZWriter:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
         self._start = header.tell()
-        collectives.from_first(self._begin, header.getvalue(), resumes)
+        collectives.on_rank_0(self._begin, header.getvalue(), resumes)
 
     def _begin(self, header, resumes):
         if self.path.exists():

@@ -41,7 +41,7 @@ from evaluation.sample_files import class_folder
 from formats.image_files import FORMATS, folder_names, image_names, read_image, say_skipped
 from layers import forwards_to_settle
 from processes import collectives
-from utils import UserError, file_digest, npy_header, open_file_digest, plural, progress, told
+from utils import UserError, file_digest, npy_header, one_line, open_file_digest, plural, progress
 
 WIDEST = 4096  # pixels a side
 MOST = 10**7  # images: their classes are held in memory
@@ -226,7 +226,7 @@ class Folder(StrangersSamples):
         if not self.files:
             raise UserError(f"--samples {path} holds no images: give a folder of images, or of class folders")
         say_skipped("--samples", path, skipped)
-        self.size, self._digest = collectives.from_first(_size_and_digest, self.files, path)
+        self.size, self._digest = collectives.on_rank_0(_size_and_digest, self.files, path)
 
     def __len__(self):
         return len(self.files)
@@ -324,7 +324,7 @@ class NPZ(StrangersSamples):
             raise
         except Exception as error:  # a stranger's file may cause any error
             raise UserError(
-                f"--samples {path} cannot be read as .npz with arr_0, uint8 [N, H, W, 1 or 3]: {told(error)}"
+                f"--samples {path} cannot be read as .npz with arr_0, uint8 [N, H, W, 1 or 3]: {one_line(error)}"
             ) from None
         _, height, self.size, channels = self._images.shape
         _check_side(height, self.size)

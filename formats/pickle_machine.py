@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils import UserError
+from utils import UserError, printable
 
 # An instruction is one byte and the object it makes about a hundred: so many are counted for each, and together they
 # may come to the pickle's size and an allowance (a quarter of a million objects; a checkpoint has some ten thousand).
@@ -27,11 +27,6 @@ _TORCH_STORAGES = {
     "Bool": "b1", "Byte": "u1", "Char": "i1", "Short": "i2", "Int": "i4", "Long": "i8",
     "BFloat16": "u2", "Half": "f2", "Float": "f4", "Double": "f8",
 }  # fmt: skip
-
-
-def short(text, length=80):
-    """A stranger's text as it may stand in a sentence."""
-    return "".join(character if character.isprintable() else "?" for character in text[:length])
 
 
 def make_array(raw, dtype, shape, strides, offset=0, widen=False):
@@ -213,7 +208,7 @@ class Machine:
         if type(module) is not str or type(name) is not str:
             raise UserError("names a function by something that is no text")
         if (module, name) not in _NAMES:
-            raise UserError(f"names {short(f'{module}.{name}')}, which a checkpoint has no use for")
+            raise UserError(f"names {printable(f'{module}.{name}')}, which a checkpoint has no use for")
         self.push(_NAMES[module, name])
 
     def find_on_stack(self):
@@ -250,7 +245,7 @@ class Machine:
             raise UserError("refers to a tensor storage without a name and a size")
         storage = self.storages.setdefault(key, _Storage(dtype, count))
         if (storage.dtype, storage.count) != (dtype, count):
-            raise UserError(f"gives the storage {short(key)} two types or sizes")
+            raise UserError(f"gives the storage {printable(key)} two types or sizes")
         self.push(storage)
 
     def plain(self, value, depth=0):
@@ -335,7 +330,7 @@ def _ordered_dict(pairs=()):
 
 def _dtype(code, _align=False, _copy=True):
     if type(code) is not str or code not in _DTYPES:
-        what = short(code, 20) if type(code) is str else "no name"
+        what = printable(code, 20) if type(code) is str else "no name"
         raise UserError(f"holds an array of the type {what}; known are bool, integers and floats")
     return _Dtype(code)
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from acgan_models import STACKS, final_size, scaled
-from formats.pickle_machine import short
 from formats.safe_pickle import load_state
-from utils import UserError
+from utils import UserError, printable
 
 KINDS = {
     "paddle-sagan": "the Paddle SAGAN replication's checkpoint",
@@ -84,11 +83,11 @@ def our_name(layers, name):
     """
     layer, _, leaf = name.rpartition(".")
     if layer not in layers:
-        raise UserError(f"holds {short(name)}, which its network has not")
+        raise UserError(f"holds {printable(name)}, which its network has not")
     return layers[layer] and f"{layers[layer]}.{_LEAVES.get(leaf, leaf)}"
 
 
-def is_turned(name, array):
+def is_transposed(name, array):
     """Whether PyTorch holds the array that we call `name` as its transpose: it does so for linear layers' weights."""
     return array.ndim == 2 and "embed" not in name
 
@@ -104,9 +103,9 @@ def arrange(state, layers, torch):
         if name.endswith(".num_batches_tracked"):  # a count that PyTorch keeps beside running statistics
             continue
         if not isinstance(array, np.ndarray):
-            raise UserError(f"holds {short(name)} as a {type(array).__name__}, not as an array")
+            raise UserError(f"holds {printable(name)} as a {type(array).__name__}, not as an array")
         if ours := our_name(layers, name):
-            arrays[ours] = np.ascontiguousarray(array.T) if torch and is_turned(ours, array) else array
+            arrays[ours] = np.ascontiguousarray(array.T) if torch and is_transposed(ours, array) else array
     for name in [name for name in arrays if name.endswith(".embed.weight")]:
         norm = name.removesuffix("embed.weight") + "bn"
         if f"{norm}.weight" in arrays:
@@ -137,7 +136,7 @@ def recognise(state):
     for framework, statistics in (("paddle", "_variance"), ("torch", "running_var")):
         if statistics in leaves:
             return f"{framework}-{network}"
-    first = ", ".join(short(str(key), 40) for key in list(state)[:3]) + (", …" if len(state) > 3 else "")
+    first = ", ".join(printable(str(key), 40) for key in list(state)[:3]) + (", …" if len(state) > 3 else "")
     raise UserError(f"fits no checkpoint: it holds {len(state)} entries ({first}); {KNOWN}")
 
 

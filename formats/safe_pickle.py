@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
-from formats.pickle_machine import Machine, contiguous, make_array, short
-from utils import UserError
+from formats.pickle_machine import Machine, contiguous, make_array
+from utils import UserError, printable
 
 _KNOWN = "; known are Paddle's .pdparams, PyTorch's .pth and .safetensors files"
 _KINDS = {
@@ -78,10 +78,10 @@ def _one_sentence(subject, ending):
     except OSError as error:
         message, ending = f"cannot be read: {error.strerror}", ""
     except Exception as error:  # a stranger's file may trip anything below; none of it may end in a traceback
-        message = f"is damaged ({type(error).__name__}: {short(str(error))})"
+        message = f"is damaged ({type(error).__name__}: {printable(str(error))})"
     else:
         return
-    raise UserError(short(subject, 121) + " " + message + ending)
+    raise UserError(printable(subject, 121) + " " + message + ending)
 
 
 def _read(path):
@@ -112,7 +112,7 @@ def _load_pickles(data):
         for key in machine.run():
             storage = machine.storages[key]
             if machine.number("<q") != storage.count:
-                raise UserError(f"gives the storage {short(key)} two sizes")
+                raise UserError(f"gives the storage {printable(key)} two sizes")
             storage.raw = machine.take(storage.count * storage.dtype.itemsize)
         machine.finish()
         return machine.plain(state)
@@ -133,7 +133,7 @@ def _load_torch_zip(data):
     members = {member.filename: member for member in zipfile.ZipFile(BytesIO(data)).infolist()}
     for name in members:
         if name.startswith("/") or "\\" in name or ".." in name.split("/"):
-            raise UserError(f"is a ZIP archive with a file named {short(name)}, outside its folder")
+            raise UserError(f"is a ZIP archive with a file named {printable(name)}, outside its folder")
     pickles = [name for name in members if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise UserError(f"is a ZIP archive with {len(pickles) or 'no'} data.pkl, not a file of PyTorch")
@@ -149,22 +149,22 @@ def _load_torch_zip(data):
         raise UserError("describes more storage bytes than it holds")
     for key, storage in machine.storages.items():
         if f"{folder}data/{key}" not in members:
-            raise UserError(f"lacks the storage {short(key)}")
+            raise UserError(f"lacks the storage {printable(key)}")
         storage.raw = _member(data, members[f"{folder}data/{key}"])
         if len(storage.raw) != storage.count * storage.dtype.itemsize:
-            raise UserError(f"gives the storage {short(key)} two sizes")
+            raise UserError(f"gives the storage {printable(key)} two sizes")
     return machine.plain(state)
 
 
 def _member(data, member):
     """The bytes of a ZIP archive's member, where they are: copied nowhere, and nothing to decompress."""
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size or member.flag_bits & 1:
-        raise UserError(f"is a ZIP archive whose {short(member.filename)} is compressed or encrypted")
+        raise UserError(f"is a ZIP archive whose {printable(member.filename)} is compressed or encrypted")
     name_length, extra_length = struct.unpack_from("<HH", data, member.header_offset + 26)
     start = member.header_offset + 30 + name_length + extra_length
     view = memoryview(data)[start : start + member.file_size]
     if len(view) != member.file_size or zlib.crc32(view) != member.CRC:
-        raise UserError(f"is a ZIP archive whose {short(member.filename)} is damaged")
+        raise UserError(f"is a ZIP archive whose {printable(member.filename)} is damaged")
     return view
 
 

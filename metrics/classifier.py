@@ -56,7 +56,7 @@ def train_classifier(image_set, seed):
     """
     images = image_set.stacked()
     size = image_set.image_shape[-1]
-    paddle.seed(int(randomness.generator(seed, "classifier").integers(2**31)))
+    paddle.seed(int(randomness.rng(seed, "classifier").integers(2**31)))
     classifier = classifier_of(image_set)
     schedule = paddle.optimizer.lr.CosineAnnealingDecay(2e-3, UPDATES)
     optimizer = paddle.optimizer.Adam(schedule, parameters=classifier.parameters())
@@ -64,7 +64,7 @@ def train_classifier(image_set, seed):
     reach = size // 16
     with runtime.math_threads(1):
         for update in progress(range(UPDATES), title="classifier", unit="update"):
-            rng = randomness.generator(seed, "classifier batch", update)
+            rng = randomness.rng(seed, "classifier batch", update)
             chosen = rng.integers(len(images), size=BATCH)
             shift = tuple(rng.integers(-reach, reach + 1, size=2))
             batch = np.roll(images[chosen], shift, axis=(2, 3))

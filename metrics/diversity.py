@@ -2,9 +2,9 @@
 
 import numpy as np
 
+import randomness
 from metrics.ms_ssim import SMALLEST, ms_ssim
 from metrics.record import CLASSIFIED_DATA, Figure, Metric
-from randomness import generator
 from utils import UserError
 
 # Per class, as in the paper.
@@ -37,7 +37,7 @@ def pairs(count, seed, label, how_many=PAIRS):
     """
     if count < 2:
         raise UserError(f"diversity within class {label} needs at least two images of it, not {count}")
-    rng = generator(seed, "pairs", label)
+    rng = randomness.rng(seed, "pairs", label)
     first = rng.integers(count, size=how_many)
     return np.stack([first, (first + rng.integers(1, count, size=how_many)) % count], axis=1)
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy  # which loads scipy.linalg at its first use
 
 from metrics.record import ANY_DATA, BOTH_SPLITS, LAST_LAYER, REAL, TRAINING, Figure, Metric
-from utils import UserError, atomic_path, npy_header, told
+from utils import UserError, atomic_path, npy_header, one_line
 
 # No published extractor is wider. A file that claims more would only take memory.
 WIDEST = 4096
@@ -223,7 +223,7 @@ def load_statistics(path):
             mean, covariance = _read_array(archive, "mu", 1), _read_array(archive, "sigma", 2)
     except Exception as error:  # a damaged file may raise anything
         raise UserError(
-            f"--reference {path}: no statistics (.npz with mu and sigma) can be read: {told(error)}"
+            f"--reference {path}: no statistics (.npz with mu and sigma) can be read: {one_line(error)}"
         ) from None
     if covariance.shape != 2 * mean.shape:
         raise UserError(f"--reference {path}: mu {list(mean.shape)} and sigma {list(covariance.shape)} do not fit")

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+import randomness
 from metrics.record import Figure, Metric
-from randomness import generator
 from utils import UserError
 
 
@@ -41,7 +41,7 @@ def kid(features_a, features_b, subsets=100, subset_size=1000, seed=0, progress=
         )
     distances = []
     for subset in range(subsets):
-        rng = generator(seed, "kid", subset)
+        rng = randomness.rng(seed, "kid", subset)
         a, b = (
             features[rng.choice(len(features), subset_size, replace=False)].astype(np.float64)
             for features in (features_a, features_b)

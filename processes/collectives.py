@@ -71,7 +71,7 @@ def meet(value=0):
     return _watch.meet(value) if _watch else value
 
 
-def together(items):
+def synchronized(items):
     """`items`, each as soon as every process has its own."""
     for item in items:
         meet()
@@ -90,7 +90,7 @@ def agree(value):
     return values[0]
 
 
-def from_first(function, *arguments):
+def on_rank_0(function, *arguments):
     """What `function` returns on rank 0, on every process; a UserError that it raises is raised on every process."""
     result = problem = None
     if rank() == 0:

@@ -230,7 +230,7 @@ def test_standing_statistics_are_the_mean_over_batches(make_parameters, model):
         layer.training = True
         layer.register_forward_pre_hook(keep(name))
     for batch in range(3):
-        labels = randomness.generator(p.manual_seed, "standing labels", batch).integers(p.num_classes, size=6)
+        labels = randomness.rng(p.manual_seed, "standing labels", batch).integers(p.num_classes, size=6)
         sampler.generate_batch(twin, p, range(batch * 6, batch * 6 + 6), labels, "standing")
     after = network.state_dict()
     statistics = {f"{name}.{kind}" for name in names for kind in ("_mean", "_variance")}

@@ -62,7 +62,7 @@ class RunFolder:
         self.writes = collectives.rank() == 0
         self._lock = self._writer = self._bar = self._writing = self._measured = None
         self._shown, self._lines = "", []  # metrics of this step, and other lines, for `advance` to print
-        self.path = Path(collectives.from_first(self._claim))
+        self.path = Path(collectives.on_rank_0(self._claim))
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
         self._thread = ThreadPoolExecutor(1)

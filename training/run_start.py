@@ -54,7 +54,7 @@ def _load_own(weights):
         loaded = load_newest(weights)
         return loaded and loaded.path
 
-    path = collectives.from_first(choose)
+    path = collectives.on_rank_0(choose)
     return loaded or (path and load(path))  # rank 0 does not read it twice
 
 

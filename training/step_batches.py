@@ -58,12 +58,12 @@ def g_batch(parameters, step, update):
 
 def seed_dropout(parameters, role, step, update):
     """Seed Paddle's random numbers, which dropout uses, for an update of "d" or "g", equally on all processes."""
-    seed = randomness.generator(parameters.manual_seed, f"dropout/{role}", step, update).integers(2**31)
+    seed = randomness.rng(parameters.manual_seed, f"dropout/{role}", step, update).integers(2**31)
     paddle.seed(int(seed))
 
 
 def blocks_of(parameters, whole):
-    """This process's `runtime.Block`s of a batch of `whole` rows."""
+    """This process's `blocks.Block`s of a batch of `whole` rows."""
     return blocks(whole, parameters.rounds, collectives.rank(), collectives.world_size())
 
 
@@ -96,7 +96,7 @@ class _Draws:
         return sigma * self.rows(f"instance noise/{role}", lambda rng, rows: rng.standard_normal((rows, *shape)))
 
     def rows(self, purpose, draw):
-        whole = draw(randomness.generator(self.parameters.manual_seed, purpose, self.step, self.update), self.whole)
+        whole = draw(randomness.rng(self.parameters.manual_seed, purpose, self.step, self.update), self.whole)
         taken = np.concatenate([whole[block.rows] for block in blocks_of(self.parameters, self.whole)])
         rows = paddle.to_tensor(taken)
         return rows.astype(paddle.get_default_dtype()) if rows.is_floating_point() else rows

@@ -114,7 +114,7 @@ def test_every_metric_on_inception(tested, data, weights, capsys):
     expected = {"fid": fid(gaussian(real["2048"]), gaussian(fake["2048"]))["fid"]}
     expected |= {f"fid_{tap}": fid(gaussian(real[tap]), gaussian(fake[tap]))["fid"] for tap in ("64", "192", "768")}
     expected["fid_floor"] = fid(gaussian(training["2048"]), gaussian(real["2048"]))["fid"]
-    order = np.argsort(randomness.generator(29, "splits").permutation(len(SAMPLES)))
+    order = np.argsort(randomness.rng(29, "splits").permutation(len(SAMPLES)))
     expected |= inception_score(fake["logits_unbiased"][order])
     expected |= kid(real["2048"], fake["2048"], 100, 2 * EACH, 29) | prdc(real["2048"], fake["2048"], 5)
     expected["intra_fid"] = intra_fid(real["2048"], LABELS, fake["2048"], LABELS, 2)["intra_fid"]

@@ -11,7 +11,7 @@ from commands import LIMIT
 
 import randomness
 from evaluation import measurement
-from evaluation.measurement import CHUNK, Needs, Seen, measure, remove_parts, unfinished_keys
+from evaluation.measurement import CHUNK, Gathered, Needs, measure, remove_parts, unfinished_keys
 from evaluation.reference import summary
 from metrics.fid import fid
 from metrics.inception_score import inception_score
@@ -103,7 +103,7 @@ def test_a_pass_is_what_numpy_makes_of_all_images(whole):
         np.testing.assert_allclose(kept.gaussians[layer].covariance, np.cov(features.T), rtol=1e-9, atol=1e-14)
     for resolution in NEEDS.resolutions:
         assert whole.right[resolution] == found["right", resolution].sum()
-    shuffled = np.argsort(randomness.generator(7, "splits").permutation(COUNT))  # the samples by their place
+    shuffled = np.argsort(randomness.rng(7, "splits").permutation(COUNT))  # the samples by their place
     expected = inception_score(found["score"][shuffled])
     assert list(kept.score.values()) == pytest.approx(list(expected.values()), rel=1e-12)
 
@@ -150,13 +150,13 @@ def test_a_signal_during_the_last_chunk(whole):
 
 def parts_of(folder, chunks, rank, key="k", needs=NEEDS):
     """Write the part of process `rank` that has done `chunks`."""
-    seen, source, extractor = Seen(COUNT, needs), Source(), Projection()
-    order = randomness.generator(7, "splits").permutation(COUNT)
+    gathered, source, extractor = Gathered(COUNT, needs), Source(), Projection()
+    order = randomness.rng(7, "splits").permutation(COUNT)
     for chunk in chunks:
         indices = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, COUNT))
         found = extractor.read(source.images(indices), source.labels[indices], needs)
-        seen.update(chunk, measurement.part_of(order[indices], COUNT, measurement.SPLITS), found)
-    np.savez(folder / f"part-{rank}.npz", key=np.array(key), seconds=np.array(100.0 + rank), **seen.state())
+        gathered.update(chunk, measurement.part_of(order[indices], COUNT, measurement.SPLITS), found)
+    np.savez(folder / f"part-{rank}.npz", key=np.array(key), seconds=np.array(100.0 + rank), **gathered.state())
     return folder / f"part-{rank}.npz"
 
 
@@ -185,15 +185,15 @@ def test_what_earlier_sessions_took_is_added(tmp_path):
 
 def test_a_part_that_is_refused_changes_nothing():
     """Of two statistics, the first of which fits."""
-    seen, other = Seen(COUNT, NEEDS), Seen(COUNT, NEEDS)
+    gathered, other = Gathered(COUNT, NEEDS), Gathered(COUNT, NEEDS)
     source, rng = Source(), np.random.default_rng(0)
-    for chunk, part, width in ((0, seen, WIDTH), (1, other, WIDTH + 1)):
+    for chunk, part, width in ((0, gathered, WIDTH), (1, other, WIDTH + 1)):
         found = Projection().read(source.images(np.arange(CHUNK)), source.labels[:CHUNK], NEEDS)
         part.update(chunk, np.zeros(CHUNK, int), found | {"b": rng.standard_normal((CHUNK, width))})
-    before = {name: array.copy() for name, array in seen.state().items()}
+    before = {name: array.copy() for name, array in gathered.state().items()}
     with pytest.raises(measurement.UserError, match="cannot be merged"):
-        seen.merge(other)
-    after = seen.state()
+        gathered.merge(other)
+    after = gathered.state()
     assert after.keys() == before.keys() and all((after[name] == array).all() for name, array in before.items())
 
 
@@ -245,8 +245,8 @@ def test_a_part_that_does_not_fit_is_passed_over(whole, tmp_path, capsys, spoil,
 
 def test_nothing_is_needed_but_the_samples(tmp_path):
     writer = Writer()
-    seen = measure(Source(), None, Needs(), 0, "samples", StopRequest(), [writer])
-    assert writer.written == list(range(COUNT)) and seen.done.all()
+    gathered = measure(Source(), None, Needs(), 0, "samples", StopRequest(), [writer])
+    assert writer.written == list(range(COUNT)) and gathered.done.all()
 
 
 def test_nothing_is_needed_at_all():
