@@ -265,7 +265,7 @@ def test_memory_is_flat():
     program = """
 import resource, sys
 import numpy as np
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/evaluation"]
 from test_measurement import NEEDS, Projection
 from evaluation.measurement import measure
 from runtime import StopRequest

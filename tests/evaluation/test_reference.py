@@ -181,7 +181,7 @@ def test_a_cache_that_cannot_be_written(images, cache, capsys, monkeypatch):
 def test_a_temporary_cache_goes_with_its_process(tmp_path):
     (tmp_path / ".cache" / "paddle").mkdir(parents=True)
     (tmp_path / ".cache" / "paddle" / "real-images").write_text("no folder")
-    program = "from reference import cache_folder; print(cache_folder('x'), cache_folder('y'))"
+    program = "from evaluation.reference import cache_folder; print(cache_folder('x'), cache_folder('y'))"
     command = [sys.executable, "-c", program]
     environment = os.environ | {"HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
