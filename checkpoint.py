@@ -1,8 +1,8 @@
 """Save, load, resume. A checkpoint is one safetensors file: tensors and plain values, nothing that can run.
 
 Tensors are named PART/NAME, where PART is one of PARTS; the header's metadata hold the format, the step, the
-parameters, notes and a checksum of each part. One more tensor holds the names of the classes: as many as there may be
-would not fit into a header, and names of folders need not be UTF-8.
+parameters, notes and a checksum of each part. One more tensor holds the names of the classes: a header has no room for
+many of them, and names of folders need not be UTF-8.
 """
 
 import errno
@@ -23,17 +23,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import acgan_models
-import published
-import runtime
 import sagan_models
+from formats import published_weights
+from formats.pickle_machine import short
+from formats.safe_pickle import load_state
 from layers import set_values
-from parameters import RUN_FILE, Parameters, count_classes, from_values, read_parameters, read_recipe
-from pickle_machine import short
-from safe_pickle import load_state
-from utils import UserError, atomic_path
+from parameters import Parameters, count_classes, from_values, read_parameters, read_recipe
+from utils import RUN_FILE, UserError, atomic_path
 
 FORMAT = "conditional GAN checkpoint 1"
-HEADER_LIMIT = 2**20  # bytes; that of the largest network here is a tenth of it
+HEADER_LIMIT = 2**20  # bytes; the largest network here needs a tenth
 BEST = "best.safetensors"
 PARTS = ("G", "D", "G_ema", "g_optimizer", "d_optimizer", "grad_scaler")
 CLASSES, NAMES = "classes", "names"  # part and name of the tensor with the names of the classes
@@ -41,13 +40,14 @@ SHOWN = 5  # names of classes in a message
 
 
 class Checkpoint(NamedTuple):
-    """What a file held: the steps done, the parameters as a plain dictionary, NumPy arrays by part and name, notes."""
+    """The content of the file `path`, as `save` takes it."""
 
-    step: int
-    parameters: dict
-    parts: dict
-    notes: dict = {}  # noqa: RUF012, plain values that the run left for itself, never changed
-    class_names: tuple = ()  # of the images that it was trained on, by label; empty where the file does not tell them
+    path: Path
+    step: int  # steps done
+    parameters: dict  # plain values by field name
+    parts: dict  # NumPy arrays by part and name
+    notes: dict = {}  # noqa: RUF012, plain values that the run left for itself; never changed
+    class_names: tuple = ()  # of the training images, by label; empty where the file does not tell them
 
     def fingerprint(self):
         """The steps, and a digest of all arrays and of the classes' names: a text."""
@@ -65,13 +65,13 @@ def models_of(parameters):
 
 
 class NotReadable(UserError):
-    """The system does not let this process read a file, whose content may be whole."""
+    """This process may not read a file. Its content may be whole."""
 
 
 def save(path, step, parameters, parts, notes=None, class_names=()):
     """Write a checkpoint atomically: `parameters` a plain dictionary, `parts` NumPy arrays by part and name.
 
-    `notes`: plain values that `load` gives back, as it does `class_names`. Raises UserError, as for a full disk.
+    `notes`: plain values, which `load` returns, as it does `class_names`. Raises UserError where the disk is full, say.
     """
     if class_names:
         parts = parts | {CLASSES: {NAMES: _encoded(class_names)}}
@@ -91,7 +91,7 @@ def save(path, step, parameters, parts, notes=None, class_names=()):
 
 
 def _encoded(names):
-    """Names of folders as bytes, uint8 [n], between which is what no name has."""
+    """Names of folders as bytes, uint8 [n], with zero bytes between them: no name contains one."""
     return np.frombuffer(os.fsencode("\0".join(names)), np.uint8)
 
 
@@ -102,7 +102,7 @@ def _decoded(array):
 
 
 def _checksum(metadata, arrays):
-    """CRC-32 of a part and of the metadata's values: safetensors itself does not look for flipped bits."""
+    """CRC-32 of a part and of the metadata's values: safetensors itself does not detect flipped bits."""
     total = zlib.crc32("".join(metadata.get(key, "") for key in ("step", "parameters", "notes")).encode())
     for name, array in sorted(arrays.items()):
         total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
@@ -111,10 +111,10 @@ def _checksum(metadata, arrays):
 
 
 def load(path, wanted=PARTS):
-    """Read a checkpoint: one of ours, of which the parts `wanted`, or, recognised by its content, a published one.
+    """Read a checkpoint: one of ours, with the parts `wanted`, or a published one, which its content shows.
 
     Raises UserError for a file that is missing, cut short, no checkpoint, or not of the sizes that it claims, and
-    NotReadable for one that the system keeps from us.
+    NotReadable for one that this process may not read.
     """
     try:
         with open(path, "rb") as file:
@@ -125,24 +125,24 @@ def load(path, wanted=PARTS):
             parts = {part: state[part] for part in PARTS if part in state}
             names = state.get("class_names", ())
             names = tuple(os.fsdecode(name.encode(errors="surrogateescape")) for name in names)
-            loaded = Checkpoint(state["step"], state["parameters"], parts, class_names=names)
+            loaded = Checkpoint(Path(path), state["step"], state["parameters"], parts, class_names=names)
         else:
-            step, sizes, parts = published.load(path, state)
+            step, sizes, parts = published_weights.load(path, state)
             recipe = "sagan-imagenet" if sizes["model"] == "sagan" else sizes["model"]
             values = read_recipe(recipe) | sizes
             if values.get("classes") and count_classes(values["classes"]) != values["num_classes"]:
                 values["classes"] = None  # the recipe's choice of classes is not what these weights were trained on
-            loaded = Checkpoint(step, values, parts)
+            loaded = Checkpoint(Path(path), step, values, parts)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _check_access(error, path)
         raise UserError(f"{path} cannot be read as a checkpoint: {short(str(error))}") from None
-    _check_sizes(loaded, path)
+    _check_content(loaded, path)
     return loaded
 
 
 def _check_access(error, path):
-    """Raise NotReadable for an error of the system, which says nothing about the content of the file."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # a file that is gone has no content
+    """Raise NotReadable for an error of the system: it says nothing about the content of the file."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # a missing file is not unreadable
         raise NotReadable(f"{error.filename or path} cannot be read: {error.strerror}") from None
 
 
@@ -156,11 +156,11 @@ def _load_ours(path, wanted):
         checksums = json.loads(metadata.get("checksums", "{}"))  # earlier versions wrote none
         for part, arrays in parts.items():
             if part in checksums and checksums[part] != _checksum(metadata, arrays):
-                raise ValueError(f"{part} is not what was written: its checksum differs")
+                raise ValueError(f"{part} is damaged: its checksum differs")
         notes = json.loads(metadata.get("notes", "{}"))
         classes = parts.pop(CLASSES, {})
         names = _decoded(classes[NAMES]) if NAMES in classes else ()
-        return Checkpoint(int(metadata["step"]), json.loads(metadata["parameters"]), parts, notes, names)
+        return Checkpoint(Path(path), int(metadata["step"]), json.loads(metadata["parameters"]), parts, notes, names)
 
 
 @contextmanager
@@ -177,9 +177,9 @@ def _open_ours(path):
 
 
 def best_score(path):
-    """(score, what it compares with) in the checkpoint `path`, of which the header is read; (-inf, None) for none.
+    """(score, score key) in the header of the checkpoint `path`; (-inf, None) where there is none.
 
-    Raises NotReadable for a file that the system keeps from us: another must not take its place.
+    Raises NotReadable for a file that this process may not read: it must not be replaced.
     """
     try:
         with _open_ours(path) as (_, metadata):
@@ -199,23 +199,25 @@ def best_score(path):
         return -math.inf, None
 
 
-def _check_sizes(loaded, path):
-    """Compare the arrays with the networks that the parameters describe, which take no memory here.
+def _check_content(loaded, path):
+    """Refuse content of other types than a checkpoint's, and arrays that do not fit the networks of its parameters.
 
-    A file may claim any size: no network is made before its weights are seen to have it.
+    A file may claim networks of any size. The ones made here have shapes but no memory.
     """
-    plain = all(isinstance(part, dict) for part in (loaded.parameters, loaded.notes, *loaded.parts.values()))
-    if type(loaded.step) is not int or loaded.step < 0 or not plain:
-        raise UserError(f"{path} cannot be read as a checkpoint: its step, parameters or parts are not what they are")
+    right_types = all(isinstance(part, dict) for part in (loaded.parameters, loaded.notes, *loaded.parts.values()))
+    if type(loaded.step) is not int or loaded.step < 0 or not right_types:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: the step, the parameters or the weights have the wrong type"
+        )
     for part, arrays in loaded.parts.items():
         for name, array in arrays.items():
             if type(name) is not str or not isinstance(array, np.ndarray):
-                what = f"{part} holds {name!r:.80} as a {type(array).__name__}"
-                raise UserError(f"{path} cannot be read as a checkpoint: {what}, not arrays by names")
+                found = f"{part} holds {name!r:.80} as a {type(array).__name__}"
+                raise UserError(f"{path} cannot be read as a checkpoint: {found}, not arrays by names")
     p = from_values(loaded.parameters, path)
     if p.num_classes is None or not loaded.parts:
         raise UserError(
-            f"{path} cannot be read as a checkpoint: it has no weights, or does not say of how many classes"
+            f"{path} cannot be read as a checkpoint: it has no weights, or does not tell how many classes there are"
         )
     names = loaded.class_names
     if names and not (all(type(name) is str for name in names) and len(set(names)) == len(names) == p.num_classes):
@@ -235,11 +237,11 @@ def _shapes(network):
 
 
 def compare(shapes, arrays, source):
-    """Raise UserError unless `arrays`, read from `source`, have the names and shapes of `shapes` and are numbers."""
+    """Raise UserError unless `arrays`, read from `source`, have the names and shapes of `shapes` and finite values."""
     if missing := sorted(shapes.keys() - arrays.keys()):
         raise UserError(f"{source} lacks {missing[0]}{_and_others(missing)} of this network")
     if extra := sorted(arrays.keys() - shapes.keys()):
-        raise UserError(f"{source} holds {extra[0]:.80}{_and_others(extra)}, which this network has not")
+        raise UserError(f"{source} holds {extra[0]:.80}{_and_others(extra)}, which this network does not have")
     for name, shape in shapes.items():
         array = arrays[name]
         if list(array.shape) != shape:
@@ -253,8 +255,8 @@ def compare_classes(before, now):
     if (before := tuple(before)) == (now := tuple(now)):
         return ""
     parts = [
-        f"{what} {_listed(sorted(names))}"
-        for what, names in (("gone:", set(before) - set(now)), ("new:", set(now) - set(before)))
+        f"{change} {_listed(sorted(names))}"
+        for change, names in (("gone:", set(before) - set(now)), ("new:", set(now) - set(before)))
         if names
     ]
     if parts:
@@ -264,7 +266,7 @@ def compare_classes(before, now):
 
 
 def _listed(names):
-    """The first of `names`, which may be a stranger's, and how many more there are."""
+    """The first of `names`, which a stranger may have written, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(short, names[:SHOWN])) + more
 
@@ -273,55 +275,24 @@ def _and_others(names):
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
-def load_given(given, wanted=PARTS):
-    """(checkpoint, its path) that the options `given`, by name, ask to start from; (None, None) where they ask none."""
-    if given.get("check_path"):
-        path = Path(given["check_path"]) / f"G_{given.get('which_epoch', Parameters.which_epoch)}.pdparams"
-        if not path.is_file():
-            raise UserError(f"--check_path {path.parent} has no {path.name}; give another --which_epoch")
-    elif given.get("pretrained_model"):
-        return load_from(given["pretrained_model"], wanted)
-    else:
-        return None, None
-    return load(path, wanted), path
+def load_newest(folder, wanted=PARTS):
+    """The newest checkpoint in `folder` that is whole, with the parts `wanted`; None where there is no checkpoint.
 
-
-def load_newest(folder, start, source, pretrained_model):
-    """(checkpoint, its path) that a resumed run goes on from: its newest in `folder`, or what it started from.
-
-    `start` and `source` are those of a run that is new after all; (None, None) where there is nothing to start from.
-    """
-    loaded = None
-
-    def find():
-        nonlocal loaded
-        loaded, path = newest(folder)
-        return path
-
-    path = runtime.from_first(find)
-    if path:
-        return loaded or load(path), path  # the first process has read it
-    return load_from(pretrained_model) if pretrained_model and not start else (start, source)
-
-
-def newest(folder, wanted=PARTS):
-    """(checkpoint, its path): the newest whole one in `folder`, of it the parts `wanted`; (None, None) where none is.
-
-    One that is not whole is passed over aloud; the best by score is what is left when no other is whole. Raises
-    UserError when none is: a run that started again would write over them; and NotReadable for one that the system
-    keeps from us: its steps would be trained again.
+    It says which ones are not whole and passes over them. The best by score comes last. Raises UserError when none is
+    whole, since a run that started again would overwrite them. Raises NotReadable for one that the system does not let
+    this process read, since its steps would be trained again.
     """
     paths = [*reversed(step_files(folder)), *_files(folder, BEST)]
     for path in paths:
         try:
-            return load(path, wanted), path
+            return load(path, wanted)
         except NotReadable:
             raise
         except UserError as error:
             print(f"{path} is not whole and is passed over: {error}", file=sys.stderr)
     if paths:
         raise UserError(f"{folder} has no checkpoint that can be read: put one back, or remove them to start again")
-    return None, None
+    return None
 
 
 def step_files(folder):
@@ -330,7 +301,7 @@ def step_files(folder):
 
 
 def _files(folder, pattern):
-    """The paths in `folder` whose names match `pattern`, sorted; `Path.glob` finds none in a folder it may not read."""
+    """The paths in `folder` whose names match `pattern`, sorted. Raises NotReadable, which `Path.glob` would hide."""
     try:
         return [Path(folder, name) for name in sorted(fnmatch.filter(os.listdir(folder), pattern))]
     except FileNotFoundError:
@@ -339,23 +310,23 @@ def _files(folder, pattern):
         raise NotReadable(f"{folder} cannot be read: {error.strerror}") from None
 
 
-def load_from(path, wanted=PARTS, option="--pretrained_model"):
-    """(checkpoint, its path) that `path`, given as `option`, means: that file, or the newest of that run's folder.
+def load_file_or_run(path, option="--pretrained_model", wanted=PARTS):
+    """The checkpoint in the file `path`, or the newest one of the run in the folder `path`, with the parts `wanted`.
 
-    Of the checkpoint the parts `wanted`. Raises UserError for none.
+    Raises UserError, which names `option`, where there is none.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"{option} {path}: there is no such file")
     if not path.is_dir():
-        return load(path, wanted), path
+        return load(path, wanted)
     if not (path / RUN_FILE).is_file():
         raise UserError(f"{option} {path} is a folder but no run's: it has no {RUN_FILE}")
     weights = path / read_parameters(path / RUN_FILE).get("model_weights_dir", Parameters.model_weights_dir)
-    loaded, found = newest(weights, wanted)
-    if loaded is None:
+    newest = load_newest(weights, wanted)
+    if newest is None:
         raise UserError(f"{option} {path}: there is no checkpoint in {weights} yet")
-    return loaded, found
+    return newest
 
 
 def run_of(path):

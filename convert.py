@@ -1,13 +1,13 @@
 """Rewrite a checkpoint, ours or a published one: `python convert.py SOURCE TARGET.safetensors|TARGET.pdparams`.
 
 A .safetensors file is this project's format; a .pdparams file is what `paddle.load` reads: a dictionary with `step`,
-`parameters`, `class_names` and a state dictionary for each of `G`, `D`, `G_ema` that there is. Optimizer states are
-left behind.
+`parameters`, `class_names` and a state dictionary for each of `G`, `D` and `G_ema` that SOURCE has. Neither file holds
+optimizer states.
 """
 
 import signal
 
-# Held until `runtime.quit_on_signals`: an import that is interrupted ends in a traceback.
+# Held until `runtime.quit_on_signals`: an interrupted import would print a traceback.
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 import argparse  # noqa: E402
@@ -20,21 +20,24 @@ from utils import UserError, atomic_path, plural  # noqa: E402
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="a checkpoint, or a run's folder")
-    parser.add_argument("target", help="the file to write, by its ending .safetensors or .pdparams")
+    parser.add_argument("target", help="the file to write; its ending, .safetensors or .pdparams, is its format")
     options = parser.parse_args()
     target = Path(options.target)
     if target.suffix not in (".safetensors", ".pdparams"):
-        raise UserError(f"TARGET {target} ends neither in .safetensors nor in .pdparams")
+        raise UserError(
+            f"TARGET {target} ends neither in .safetensors nor in .pdparams: give a name that ends in one of them"
+        )
     if target.exists():
         raise UserError(f"TARGET {target} exists already: give another name")
     if not target.parent.is_dir():
-        raise UserError(f"TARGET {target}: there is no folder {target.parent}")
+        raise UserError(f"TARGET {target}: there is no folder {target.parent}; make it, or give another name")
     import paddle
 
     import checkpoint
 
     runtime.quit_on_signals(cleanly=True)
-    step, parameters, parts, _, names = checkpoint.load_from(options.source, ("G", "D", "G_ema"), "SOURCE")[0]
+    loaded = checkpoint.load_file_or_run(options.source, "SOURCE", wanted=("G", "D", "G_ema"))
+    step, parameters, parts, names = loaded.step, loaded.parameters, loaded.parts, loaded.class_names
     try:
         if target.suffix == ".safetensors":
             checkpoint.save(target, step, parameters, parts, class_names=names)

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from image_files import class_folders, count_turned, fit, image_names, read_image, say_once, say_skipped
-from published_data import read_cifar10, read_mnist
-from runtime import blocks, generator, rank
+from formats.image_files import class_folders, count_turned, fit, image_names, read_image, say_once, say_skipped
+from formats.published_data import read_cifar10, read_mnist
+from processes.blocks import blocks
+from processes.collectives import rank
+from randomness import generator
 from utils import UserError, told
 
 CLASS_NAMES = {

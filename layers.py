@@ -1,4 +1,4 @@
-"""What the networks are made of: spectral norm, self-attention, batch norm, resampling convolutions, initialisation."""
+"""Layers of the networks: spectral norm, self-attention, batch norm, resampling convolutions, dropout; weights."""
 
 import contextlib
 import math
@@ -11,23 +11,23 @@ import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
 
-import runtime
+import randomness
 
-# From this input resolution on, resampling and 3x3 convolution are done as one 4x4 convolution of stride 2. Below it,
-# with the wide layers that stand there, rebuilding the kernel costs more than it saves.
+# At this input resolution and above, a resampling and a 3x3 convolution are one 4x4 convolution of stride 2. At lower
+# resolutions the layers are wide, and building the 4x4 kernel costs more time than it saves.
 FUSE_FROM = 16
 
 
 class SpectrallyNormalized(nn.Layer):
-    """A weight divided by its largest singular value, estimated by one power iteration a training forward.
+    """A weight divided by its largest singular value, which one power iteration per training forward estimates.
 
-    Miyato et al., *Spectral Normalization for GANs*, ICLR 2018, algorithm 1. `weight_orig` is the parameter; the
-    buffers `weight_u` [rows] and `weight_v` [columns] hold the singular vectors, which evaluation leaves as they are.
+    Miyato et al., *Spectral Normalization for GANs*, ICLR 2018, algorithm 1. `weight_orig` is the parameter. The
+    buffers `weight_u` [rows] and `weight_v` [columns] hold the singular vectors. Evaluation does not change them.
     """
 
     def __init__(self, shape, transposed=False):
         super().__init__()
-        self.transposed = transposed  # paddle's Linear weight is [in, out]: its matrix is the transpose
+        self.transposed = transposed  # Paddle's Linear weight is [in, out], and the matrix is its transpose
         self.weight_orig = self.create_parameter(shape)
         rows, columns = reversed(shape) if transposed else (shape[0], math.prod(shape[1:]))
         self.register_buffer("weight_u", paddle.zeros([rows]))
@@ -37,13 +37,13 @@ class SpectrallyNormalized(nn.Layer):
         return self.weight_orig.t() if self.transposed else self.weight_orig.flatten(1)
 
     def fans(self):
-        """Fan-in and fan-out of the weight, as Xavier's initialisation counts them."""
+        """Fan-in and fan-out of the weight, for Xavier's initialisation."""
         shape = self.weight_orig.shape
         taps = math.prod(shape[2:])
         return (shape[0], shape[1]) if self.transposed else (shape[1] * taps, shape[0] * taps)
 
     def weight(self):
-        """The normalised weight, of `weight_orig`'s shape; in training mode after one power iteration."""
+        """The normalised weight, in the shape of `weight_orig`. In training mode one power iteration comes first."""
         matrix = self._matrix()
         if self.training:
             with paddle.no_grad():
@@ -52,7 +52,7 @@ class SpectrallyNormalized(nn.Layer):
                 paddle.assign(u, self.weight_u)
                 paddle.assign(v, self.weight_v)
         else:
-            # Copies, so that a later update of the buffers does not reach into this graph.
+            # Copies: a later power iteration changes the buffers, but must not change this graph.
             u, v = self.weight_u.clone(), self.weight_v.clone()
         sigma = paddle.dot(u, paddle.mv(matrix, v))
         return self.weight_orig / sigma
@@ -84,7 +84,7 @@ class SNEmbedding(SpectrallyNormalized):
 
 
 class SNConv2D(SpectrallyNormalized):
-    """Convolution of stride 1 that keeps the resolution, with spectral norm; optionally with a resampling in one go.
+    """Convolution of stride 1 with spectral norm, which keeps the resolution or includes a resampling.
 
     `forward` is the convolution, `upsampled` a nearest doubling before it, `pooled` a 2x2 mean after it.
     """
@@ -114,8 +114,8 @@ def upsample(x):
 def upsample_conv(x, weight, bias):
     """`conv(upsample(x))` for a 1x1 or 3x3 kernel, computed the cheapest exact way: [N, I, H, W] to [N, O, 2H, 2W].
 
-    A 1x1 convolution changes places with the doubling. A doubling and a 3x3 convolution are one 4x4 transposed
-    convolution of stride 2 whose kernel sums the taps that read the same pixel.
+    A 1x1 convolution runs before the doubling, which gives the same result. A doubling and a 3x3 convolution are one
+    4x4 transposed convolution of stride 2. Its kernel sums the taps that read the same pixel.
     """
     if weight.shape[-1] == 1:
         return upsample(F.conv2d(x, weight, bias))
@@ -126,7 +126,7 @@ def upsample_conv(x, weight, bias):
 
 
 def conv_pool(x, weight, bias):
-    """`avg_pool(conv(x))` for a 1x1 or 3x3 kernel, the cheapest exact way: [N, I, H, W] to [N, O, H/2, W/2]."""
+    """`avg_pool(conv(x))` for a 1x1 or 3x3 kernel, computed the cheapest exact way: to [N, O, H/2, W/2]."""
     if weight.shape[-1] == 1:
         return F.conv2d(F.avg_pool2d(x, 2), weight, bias)
     if x.shape[-1] < FUSE_FROM:
@@ -143,10 +143,10 @@ def _spread(weight):
 class BatchNorm(nn.Layer):
     """Batch norm over every axis but the second, [N, C] or [N, C, H, W] (Ioffe and Szegedy, ICML 2015).
 
-    `momentum` is the share of the running statistics that an update keeps. The running variance takes the unbiased
-    batch variance, as PyTorch and cuDNN do. `affine` adds a learned scale and shift.
+    `momentum` is the share of the running statistics that an update keeps. The running variance uses the unbiased
+    batch variance, as in PyTorch and cuDNN. `affine` adds a learned scale and shift.
 
-    `block`, which `seeing` sets, makes training statistics those of all processes' rows of the round.
+    `training_on_block` sets `block`. Training statistics are then those of the rows of all processes in the round.
     """
 
     block = None
@@ -154,7 +154,7 @@ class BatchNorm(nn.Layer):
     def __init__(self, features, momentum=0.9, epsilon=1e-5, affine=True):
         super().__init__()
         self.momentum, self.epsilon = momentum, epsilon
-        # Kernels take epsilon as float32; in float64 a scaled input makes up for it: BN(kx; k²·eps) = BN(x; eps).
+        # Kernels round epsilon to float32. In float64 the input is scaled to cancel that: BN(kx; k²·eps) = BN(x; eps).
         double = paddle.get_default_dtype() == "float64"
         self._scale = math.sqrt(float(np.float32(epsilon)) / epsilon) if double else 1.0
         if affine:
@@ -174,18 +174,18 @@ class BatchNorm(nn.Layer):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, epsilon=self.epsilon)
         if self.block:
             return self._synchronized(x)
-        # Momentum 0 makes the kernel write the batch's own statistics, which join the running ones in their precision.
+        # With momentum 0 the kernel writes the batch's own statistics. `_follow` averages them in their precision.
         mean, variance = paddle.zeros_like(self._mean), paddle.zeros_like(self._variance)
         out = F.batch_norm(x, mean, variance, self.weight, self.bias, True, momentum=0.0, epsilon=self.epsilon)
-        # Paddle's CPU kernel keeps the biased variance.
+        # Paddle's CPU kernel gives the biased variance, its GPU kernel the unbiased one.
         self._follow(mean, variance, x.size // x.shape[1] if x.place.is_cpu_place() else 1)
         return out
 
     def _synchronized(self, x):
-        """The same over the rows of all processes, of operations that have second derivatives.
+        """The training forward with statistics of all processes, made of operations that have second derivatives.
 
-        Sums, and those that gradients make of what is spread out, are taken within an image first: in float32 one sum
-        over all is wrong in the fourth digit.
+        A sum runs over the pixels of an image first, then over the images: in float32 one sum over both is wrong in the
+        fourth digit. `spread` gives gradients the same order, because the gradient of an expansion is a sum.
         """
 
         def total(values):
@@ -209,7 +209,7 @@ class BatchNorm(nn.Layer):
         return out.astype(x.dtype)
 
     def _follow(self, mean, variance, count):
-        """Let the running statistics follow those of a batch with the biased variance of `count` values."""
+        """Move the running statistics towards `mean` and the biased `variance` of `count` values."""
         with paddle.no_grad():
             unbiased = variance * (count / (count - 1)) if count > 1 else variance
             mean, unbiased, keep = mean / self._scale, unbiased / self._scale**2, self.momentum
@@ -218,7 +218,7 @@ class BatchNorm(nn.Layer):
 
 
 class AllReduce(PyLayer):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs, and so on for higher ones."""
+    """The sum of a tensor over all processes. Its gradient is the sum of the processes' gradients, at every order."""
 
     @staticmethod
     def forward(ctx, x):
@@ -232,34 +232,31 @@ class AllReduce(PyLayer):
 
 
 @contextlib.contextmanager
-def seeing(networks, block, sync_bn):
-    """Inside, forwards in training mode are of the `runtime.Block` `block` of a larger batch.
+def training_on_block(networks, block, sync_bn):
+    """In this context, training forwards of `networks` compute the rows of `block`, a `runtime.Block` of a batch.
 
-    Dropout draws for the whole batch and takes its rows. With `sync_bn` batch norm has the statistics of the rows of
-    all processes in the round.
+    Dropout draws for the whole batch and uses the block's rows. With `sync_bn`, batch norm uses the statistics of the
+    rows of all processes in the round.
     """
-    found = [layer for network in networks for layer in network.sublayers()]
-    found = [layer for layer in found if isinstance(layer, Dropout) or (sync_bn and isinstance(layer, BatchNorm))]
-    for layer in found:
+    layers = _layers_of((Dropout, BatchNorm) if sync_bn else Dropout, *networks)
+    for layer in layers:
         layer.block = block
     try:
         yield
     finally:
-        for layer in found:
+        for layer in layers:
             layer.block = None
 
 
 def running_statistics(*networks):
-    """The buffers of the batch norms in `networks` that training forwards change."""
-    norms = [layer for network in networks for layer in network.sublayers() if isinstance(layer, BatchNorm)]
-    return [buffer for norm in norms for buffer in (norm._mean, norm._variance)]
+    """The running means and variances of the batch norms in `networks`, which training forwards change."""
+    return [buffer for norm in _layers_of(BatchNorm, *networks) for buffer in (norm._mean, norm._variance)]
 
 
 def singular_vectors(*networks):
-    """The buffers of the spectral norms in `networks`, which training forwards change."""
-    layers = [layer for network in networks for layer in network.sublayers()]
-    normalized = [layer for layer in layers if isinstance(layer, SpectrallyNormalized)]
-    return [buffer for layer in normalized for buffer in (layer.weight_u, layer.weight_v)]
+    """The singular vectors of the spectral norms in `networks`, which training forwards change."""
+    layers = _layers_of(SpectrallyNormalized, *networks)
+    return [buffer for layer in layers for buffer in (layer.weight_u, layer.weight_v)]
 
 
 def forwards_to_settle(network):
@@ -270,8 +267,8 @@ def forwards_to_settle(network):
 
 @contextlib.contextmanager
 def batch_statistics(network):
-    """Inside, the batch norms of `network` use the batch's own statistics and leave the running ones as they are."""
-    norms = [layer for layer in network.sublayers() if isinstance(layer, BatchNorm)]
+    """In this context, the batch norms of `network` use the batch's own statistics and keep the running ones."""
+    norms = _layers_of(BatchNorm, network)
     before = [(norm.training, norm.momentum) for norm in norms]
     for norm in norms:
         norm.training, norm.momentum = True, 1
@@ -282,13 +279,18 @@ def batch_statistics(network):
             norm.training, norm.momentum = training, momentum
 
 
+def _layers_of(kind, *networks):
+    """The layers in `networks` that are instances of `kind`, a class or a tuple of classes."""
+    return [layer for network in networks for layer in network.sublayers() if isinstance(layer, kind)]
+
+
 def leaky_relu(x, slope=0.2):
-    """max(x, slope·x); in float64 made of relus, since Paddle 2's kernel takes the slope as float32."""
+    """max(x, slope·x). In float64 it is made of ReLUs, because Paddle 2's kernel rounds the slope to float32."""
     return F.relu(x) - slope * F.relu(-x) if x.dtype == paddle.float64 else F.leaky_relu(x, slope)
 
 
 class ConditionalBatchNorm(nn.Layer):
-    """Batch norm whose scale and shift are the class's own (Dumoulin et al., ICLR 2017; SAGAN section 4).
+    """Batch norm with a scale and a shift per class (Dumoulin et al., ICLR 2017; SAGAN section 4).
 
     `embed` [num_classes, 2 * features] holds the scales, which start at 1, then the shifts, which start at 0.
     """
@@ -307,8 +309,8 @@ class ConditionalBatchNorm(nn.Layer):
 class Dropout(nn.Layer):
     """Dropout of single activations, or of whole channels ("spatial", [N, C, H, W]), scaled to keep the mean.
 
-    Paddle's own has no second derivative, which a gradient penalty takes. `block`, which `seeing` sets, says which rows
-    of a batch these are: what is drawn for a row depends on the whole batch, not on how it is cut.
+    A gradient penalty needs a second derivative, which Paddle's dropout lacks. `training_on_block` sets `block`: the
+    rows of the batch that the input holds. So the numbers drawn for a row do not depend on how the batch is cut.
     """
 
     block = None
@@ -332,9 +334,9 @@ class Dropout(nn.Layer):
 class SelfAttention(nn.Layer):
     """Self-attention over positions, [N, C, H, W] to the same shape (SAGAN section 3, equations 1 to 3).
 
-    As in the authors' code, keys and values are max-pooled 2x2. `gamma`, the learned gate, starts at 0.
-    `twice_differentiable` builds softmax and max-pooling from operations that have second derivatives in Paddle, for
-    networks that a gradient penalty goes through.
+    Keys and values are max-pooled 2x2, as in the authors' code. `gamma`, the learned gate, starts at 0. A gradient
+    penalty differentiates D twice. `twice_differentiable` therefore builds softmax and max-pooling from operations that
+    have second derivatives in Paddle.
     """
 
     def __init__(self, channels, twice_differentiable=False):
@@ -372,15 +374,16 @@ def _max_pool_twice_differentiable(x):
 
 def _softmax_twice_differentiable(logits):
     shifted = logits - logits.detach().max(-1, keepdim=True)
-    # exp, whose second derivative Paddle 2.6 lacks, as a ratio of sigmoids; nothing overflows for shifted <= 0.
+    # exp(x) = sigmoid(x) / sigmoid(-x). Paddle 2.6 has no second derivative of exp. Nothing overflows: shifted <= 0.
     exponential = F.sigmoid(shifted) / F.sigmoid(-shifted)
     return exponential / exponential.sum(-1, keepdim=True)
 
 
 def initialize(network, seed, role, rule):
-    """Draw the initial weights of `network`, a "G" or a "D", each from its own address (seed, role, name).
+    """Draw the initial weights of `network`. The address (seed, role, name) of each weight decides its values.
 
-    `rule(layer, draw)` sets what is random in one layer; `draw(name)` is the NumPy generator of its tensor `name`.
+    `role` is "G" or "D". `rule(layer, draw)` sets the random weights of one layer. `draw(name)` is a NumPy random
+    number source for the layer's tensor `name`.
     """
     for prefix, layer in network.named_sublayers():
         rule(layer, partial(_draw, seed, role, prefix))
@@ -388,7 +391,7 @@ def initialize(network, seed, role, rule):
 
 
 def _draw(seed, role, prefix, name):
-    return runtime.generator(seed, f"weights/{role}/{prefix}.{name}")
+    return randomness.generator(seed, f"weights/{role}/{prefix}.{name}")
 
 
 def set_values(tensor, values):

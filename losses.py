@@ -8,7 +8,7 @@ def discriminator_losses(adv_loss, real_logits, fake_logits):
     """D's two adversarial losses, (on real, on fake), from logits [N]; each a scalar mean over the batch.
 
     hinge: SAGAN equation 4. dcgan and gan: binary cross-entropy (Goodfellow et al., NeurIPS 2014, equation 1).
-    wgan_gp: the critic's scores (Gulrajani et al., NeurIPS 2017, equation 3), whose penalty is `gradient_penalty`.
+    wgan_gp: the critic's scores (Gulrajani et al., NeurIPS 2017, equation 3), without `gradient_penalty`.
     """
     if adv_loss == "hinge":
         return F.relu(1 - real_logits).mean(), F.relu(1 + fake_logits).mean()
@@ -20,8 +20,8 @@ def discriminator_losses(adv_loss, real_logits, fake_logits):
 def generator_loss(adv_loss, fake_logits):
     """G's adversarial loss from D's logits [N] on generated images, a scalar mean over the batch.
 
-    dcgan: the non-saturating -log D(G(z)). gan: the minimax log(1 - D(G(z))), which saturates while D is ahead.
-    hinge, wgan_gp: -D(G(z)).
+    dcgan: the non-saturating -log D(G(z)). gan: the minimax log(1 - D(G(z))), which saturates while D is much better
+    than G. hinge, wgan_gp: -D(G(z)).
     """
     if adv_loss == "dcgan":
         return _cross_entropy(fake_logits, 1.0)
@@ -38,8 +38,8 @@ def class_loss(class_logits, labels):
 def gradient_penalty(discriminator, real, fake, labels, alpha, counts=True):
     """Mean of (‖∇D(x)‖₂ - 1)² at x = alpha·real + (1 - alpha)·fake (Gulrajani et al. 2017, equation 3), a scalar.
 
-    `real`, `fake`: [N, C, H, W]; `labels` int64 [N]; `alpha` in [0, 1], [N, 1, 1, 1]. `counts`: False for rows that
-    stand in for none, which must not reach other processes' gradients through synchronised batch norm.
+    `real`, `fake`: [N, C, H, W]; `labels` int64 [N]; `alpha` in [0, 1], [N, 1, 1, 1]. `counts` is False for padding
+    rows. They must not change other processes' gradients through synchronised batch norm.
     """
     mixed = (alpha * real + (1 - alpha) * fake).detach()
     mixed.stop_gradient = False

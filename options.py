@@ -1,8 +1,9 @@
-"""A dataclass's fields as options: the type, rule, help and names of each, from which argparse and YAML are read."""
+"""How a dataclass becomes a command line: rules for values, and reading them from arguments and YAML files."""
 
 import argparse
 import contextlib
 import difflib
+import math
 import typing
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +24,7 @@ BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Rule(NamedTuple):
-    """What a value must be, in words and as a test of a value of the right type."""
+    """What a value must be: `phrase` says it in words, `accepts` tests a value of the right type."""
 
     phrase: str
     accepts: Callable
@@ -33,26 +34,49 @@ ANYTHING = {bool: Rule("true or false", lambda _: True), str: Rule("text (in quo
 
 
 def one_of(*names):
-    """The Rule of an option whose value is one of `names`."""
+    """The Rule for one of `names`."""
     return Rule(f"one of {', '.join(names)}", names.__contains__)
 
 
-def option(default, help, valid=None, metavar=None, *, group, also=None, inferred=False):
-    """A dataclass field that is an option. `valid`: a Rule; `metavar`: its value in `--help`; `also`: another name.
+def whole_number(low, high):
+    """The Rule for a whole number from `low` to `high`."""
+    return Rule(f"a whole number from {low} to {high}", lambda n: low <= n <= high)
 
-    `inferred`: left out, it is what other options say, so that `--help` does not show the default.
+
+def are_unique(names):
+    """Whether no name is there twice."""
+    return len(set(names)) == len(names)
+
+
+SIZE = whole_number(1, 4096)
+COUNT = whole_number(1, 2**31 - 1)
+COUNT_OR_0 = whole_number(0, 2**31 - 1)
+SEED = Rule("a whole number from 0 to 2^63 - 1", lambda n: 0 <= n < 2**63)
+POSITIVE = Rule("a finite number above 0", lambda x: 0 < x < math.inf)
+WEIGHT = Rule("a finite number, 0 or more", lambda x: 0 <= x < math.inf)
+SHARE = Rule("a number from 0 up to, but not including, 1", lambda x: 0 <= x < 1)
+PLAIN_NAME = Rule(
+    "a plain name without slashes, of at most 200 bytes",
+    lambda s: s.isprintable() and not {"/", "\\"} & set(s) and s.strip(". ") and len(s.encode()) <= 200,
+)
+
+
+def option(default, help, valid=None, metavar=None, *, group, also=None, inferred=False):
+    """A dataclass field that is an option. `valid`: its Rule; `metavar`: its value in `--help`; `also`: another name.
+
+    `inferred`: other options decide it where it is left out, so `--help` shows no default.
     """
     metadata = {"help": help, "valid": valid, "group": group, "also": also, "metavar": metavar, "inferred": inferred}
     return field(default=default, metadata=metadata)
 
 
 def spellings(options):
-    """Every name an option has on the command line -> the option."""
+    """{name on the command line: option}; an option may have two names."""
     return {name: option for option in options for name in (option.name, option.metadata["also"]) if name}
 
 
 def typed(options, values, where):
-    """`values` (by field name, as read from `where`) in their options' types; raises UserError for what is wrong."""
+    """`values` (by field name, read from `where`) converted to the types of their options. Raises UserError."""
     result = {}
     for name, value in values.items():
         if name not in options:
@@ -65,7 +89,7 @@ def typed(options, values, where):
 
 
 def read_yaml(path):
-    """The mapping in a YAML file of `option: value` lines, at most 64 KB. Raises UserError."""
+    """The values in a YAML file of `option: value` lines, at most 64 KB, by name. Raises UserError."""
     try:
         with open(path, "rb") as file:
             data = file.read(FILE_LIMIT + 1)
@@ -73,7 +97,7 @@ def read_yaml(path):
             raise UserError(f"{path} is larger than 64 KB, so it holds no options")
         text = data.decode("utf-8-sig")
         tokens = Counter()
-        for token in yaml.scan(text):  # which expands no alias, follows no tag and is left at the first of them
+        for token in yaml.scan(text):  # scanning expands no alias and follows no tag; the loop stops at the first one
             tokens[type(token)] += 1
             if type(token) not in FLAT or tokens[yaml.BlockMappingStartToken] > 1:
                 raise UserError(f"{path} must hold `option: value` lines and nothing else")
@@ -81,7 +105,7 @@ def read_yaml(path):
         if not values or len(values) != tokens[yaml.KeyToken]:
             raise UserError(f"{path} names no option, or one of them twice")
         if any(isinstance(value, int) and value.bit_length() > 64 for value in values.values()):
-            raise ValueError("an integer of so many digits that Python does not print it")
+            raise ValueError("an integer with too many digits for Python to print")
         return {str(name): value for name, value in values.items()}
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
@@ -90,13 +114,14 @@ def read_yaml(path):
         raise UserError(f"{path} is not readable YAML{f', from line {mark.line + 1}' if mark else ''}") from None
 
 
-def parse(argv, names, hidden_groups, **about):
-    """(the options given in `argv`, typed, by field name; the names they have there, without dashes).
+def parse(argv, names, hidden_groups, epilog, **about):
+    """Read the arguments `argv`: ({field name: typed value}, the names as spelled there, without dashes).
 
-    Raises UserError; `--help` prints and exits. `names`: every name -> its option. `--help` shows each option once, in
-    its group, without `hidden_groups`. `about`: the rest of argparse's help.
+    Raises UserError; `--help` prints and exits. `names`: {name: option}. `--help` shows each option once, in its group;
+    it leaves out `hidden_groups` and ends with the text that `epilog()` returns. `about`: other arguments of argparse.
     """
     parser = _Parser(
+        epilog,
         argument_default=argparse.SUPPRESS,
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=33),
         allow_abbrev=False,
@@ -121,7 +146,7 @@ def parse(argv, names, hidden_groups, **about):
     given, unknown = parser.parse_known_args(argv)
     if unknown and not unknown[0].startswith("-"):
         raise UserError(
-            f"{unknown[0]!r:.80} is no option, nor an option's value: leave it out; --help lists the options"
+            f"{unknown[0]!r:.80} is no option and no option's value: leave it out; --help lists the options"
         )
     if unknown:
         name = unknown[0].split("=")[0]
@@ -130,22 +155,27 @@ def parse(argv, names, hidden_groups, **about):
 
 
 def did_you_mean(word, names, prefix=""):
-    """The end of a sentence about `word`: which of `names`, written after `prefix`, is close; "" where none is."""
+    """The end of a sentence about the unknown `word`: "; did you mean …?" with the closest of `names`, or ""."""
     close = difflib.get_close_matches(word[:80], names, 1)
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 class _Parser(argparse.ArgumentParser):
-    def __init__(self, **about):
+    def __init__(self, make_epilog, **about):
         super().__init__(**about)
+        self.make_epilog = make_epilog
         self.spelled = set()
+
+    def format_help(self):
+        self.epilog = self.make_epilog()  # here, because it reads files and only `--help` needs it
+        return super().format_help()
 
     def error(self, message):
         raise UserError(message.removeprefix("argument "))
 
 
 class _Given(argparse.Action):
-    """Stores an option's value, and the name by which it is given."""
+    """Stores an option's value and the name that the command line spells."""
 
     def __call__(self, parser, namespace, value, name=None):
         setattr(namespace, self.dest, value)
@@ -167,7 +197,7 @@ def _kind(option):
 
 
 def _value(option, value):
-    """`value`, which may be text, in the option's type; raises ArgumentTypeError, whose text says what it must be."""
+    """`value`, which may be text, in the option's type. Raises ArgumentTypeError, whose text names the rule."""
     kind, optional = _kind(option)
     if optional and value in (None, "", "none"):
         return None
@@ -180,14 +210,14 @@ def _value(option, value):
 
 
 def _convert(kind, value):
-    """`value` as `kind`, if that is what it says; raises KeyError, TypeError, ValueError or OverflowError if not."""
+    """`value` converted to `kind`. Raises KeyError, TypeError, ValueError or OverflowError where it is none."""
     if kind is bool:
         return value if isinstance(value, bool) else BOOLEANS[value]
     if kind is str:
         if not isinstance(value, str) or "\0" in value:
             raise ValueError
         return value
-    # YAML reads 1e-4 as text, so numbers may be text; Python's underscores are not a number's.
+    # YAML reads 1e-4 as text, so numbers may be text. Python accepts 1_6 as 16; an option does not.
     if isinstance(value, bool) or (kind is int and isinstance(value, float)) or "_" in str(value):
         raise ValueError
     return kind(value)

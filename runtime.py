@@ -1,8 +1,6 @@
 """Threads, devices, processes, seeds. Import this module before paddle: it sets what paddle reads when it loads."""
 
 import contextlib
-import errno
-import hashlib
 import os
 import signal
 import sys
@@ -10,12 +8,10 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
+from processes import collectives
+from processes.watch import GRACE_SECONDS
 from utils import UserError, program
-from watch import GRACE_SECONDS, Watch
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # SIGHUP comes when a terminal or an SSH session ends. Under `nohup` it is ignored, and stays so.
@@ -92,20 +88,15 @@ def parallel(function, items):
         return list(pool.map(function, items))
 
 
-_watch = None  # over the other processes, where there are any
-
-
 def run(main):
     """Run an entry point as a command: a UserError is one line on stderr and exit code 2.
 
     Of several processes each learns why another ends before its time, and ends too.
     """
-    global _watch
     code, reason = 1, None
     sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
     try:
-        if world_size() > 1:
-            _watch = Watch(rank(), world_size(), *_meeting_point())
+        collectives.join()
         code = main()
         if code == 0:
             sys.stdout.flush()
@@ -119,7 +110,8 @@ def run(main):
         # itself stays ignored, as Python has it: a socket to another process must not end this one.
         code, reason = 128 + signal.SIGPIPE, "nobody reads its output any more"
     except Exception as error:
-        if _watch:  # another's death shows as an error in a collective: give the watch time to end this process
+        if collectives.is_watched():
+            # Another's death shows as an error in a collective. Give the watch time to end this process.
             time.sleep(2 * GRACE_SECONDS)
         if not isinstance(error, OSError):
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"
@@ -128,24 +120,13 @@ def run(main):
         code, reason = 2, f"{error.filename or 'a file'}: {error.strerror or error}"
         _say(reason)
     finally:
-        if _watch:
-            _watch.leave(reason, code)
+        collectives.leave(reason, code)
         _close_output()
     sys.exit(code)
 
 
 def _say(reason):
     warn(f"{program()}: {reason}")
-
-
-def say(line):
-    """Print a line, on the first process."""
-    if rank() == 0:
-        try:
-            print(line, flush=True)
-        except OSError as error:
-            if error.errno != errno.EIO:  # the terminal is gone: its SIGHUP stops the run, or is ignored
-                raise
 
 
 def warn(line):
@@ -161,21 +142,6 @@ def _close_output():
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _meeting_point():
-    """Rank 0's address for the watch, among those that the launcher has chosen, and what tells this run from others."""
-    endpoints, store = os.environ.get("PADDLE_TRAINER_ENDPOINTS"), os.environ.get("PADDLE_MASTER")
-    if not endpoints:
-        raise UserError(
-            f"PADDLE_TRAINERS_NUM is {world_size()}, but PADDLE_TRAINER_ENDPOINTS is not set: start the processes with "
-            "python -m paddle.distributed.launch"
-        )
-    first = endpoints.split(",")[0]
-    host, port = first.rsplit(":", 1)
-    # With --ips Paddle's own store listens on the first one; the numbers after it are the other processes'.
-    port = int(port) + (world_size() if store in (None, first) else 0)
-    return (host, port), hashlib.blake2b(f"{endpoints} {store}".encode(), digest_size=16).hexdigest()
 
 
 def start(parameters):
@@ -197,128 +163,15 @@ def start(parameters):
             raise UserError(f"--device {device} is not there: {gpus} GPU(s) are visible, gpu:0 to gpu:{gpus - 1}")
         device = device if number else f"gpu:{os.environ.get('FLAGS_selected_gpus', '0').split(',')[0]}"
     paddle.set_device(device)
-    if world_size() > 1:
+    if collectives.world_size() > 1:
         import paddle.distributed
 
-        meet()  # before Paddle's own rendezvous, which would wait 15 minutes for a process that has failed
+        collectives.meet()  # before Paddle's own rendezvous, which would wait 15 minutes for a process that has failed
         # It waits outside Python, where Python's handlers do not run.
         handlers = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS}
         paddle.distributed.init_parallel_env()
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def rank():
-    """This process's number among all; 0 when there is one."""
-    return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
-
-
-def world_size():
-    """How many processes take part."""
-    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
-
-
-def meet(value=0):
-    """Wait for the other processes, however long they take; over gloo a collective gives up after 30 seconds.
-
-    Returns the largest `value`, a whole number, that any of them came with. No device is waited for.
-    """
-    return _watch.meet(value) if _watch else value
-
-
-def together(items):
-    """`items`, each as soon as every process has its own."""
-    for item in items:
-        meet()
-        yield item
-
-
-def agree(value):
-    """Rank 0's `value` (any picklable object) on every process."""
-    if world_size() == 1:
-        return value
-    import paddle.distributed
-
-    meet()
-    values = [value]
-    paddle.distributed.broadcast_object_list(values, src=0)
-    return values[0]
-
-
-def from_first(function, *arguments):
-    """What `function` returns on rank 0, on every process; a UserError that it raises is raised on every process."""
-    result = problem = None
-    if rank() == 0:
-        try:
-            result = function(*arguments)
-        except UserError as error:
-            problem = str(error)
-    result, problem = agree((result, problem))
-    if problem:
-        raise UserError(problem)
-    return result
-
-
-def gather(value):
-    """The `value` (any picklable object) of every process, by rank, on every process."""
-    if world_size() == 1:
-        return [value]
-    import paddle.distributed
-
-    meet()
-    values = []
-    paddle.distributed.all_gather_object(values, value)
-    return values
-
-
-def require_same(values, advice):
-    """Raise UserError on every process where `values`, texts or numbers by name, are not the same on all of them.
-
-    `advice` ends the message. All processes must ask about the same names.
-    """
-    found = gather(values)
-    for number, other in enumerate(found):
-        for name, value in found[0].items():
-            if other[name] != value:
-                raise UserError(f"rank {number} has {name} {other[name]}, rank 0 has {value}: {advice}")
-
-
-class Block(NamedTuple):
-    """What one process takes of a step's whole batch in one accumulation round."""
-
-    rows: range  # of the whole batch; never empty
-    share: float  # of the whole batch that these rows are; 0 where there are too few and one of another block stands in
-    in_round: int  # rows of the round over all processes, or 1 where none of them counts
-    whole: int  # rows of the whole batch
-
-
-def blocks(count, rounds, rank, world_size):
-    """The `Block` of each round that process `rank` takes of a batch of `count` rows.
-
-    The batch is cut into `rounds` and each of them among the processes, in order and as evenly as can be. So a round
-    holds the same rows with any number of processes, and the blocks are the same for any `rounds` and `world_size` of
-    one product.
-    """
-    cuts = [count * block // (rounds * world_size) for block in range(rounds * world_size + 1)]
-    taken = []
-    for first in range(0, rounds * world_size, world_size):
-        start, stop = cuts[first + rank : first + rank + 2]
-        in_round = max(cuts[first + world_size] - cuts[first], 1)
-        taken.append(Block(range(start, max(stop, start + 1)), (stop - start) / count, in_round, count))
-    return taken
-
-
-def add_up(tensors):
-    """Replace each of `tensors`, all of one dtype, by its sum over all processes; one all-reduce for all of them."""
-    if world_size() == 1:
-        return
-    import paddle
-    import paddle.distributed
-
-    flat = paddle.concat([tensor.reshape([-1]) for tensor in tensors])
-    paddle.distributed.all_reduce(flat)
-    for tensor, part in zip(tensors, flat.split([tensor.size for tensor in tensors]), strict=True):
-        paddle.assign(part.reshape(tensor.shape), tensor)
 
 
 def quit_on_signals(cleanly=False):
@@ -357,7 +210,7 @@ class StopRequest:
     def requested(self):
         """True on every process, at the same call, once any of them has been signalled."""
         if self.signal is None:
-            self.signal = meet(self.asked or 0) or None
+            self.signal = collectives.meet(self.asked or 0) or None
         return self.signal is not None
 
 
@@ -386,17 +239,3 @@ def stop_signals():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def generator(seed, purpose, *index):
-    """A NumPy generator that is a pure function of its address, whatever was drawn before or elsewhere.
-
-    Philox is counter-based (Salmon et al., *Parallel random numbers: as easy as 1, 2, 3*, SC 2011): `seed` and
-    `purpose` (a word such as "noise") make its key, up to three integers of `index` its counter; each address has
-    2^64 blocks of numbers of its own.
-    """
-    if len(index) > 3:
-        raise ValueError(f"an address has at most three integers, not {len(index)}")
-    key = int.from_bytes(hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest(), "little")
-    counter = sum(int(value) << (64 * place) for place, value in enumerate(index, start=1))
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))

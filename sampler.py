@@ -1,19 +1,21 @@
-"""Generated images by index: sample i depends on the seed, i and its class alone, in any batch and on any process."""
+"""Generated images by index: sample i depends only on the seed, i and its class, in any batch and on any process."""
 
 import numpy as np
 import paddle
 from scipy.special import ndtr, ndtri
 
+import randomness
 import runtime
 from layers import BatchNorm
 from pictures import COLUMNS
+from processes import collectives
 from utils import progress
 
 CHUNK = 16  # rows of each call of G in evaluation
 
 
 def to_range(images, parameters):
-    """uint8 images to the range networks read: [-1, 1], or [0, 1] with `dont_normalize`."""
+    """uint8 images in the networks' range: [-1, 1], or [0, 1] with `dont_normalize`."""
     images = images.astype(paddle.get_default_dtype())
     return images / 255 if parameters.dont_normalize else images / 127.5 - 1
 
@@ -28,7 +30,7 @@ def generate(generator, parameters, indices, labels, purpose="sample"):
     """Images uint8 [N, C, H, W] of samples `indices` of classes `labels` (both int [N]), by G in evaluation mode.
 
     A matrix product rounds a row differently when the number of rows differs. So G always gets CHUNK rows, and sample i
-    is always in the same one of them: its bits depend on the seed, i and its class alone.
+    is always in the same row. Its bits then depend only on the seed, i and its class.
     """
     p, indices, labels = parameters, np.asarray(indices), np.asarray(labels)
     rows = _row(indices)
@@ -45,7 +47,7 @@ def generate(generator, parameters, indices, labels, purpose="sample"):
 
 
 def generate_batch(generator, parameters, indices, labels, purpose="sample"):
-    """As `generate`, but in one call of G, for batch norms that use the batch's own statistics."""
+    """Like `generate`, but in one call of G, for batch norms that use the batch's own statistics."""
     z = _noise_of(parameters, purpose, indices)
     return _call(generator, parameters, z, np.asarray(labels))
 
@@ -53,14 +55,14 @@ def generate_batch(generator, parameters, indices, labels, purpose="sample"):
 def _row(indices):
     """The row of G's batch that each sample of int [N] is in.
 
-    Each aligned chunk of CHUNK samples fills a whole batch. The 7 turns every chunk by another amount: so samples that
-    are a fixed number apart, such as those of one class, are in different rows too, and fill few batches.
+    Each aligned chunk of CHUNK samples fills a whole batch. The 7 rotates every chunk by another amount. So samples at
+    a fixed distance, such as those of one class, are in different rows too, and need few batches.
     """
     return (indices + 7 * (indices // CHUNK)) % CHUNK
 
 
 def _calls(rows):
-    """The places in `rows`, int [N], as lists for one call of G each: no row is in a list twice."""
+    """The positions in `rows`, int [N], grouped into calls of G: no row occurs twice in a call."""
     order = np.argsort(rows, kind="stable")
     counts = np.bincount(rows, minlength=CHUNK)
     call = np.empty(len(rows), np.int64)
@@ -77,13 +79,14 @@ def _call(generator, parameters, z, labels):
 def _noise_of(parameters, purpose, indices):
     """Noise [N, z_dim] of samples `indices`."""
     p = parameters
-    return np.stack([_noise(runtime.generator(p.manual_seed, purpose, i), p) for i in indices])
+    return np.stack([_noise(randomness.generator(p.manual_seed, purpose, i), p) for i in indices])
 
 
 def _noise(rng, parameters):
-    """Noise [z_dim] from N(0, 1), whose values beyond ± `truncation` are drawn anew (Brock et al., 2019, section 3.1).
+    """Noise [z_dim] from N(0, 1), truncated to ± `truncation` (Brock et al., 2019, section 3.1).
 
-    Drawing anew until it fits is the same as inverting the distribution between the bounds, which takes one draw.
+    The paper draws a value again until it lies between the bounds. Inverting the distribution function between the
+    bounds gives the same distribution in one draw.
     """
     p = parameters
     if p.truncation is None:
@@ -100,12 +103,13 @@ def use_standing_statistics(generator, parameters):
     """
     p = parameters
     norms = [layer for layer in generator.sublayers() if isinstance(layer, BatchNorm)]
-    batches, shown = range(p.standing_batches), runtime.rank() == 0 and p.standing_batches
+    batches, shown = range(p.standing_batches), collectives.rank() == 0 and p.standing_batches
     for batch in progress(batches, title="standing statistics", unit="batch", shown=shown):
         for norm in norms:
             norm.training, norm.momentum = True, batch / (batch + 1)
         indices = range(batch * p.batch_size, (batch + 1) * p.batch_size)
-        labels = runtime.generator(p.manual_seed, "standing labels", batch).integers(p.num_classes, size=p.batch_size)
+        numbers = randomness.generator(p.manual_seed, "standing labels", batch)
+        labels = numbers.integers(p.num_classes, size=p.batch_size)
         with runtime.math_threads(1):  # every number of processes gets the same bits
             generate_batch(generator, p, indices, labels, "standing")
     for norm in norms:

@@ -2,27 +2,28 @@
 
 import signal
 
-# Held until `runtime.quit_on_signals`: an import that is interrupted ends in a traceback.
+# Held until `runtime.quit_on_signals`: an interrupted import would print a traceback.
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 import runtime  # noqa: E402
-from parameters import CommandLine  # noqa: E402
+from command_line import CommandLine  # noqa: E402
+from processes import collectives  # noqa: E402
 
 
 def main():
-    start, source = None, None
     command = CommandLine(program="test")
-    if command.given.get("pretrained_model") or command.given.get("check_path"):
-        from checkpoint import load_given
+    loaded = None
+    if needed := command.checkpoint_to_load():
+        from checkpoint import load_file_or_run  # slow, because it imports paddle: a mistake is told without it
 
-        start, source = load_given(command.given, wanted=("G", "G_ema"))
-    parameters = command.parameters(start and start.parameters)
+        loaded = load_file_or_run(*needed, wanted=("G", "G_ema"))
+    parameters = command.parameters(loaded and loaded.parameters)
     runtime.quit_on_signals()
     runtime.start(parameters)
-    runtime.require_same(parameters.shared(), "give every process the same command")
+    collectives.require_same(parameters.shared(), "give every process the same command")
     from tester import Tester
 
-    Tester(parameters, start, source).test()
+    Tester(parameters, loaded).test()
     return 0
 
 

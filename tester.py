@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-import report
 import runtime
-from evaluation import Evaluation
-from measurement import remove_parts, unfinished_keys
-from sample_files import NPZWriter, PNGWriter
-from sources import open_source
+from evaluation import report
+from evaluation.evaluation import Evaluation
+from evaluation.measurement import remove_parts, unfinished_keys
+from evaluation.sample_files import NPZWriter, PNGWriter
+from evaluation.sources import open_source
+from processes import collectives
 from utils import LOCK_FILE, UserError, lock
 
 # An interrupted test resumes on another machine, with other values of these.
@@ -22,16 +23,16 @@ OF_THE_MACHINE = ("device", "num_workers", "batch_size_test", "parallel")
 
 
 class Tester:
-    """Measures samples of the generator in a `checkpoint.Checkpoint`, which was read from the file `path`.
+    """Measures samples of the generator in the `checkpoint.Checkpoint` `loaded`.
 
     Without a checkpoint it measures the images that `parameters.samples` names.
     """
 
-    def __init__(self, parameters, loaded=None, path=None):
-        self.source = open_source(parameters, loaded, path)
+    def __init__(self, parameters, loaded=None):
+        self.source = open_source(parameters, loaded)
         self.parameters = self.source.parameters
         self._locks = []
-        runtime.say(self.source.opened)
+        collectives.say(self.source.opened)
 
     def test(self):
         """Measure the samples, write the files that were asked for and the report, print the figures.
@@ -54,9 +55,9 @@ class Tester:
                 with runtime.stop_signals() as stop:
                     figures = evaluation.figures(source, stop, writers, folder, key)
                 if figures is None:
-                    runtime.say("stopped; run the same command again to resume")
+                    collectives.say("stopped; run the same command again to resume")
                     raise SystemExit(128 + (stop.signal or stop.asked))
-            if runtime.rank() == 0:
+            if collectives.rank() == 0:
                 self._report(folder, figures, settings, evaluation, writers)
 
     def _report(self, folder, figures, settings, evaluation, writers):
@@ -83,7 +84,7 @@ class Tester:
     def _claimed(self, key):
         """Yield the folder of the report, locked against other tests, and whether this test was interrupted in it."""
         try:
-            folder, resumes = runtime.from_first(self._claim, key)
+            folder, resumes = collectives.from_first(self._claim, key)
             yield Path(folder), resumes
         finally:
             for file in self._locks:
@@ -140,7 +141,7 @@ class Tester:
         return {
             "samples": source.description,
             "file": str(source.file),
-            "sha256": runtime.from_first(source.digest),
+            "sha256": collectives.from_first(source.digest),
             "dataset": p.dataset,
             "num_samples": len(source),
             "num_classes": evaluation.num_classes or "unknown",

@@ -2,34 +2,36 @@
 
 import signal
 
-# Held until `runtime.quit_on_signals`: an import that is interrupted ends in a traceback.
+# Held until `runtime.quit_on_signals`: an interrupted import would print a traceback.
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 import runtime  # noqa: E402
-from parameters import CommandLine  # noqa: E402
+from command_line import CommandLine  # noqa: E402
+from processes import collectives  # noqa: E402
 from utils import plural  # noqa: E402
 
 
 def main():
-    start, source = None, None
     command = CommandLine(program="train")
-    if command.given.get("pretrained_model") and not command.run_to_resume():
-        from checkpoint import load_given
+    loaded = None
+    if needed := command.checkpoint_to_load():
+        from checkpoint import load_file_or_run  # slow, because it imports paddle: a mistake is told without it
 
-        start, source = load_given(command.given)
-    parameters = command.parameters(start and start.parameters)
+        loaded = load_file_or_run(*needed)
+    parameters = command.parameters(loaded and loaded.parameters)
     runtime.quit_on_signals()
     runtime.start(parameters)
-    runtime.require_same(parameters.shared(), "give every process the same command and, with --resume, the same run")
+    advice = "give every process the same command and, with --resume, the same run"
+    collectives.require_same(parameters.shared(), advice)
     from dataset import load_dataset
     from trainer import Trainer, resolve
 
     image_set = load_dataset(parameters)
     print(f"{len(image_set)} images of {image_set.num_classes} classes: {_listed(image_set.class_names)}", flush=True)
-    if runtime.world_size() > 1:
-        runtime.require_same(image_set.fingerprint(), "give every process the same images")
+    if collectives.world_size() > 1:
+        collectives.require_same(image_set.fingerprint(), "give every process the same images")
     trainer = Trainer(resolve(parameters, image_set))
-    path, signal = trainer.train(image_set, start, source)
+    path, signal = trainer.train(image_set, loaded)
     if signal:
         runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {path} goes on")
         return 128 + signal

@@ -5,8 +5,7 @@ import copy
 import dataclasses
 import math
 import time
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 
 import paddle
 
@@ -14,19 +13,20 @@ import checkpoint
 import losses
 import runtime
 import sampler
-from dataset import batches, batches_per_epoch, check_count
-from layers import batch_statistics, running_statistics, seeing, singular_vectors
+from dataset import batches, batches_per_epoch
+from layers import batch_statistics, running_statistics, singular_vectors, training_on_block
 from pictures import ROWS
-from precision import SCALER_STATE, Precision
-from run_folder import RunFolder, diverged
-from step_batches import blocks_of, d_batch, g_batch, part_of, seed_dropout
-from utils import UserError, plural
+from processes import collectives
+from training.precision import SCALER_STATE, Precision
+from training.run_folder import RunFolder, diverged
+from training.run_start import Start, check_steps_left, find_start
+from training.step_batches import blocks_of, cut_batch, d_batch, g_batch, seed_dropout
 
 
 def resolve(parameters, image_set):
-    """`parameters` with what the data decide filled in: the number of classes, and epochs turned into steps."""
+    """`parameters` completed from the data: the number of classes, and steps in place of epochs."""
     p = parameters
-    steps_per_epoch = batches_per_epoch(image_set, p, runtime.world_size()) / p.d_steps_per_iter
+    steps_per_epoch = batches_per_epoch(image_set, p, collectives.world_size()) / p.d_steps_per_iter
     changes = {"num_classes": p.num_classes or image_set.num_classes}
     if p.niter:
         changes |= {"niter": None, "total_step": math.ceil(p.niter * steps_per_epoch)}
@@ -56,48 +56,45 @@ class Trainer:
         p = self.parameters
         return paddle.optimizer.Adam(learning_rate, p.beta1, p.beta2, parameters=network.parameters())
 
-    def train(self, image_set, start=None, source=None):
+    def train(self, image_set, loaded=None):
         """Train on `image_set` until `total_step`, or until a signal asks to stop, and write the run's folder.
 
-        It goes on from `start`, a `checkpoint.Checkpoint` read from `source`, or begins with the initial weights; a run
-        that resumes goes on from its own newest. Returns the folder's path and the signal's number (None when the run
-        is complete). Raises UserError when a loss or a gradient is not finite.
+        `loaded`: the checkpoint of --pretrained_model, if the command line has read it already. Returns the folder's
+        path and the signal's number (None when the run is complete). Raises UserError when a loss or a gradient is not
+        finite.
         """
         p = self.parameters
-        if start and not p.resume and start.step >= p.total_step:  # before a folder is made
-            raise _reached(p, start, source)
-        evaluation = self._evaluation(image_set)  # before a folder is made: it may take long, or be refused
+        # Refuse what cannot run, and prepare the measurements: both before a folder is made.
+        if loaded and not p.resume:
+            check_steps_left(p, Start(loaded))
+        evaluation = self._evaluation(image_set)
         with runtime.stop_signals() as stop, RunFolder(p) as run:  # in this order: a signal waits for the last write
-            if p.resume:
-                start, source = checkpoint.load_newest(run.weights, start, source, p.pretrained_model)
-            if runtime.world_size() > 1:
-                found = {"as checkpoint": start and start.fingerprint()}
-                runtime.require_same(found, "give every process the same file")
-            own = start if start and Path(source).parent == run.weights else None
-            if own:
-                _check_whole_batch(p, own, source)
-            if start:
-                _compare_classes(p, start, source, image_set, goes_on=own is not None)
-            check_count(p, image_set)
-            if start:
-                if start.step > p.total_step:
-                    raise _reached(p, start, source)
-                self.load(start.step, start.parts, source)
-                runtime.say(f"goes on from {source}, step {start.step}{_lacks(start.parts)}")
-            run.begin(self.step, image_set, own, source)
-            data = batches(image_set, p, self.step * p.d_steps_per_iter, runtime.rank(), runtime.world_size())
-            data = runtime.together(data)
+            # Start: find the checkpoint to start from, load it, open the records.
+            start = find_start(p, run.weights, loaded, image_set)
+            if start.checkpoint:
+                self.load(start.step, start.checkpoint.parts, start.checkpoint.path)
+                lacks = _lacks(start.checkpoint.parts)
+                collectives.say(f"goes on from {start.checkpoint.path}, step {start.step}{lacks}")
+            run.begin(start, image_set)
             done = self.step >= p.total_step
-            if evaluation and own and self._is_unmeasured(own):
-                self._evaluate(evaluation, run, stop, lambda: own.parts)  # optimizers have no state until a step
-                run.save(self.step, lambda: own.parts)  # again: the figures' line in the log belongs to it
-                run.advance(self.step)
+
+            # Run an interrupted measurement again.
+            if evaluation and self._is_unmeasured(start):
+                self._measure_again(evaluation, run, stop, start.checkpoint)
                 done = stop.requested() or done
+
+            # Train step by step.
+            data = batches(image_set, p, self.step * p.d_steps_per_iter, collectives.rank(), collectives.world_size())
+            data = collectives.together(data)
             while not done:
                 metrics = self.train_step(data)
-                if evaluation and self.step % p.eval_step == 0:  # before the save, which its lines in the log belong to
+
+                # Measure before the save: the figures' lines in the log belong to the checkpoint.
+                if evaluation and self.step % p.eval_step == 0:
                     self._read(metrics)
                     self._evaluate(evaluation, run, stop, self.state)
+
+                # Log, draw and save when it is time; the last step is always saved.
                 done = stop.requested() or self.step >= p.total_step
                 logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
                 if logs or saves:
@@ -108,30 +105,33 @@ class Trainer:
                     run.write_samples(self.step, self.sample_grid)
                 if saves:
                     run.save(self.step, self.state)
+
+                # Show the progress. When nobody reads the output any more, save this step and end.
                 try:
                     run.advance(self.step)
-                except BrokenPipeError:  # nobody reads what it prints: it ends, and no step is lost
+                except BrokenPipeError:
                     run.save(self.step, self.state)
                     raise
+
             if not stop.signal:
                 run.write_animation()
             run.finish()
             return run.path, stop.signal
 
     def _read(self, metrics):
-        """Metrics over all processes as floats; this is where the host waits for the device.
+        """The metrics over all processes as floats. Here the host waits for the device.
 
-        Raises UserError, on every process, when one, or a gradient of the last updates, is not finite: the weights
-        after it are not worth keeping.
+        Raises UserError, on every process, when a metric or a gradient of the last updates is not finite: the weights
+        after it are useless.
         """
         values = paddle.stack(list(metrics.values()))
-        runtime.add_up([values])
+        collectives.add_up([values])
         values = dict(zip(metrics, values.tolist(), strict=True))
         for part, network in (("D", self.D), ("G", self.G)):  # in the order of the step: the first one is the cause
             for name, value in values.items():
                 if name.startswith("g_") == (part == "G") and not math.isfinite(value):
                     raise diverged(name, value, self.step)
-            if self.precision.scaler:  # whose business they are
+            if self.precision.scaler:  # it skips updates whose gradients are not finite
                 continue
             gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
             finite = paddle.stack([paddle.isfinite(gradient).all() for gradient in gradients.values()]).numpy()
@@ -171,23 +171,34 @@ class Trainer:
     def _evaluation(self, image_set):
         if not self.parameters.eval_step:
             return None
-        from evaluation import Evaluation  # what it imports takes a while
+        from evaluation.evaluation import Evaluation  # slow to import
 
         evaluation = Evaluation(self.parameters, image_set.class_names)
         evaluation.check(evaluation.drawn(self.G, self.parameters.eval_samples))
-        evaluation.check_names(image_set.class_names, _source_of(self.parameters))
+        evaluation.check_names(image_set.class_names, self.parameters.data_source)
         evaluation.prepare()
         return evaluation
 
-    def _is_unmeasured(self, own):
-        """Whether the step of the checkpoint `own` is due to be measured, but was not, as when a signal interrupted."""
-        return self.step % self.parameters.eval_step == 0 and own.notes.get("measured") != self.step
+    def _is_unmeasured(self, start):
+        """Whether the run's own checkpoint is due to be measured, but was not, as when a signal interrupted it."""
+        return (
+            start.is_own
+            and self.step % self.parameters.eval_step == 0
+            and start.checkpoint.notes.get("measured") != self.step
+        )
+
+    def _measure_again(self, evaluation, run, stop, own):
+        """Measure the run's `own` checkpoint, and save it again: the figures' line in the log belongs to it."""
+        # The checkpoint's own arrays are saved: Paddle's optimizers have no state before their first step.
+        self._evaluate(evaluation, run, stop, lambda: own.parts)
+        run.save(self.step, lambda: own.parts)
+        run.advance(self.step)
 
     def _evaluate(self, evaluation, run, stop, state):
-        """Measure `eval_samples` samples as `test.py` does, log the figures, keep `state()` if it is the best."""
+        """Measure `eval_samples` samples as `test.py` does, log the figures, save `state()` if it is the best."""
         p, start = self.parameters, time.monotonic()
         generator = (p.use_ema and self.G_ema) or self.G
-        if p.standing_batches:  # which replace the running statistics
+        if p.standing_batches:  # they replace the running statistics, which the training still needs
             generator = copy.deepcopy(generator)
         generator.eval()
         sampler.use_standing_statistics(generator, p)
@@ -205,73 +216,93 @@ class Trainer:
         with _frozen(self.D):
             return self._update(self.G, self.g_optimizer, batch, self._g_losses)
 
-    def _d_losses(self, part, counts):
-        """D's loss on `part` of a batch, and its terms by name; scalar means over the part's rows."""
+    def _d_losses(self, batch, counts=True):
+        """D's loss on the rows of `batch` and its terms by name, scalar means over the rows.
+
+        `counts`: False for padding rows, as in `losses.gradient_penalty`.
+        """
         p = self.parameters
         judge = partial(self.precision.judge, self.D)
-        real_logits, real_classes = judge(_noisy(part.images, part.real_noise), part.labels)
+        real_logits, real_classes = judge(_noisy(batch.images, batch.real_noise), batch.labels)
         with paddle.no_grad():
-            fake = self.precision.generate(self.G, part.z, part.fake_labels)
-        fake_logits, fake_classes = judge(_noisy(fake, part.fake_noise), part.fake_labels)
+            fake = self.precision.generate(self.G, batch.z, batch.fake_labels)
+        fake_logits, fake_classes = judge(_noisy(fake, batch.fake_noise), batch.fake_labels)
         d_real, d_fake = losses.discriminator_losses(p.adv_loss, real_logits, fake_logits)
         terms = {"d_real": d_real, "d_fake": d_fake, "D_x": real_logits.mean(), "D_G_z": fake_logits.mean()}
         loss = d_real + d_fake
         if p.adv_loss == "wgan_gp":
-            terms["d_penalty"] = losses.gradient_penalty(self.D, part.images, fake, part.labels, part.alpha, counts)
+            terms["d_penalty"] = losses.gradient_penalty(self.D, batch.images, fake, batch.labels, batch.alpha, counts)
             loss += p.lambda_gp * terms["d_penalty"]
         if real_classes is not None:
-            terms["d_class_real"] = losses.class_loss(real_classes, part.labels)
-            terms["d_class_fake"] = losses.class_loss(fake_classes, part.fake_labels)
+            terms["d_class_real"] = losses.class_loss(real_classes, batch.labels)
+            terms["d_class_fake"] = losses.class_loss(fake_classes, batch.fake_labels)
             loss += p.class_loss_weight * (terms["d_class_real"] + terms["d_class_fake"])
-            terms["accuracy_real"] = _accuracy(real_classes, part.labels)
-            terms["accuracy_fake"] = _accuracy(fake_classes, part.fake_labels)
+            terms["accuracy_real"] = _accuracy(real_classes, batch.labels)
+            terms["accuracy_fake"] = _accuracy(fake_classes, batch.fake_labels)
         return loss, terms
 
-    def _g_losses(self, part, _counts):
-        """G's loss on `part` of a batch, and its terms by name; scalar means over the part's rows."""
+    def _g_losses(self, batch, counts=True):
+        """G's loss on the rows of `batch` and its terms by name, scalar means over the rows."""
         p = self.parameters
-        fake = _noisy(self.precision.generate(self.G, part.z, part.labels), part.fake_noise)
-        logits, classes = self.precision.judge(self.D, fake, part.labels)
+        fake = _noisy(self.precision.generate(self.G, batch.z, batch.labels), batch.fake_noise)
+        logits, classes = self.precision.judge(self.D, fake, batch.labels)
         terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
         loss = terms["g_adv"]
         if classes is not None:
-            terms["g_class"] = losses.class_loss(classes, part.labels)
+            terms["g_class"] = losses.class_loss(classes, batch.labels)
             loss += p.class_loss_weight * terms["g_class"]
         return loss, terms
 
     def _update(self, network, optimizer, batch, losses_of):
-        """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of its terms.
+        """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of its terms."""
+        optimizer.clear_grad(set_to_zero=False)  # without gradients, backward writes them instead of adding to zeros
+        if self.parameters.rounds == collectives.world_size() == 1:
+            loss, terms = losses_of(batch)
+            self.precision.backward(loss)
+            metrics = {name: value.detach() for name, value in terms.items()}
+        else:
+            metrics = self._backward_in_blocks(network, batch, losses_of)
+        self.precision.step(optimizer)
+        return metrics
+
+    def _backward_in_blocks(self, network, batch, losses_of):
+        """Leave the gradients of the mean loss over the whole batch in `network`. Returns as `_update` does.
 
         The batch is cut into accumulation rounds, and each round among the processes. All rounds start from the same
-        buffers and dropout stream, as one round would, and what they make of the running statistics becomes one mean
-        over rounds and processes. So it makes no difference how a batch is cut; batch norm alone sees a block at a time
-        instead of the batch, or with `sync_bn` a round. One all-reduce serves the update.
+        buffers and the same dropout stream, as one round would. The running statistics become the mean of those that
+        rounds and processes end with. So the result does not depend on how a batch is cut. Batch norm is the
+        exception: it sees one block at a time, or one round with `sync_bn`. One all-reduce serves the update.
         """
-        p = self.parameters
-        synchronized = p.sync_bn and runtime.world_size() > 1
-        statistics = running_statistics(self.G, self.D)
-        buffers = [*statistics, *singular_vectors(self.G, self.D)]
-        begun, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
+        p, statistics, buffers = self.parameters, self._running_statistics, self._buffers
+        synchronized = p.sync_bn and collectives.world_size() > 1
+        first_buffers, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
         sums = [paddle.zeros_like(buffer) for buffer in statistics]
         metrics, first = {}, 0
-        optimizer.clear_grad()
         for block in blocks_of(p, batch.whole or len(batch.z)):
             if first:
-                _assign(buffers, begun)
+                _assign(buffers, first_buffers)
                 paddle.set_rng_state(dropout)
-            part = part_of(batch, first, len(block.rows))
+            rows = cut_batch(batch, first, len(block.rows))
             first += len(block.rows)
-            with seeing((self.G, self.D), block, synchronized):
-                loss, terms = losses_of(part, block.share > 0)
+            with training_on_block((self.G, self.D), block, synchronized):
+                loss, terms = losses_of(rows, counts=block.share > 0)
                 self.precision.backward(block.share * loss)
             for name, value in terms.items():
                 metrics[name] = metrics.get(name, 0) + block.share * value.detach()
             sums = [total + block.share * buffer for total, buffer in zip(sums, statistics, strict=True)]
         gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-        runtime.add_up(gradients + sums)
+        collectives.add_up(gradients + sums)
         _assign(statistics, sums)
-        self.precision.step(optimizer)
         return metrics
+
+    @cached_property
+    def _running_statistics(self):
+        return running_statistics(self.G, self.D)
+
+    @cached_property
+    def _buffers(self):
+        """The buffers that a training forward changes."""
+        return [*self._running_statistics, *singular_vectors(self.G, self.D)]
 
     def state(self):
         """All that a resumed run needs, NumPy arrays by part and name.
@@ -383,41 +414,3 @@ def _noisy(images, noise):
 
 def _accuracy(class_logits, labels):
     return (class_logits.argmax(1) == labels).astype(class_logits.dtype).mean()
-
-
-def _reached(parameters, start, source):
-    return UserError(
-        f"--total_step {parameters.total_step} is reached: {source} has {plural(start.step, 'step')}; give more"
-    )
-
-
-def _source_of(parameters):
-    """The option that the training images come from."""
-    p = parameters
-    return f"--data_path {p.data_path}" if p.data_path else f"--dataset {p.dataset}"
-
-
-def _compare_classes(parameters, start, source, image_set, goes_on):
-    """Refuse to go on with a run on other classes, whose labels would mean something else; say so of a new run."""
-    if not start.class_names:
-        runtime.say(f"{source} does not tell the names of its classes, so they are not compared")
-        return
-    difference = checkpoint.compare_classes(start.class_names, image_set.class_names)
-    if difference and goes_on:
-        raise UserError(
-            f"{_source_of(parameters)} does not have the classes that {source} was trained on ({difference}): "
-            "give those, or start another run"
-        )
-    if difference:
-        runtime.say(f"{source} was trained on other classes ({difference}): its weights are trained on these")
-
-
-def _check_whole_batch(parameters, start, source):
-    """Refuse to go on with another number of images in a step, which would take the data in another order."""
-    processes = runtime.world_size()
-    whole, before = parameters.batch_size * processes, start.notes.get("whole_batch")
-    if before not in (None, whole):
-        raise UserError(
-            f"--batch_size {parameters.batch_size} makes {whole} images a step over {processes} process(es), and "
-            f"{source} was trained with {before}: give --global_batch_size {before}"
-        )

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import io
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -75,6 +76,18 @@ def naming(path):
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def run_numbers(save_path, recipe):
+    """The numbers, ascending, in the names RECIPE-NUMBER of what is in the folder `save_path`."""
+    try:
+        names = os.listdir(save_path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"--save_path {save_path} cannot be read: {error.strerror}") from None
+    matches = [re.fullmatch(re.escape(recipe) + "-([0-9]{1,9})", name) for name in names]
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def remove_leftovers(folder):

@@ -1,4 +1,4 @@
-"""`python -m alignment FIXTURE.json [FIXTURE.json …] [--report DIR]`: exit 0 when every figure agrees, 1 otherwise."""
+"""`python -m alignment FIXTURE.json [FIXTURE.json …] [--report DIR]` exits with 0 if every figure agrees, else 1."""
 
 import argparse
 from pathlib import Path
@@ -11,10 +11,12 @@ from utils import UserError
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m alignment", description=__doc__)
     parser.add_argument("fixtures", nargs="+", metavar="FIXTURE.json", help="reference figures to compare with")
-    parser.add_argument("--report", metavar="DIR", help="write alignment.md and the files of reprod_log there")
+    parser.add_argument(
+        "--report", metavar="DIR", help="write alignment.md (all tables) and the files for reprod_log to DIR"
+    )
     options = parser.parse_args(argv)
     if options.report and Path(options.report).exists() and not Path(options.report).is_dir():
-        raise UserError(f"--report {options.report} is no folder; name one, or none that exists")
+        raise UserError(f"--report {options.report} is not a folder; name a folder or a new path")
     results = []
     for path in options.fixtures:
         figures = fixture.read(path)
@@ -23,7 +25,7 @@ def main(argv=None):
         except UserError as error:
             raise UserError(f"{path} {error}") from None
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # A fixture is a stranger's: an entry of it may be anything.
+            # A fixture may come from anybody, so an entry may have any type.
             raise UserError(f"{path} is malformed ({type(error).__name__}: {str(error)[:100]})") from None
         results.append((Path(path).stem, figures, rows))
         print(f"{report.text_table(rows)}\n{report.summary(path, rows)}\n", flush=True)
@@ -33,7 +35,7 @@ def main(argv=None):
 
 
 def check(figures):
-    """The Rows of a Fixture. Raises UserError where it is of no known protocol, or holds nothing to compare."""
+    """The Rows of a Fixture. Raises UserError for an unknown protocol or a fixture with nothing to compare."""
     if "protocol" in figures:
         rows = networks.check_training(figures)
     elif "G_state" in figures:
@@ -44,8 +46,8 @@ def check(figures):
         rows = scores.check_scores(figures)
     else:
         raise UserError(
-            "is of no known protocol: it has no protocol (sagan, acgan), no G_state (a published checkpoint's) and no "
-            "features or scores (metrics')"
+            "is of no known protocol: it has neither protocol (sagan, acgan), nor G_state (of a published checkpoint), "
+            "nor features or scores (of metrics)"
         )
     if not rows:
         raise UserError("holds nothing to compare")

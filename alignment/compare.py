@@ -1,4 +1,4 @@
-"""One figure against its reference, and by how much they may differ."""
+"""Compares figures with their references, within a tolerance."""
 
 from typing import NamedTuple
 
@@ -7,15 +7,15 @@ import numpy as np
 from alignment import draw
 from utils import UserError
 
-# Of the largest figure of its group. A bias before a batch norm has the gradient 0 but for rounding, and a saturated
-# hinge loss is 0: what is smaller than this is compared as if it were this large.
+# A share of the largest figure in a group. Smaller figures are compared as if they were this large, because some are 0
+# except for rounding: the gradient of a bias before a batch norm, a saturated hinge loss.
 FLOOR = 1e-5
 
 
 class Row(NamedTuple):
-    """Figures of one quantity: NumPy arrays of one length, and the size that their difference is measured in."""
+    """The figures of one quantity, in NumPy arrays of one length. `scale` is the unit of their differences."""
 
-    stage: str  # forward, loss, bp_align, train_align or metric, as Paddle's reproduction guide has them
+    stage: str  # forward, loss, bp_align, train_align or metric, as in Paddle's reproduction guide
     quantity: str
     labels: list
     reference: np.ndarray
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
     @property
     def worst(self):
-        """Index of the figure that differs most; a NaN does."""
+        """Index of the figure that differs most. A NaN counts as the largest difference."""
         return int(np.argmax(np.nan_to_num(self.differences, nan=np.inf)))
 
     @property
@@ -38,14 +38,15 @@ class Row(NamedTuple):
 
     @property
     def agrees(self):
-        return self.difference <= self.tolerance  # which a NaN does not
+        return self.difference <= self.tolerance  # False for NaN
 
 
 def compare(stage, quantity, reference, ours, tolerance, floor=0.0):
-    """A Row from the reference, a number, a list of numbers or a digest, and our array.
+    """A Row from our array and the reference: a number, a list of numbers, or a digest.
 
-    Of a digest, the norm is measured relative to itself, mean and projection relative to the reference's root mean
-    square, since both may cancel to nearly 0; so is each number of a list. `floor` is the least norm to measure by.
+    The difference of a digest's norm is relative to the norm. The differences of its mean and its projection are
+    relative to the reference's root mean square, since both may cancel to nearly 0. So are the differences of a list's
+    numbers. `floor` is the smallest size to divide by.
     """
     ours = np.asarray(ours, dtype=np.float64)
     if isinstance(reference, dict):
@@ -63,12 +64,12 @@ def compare(stage, quantity, reference, ours, tolerance, floor=0.0):
             raise UserError(f"has {reference.size} values of {quantity}; here there are {ours.size}")
         scale = np.full(len(reference), max(np.sqrt(np.mean(reference**2)), floor))
         labels = [f"[{index}]" for index in range(len(reference))] if len(reference) > 1 else [""]
-    scale[scale == 0] = 1  # a reference of zeros: the difference itself
+    scale[scale == 0] = 1  # all references are 0: use the absolute difference
     return Row(stage, quantity, labels, reference, ours, scale, tolerance)
 
 
 def compare_all(stage, title, references, find, tolerance):
-    """Rows for a dictionary of references, whose largest sets their floor; `find(name)` is our array of a name."""
+    """Rows for a dictionary of references. The largest sets their floor. `find(name)` is our array of that name."""
     sizes = [abs(figure["norm"]) if isinstance(figure, dict) else abs(figure) for figure in references.values()]
     floor = FLOOR * max(sizes, default=0.0)
     return [

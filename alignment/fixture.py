@@ -1,4 +1,4 @@
-"""Fixtures: JSON files of reference figures, whose weights and inputs `draw` rebuilds from their names."""
+"""Fixtures: JSON files of reference figures. `draw` rebuilds their weights and inputs from names."""
 
 import json
 import math
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from utils import UserError
 
-MOST = 2**16  # of a batch, a class count, a width, …
-MOST_NUMBERS = 2**28  # in all tensors of a fixture's networks; 2 GB
+MOST = 2**16  # largest batch, number of classes, width, …
+MOST_NUMBERS = 2**28  # in all tensors of a fixture's networks: 2 GB
 
 
 class Fixture(dict):
-    """A JSON object that says which of its entries is missing."""
+    """A JSON object. Reading a missing entry raises a UserError that names it."""
 
     def __missing__(self, key):
         raise UserError(f"lacks {json.dumps(key)}")
@@ -31,14 +31,14 @@ class Fixture(dict):
         return float(value)
 
     def choice(self, name, values, default=None):
-        """The entry `name`, one of `values`; where it is missing, `default` unless that is None."""
+        """The entry `name`, one of `values`. If the entry is missing: `default`, or UserError without a default."""
         value = self[name] if default is None else self.get(name, default)
         if not isinstance(value, str) or value not in values:
             raise UserError(f"has {name} {json.dumps(value)[:60]}; known are {', '.join(values)}")
         return value
 
     def shapes(self, name):
-        """The entry `name`: shapes, as tuples, by the names of tensors."""
+        """The entry `name`: {name of a tensor: its shape, a tuple}."""
         shapes = self[name]
         for tensor, shape in shapes.items() if isinstance(shapes, dict) else [(name, shapes)]:
             if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
@@ -49,7 +49,7 @@ class Fixture(dict):
 
 
 def read(path):
-    """The Fixture in the JSON file `path`. Raises UserError for a file that is missing or not one JSON object."""
+    """The Fixture in the JSON file `path`. Raises UserError if it is missing or not one JSON object."""
     try:
         fixture = json.loads(Path(path).read_bytes(), object_hook=Fixture)
     except OSError as error:

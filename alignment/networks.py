@@ -1,4 +1,4 @@
-"""Runs the networks, losses and updates of this project on a fixture, and compares what they give."""
+"""Runs the networks, losses and updates of this project on a fixture and compares their figures."""
 
 import contextlib
 import math
@@ -14,17 +14,17 @@ from acgan_models import STACKS
 from alignment import draw
 from alignment.compare import compare, compare_all
 from checkpoint import load_network
+from formats.published_weights import SAGAN, STACK, arrange, is_turned, our_name, recognise
 from parameters import Parameters
-from published import SAGAN, STACK, arrange, is_turned, our_name, recognise
-from step_batches import DBatch, GBatch
 from trainer import Trainer
+from training.step_batches import DBatch, GBatch
 from utils import UserError
 
-FLOAT64, FLOAT32 = 1e-7, 1e-4  # what the figures may differ by, for the precision of the worse of the two sides
+FLOAT64, FLOAT32 = 1e-7, 1e-4  # tolerances, by the lower precision of the two sides
 
 KINDS = {"mnist": "acgan-mnist", "mlp": "acgan-mlp", "cifar10": "acgan-cifar10", "imagenet": "acgan-imagenet-torch"}
 
-# Names of layers in the PyTorch references: ours.
+# Layers by their name in the PyTorch references: our name.
 MNIST = {
     "G": {
         "label_emb": "embedding",
@@ -54,7 +54,7 @@ MLP = {
 }
 LAYERS = {"sagan": SAGAN, "acgan-mnist": MNIST, "acgan-mlp": MLP, **dict.fromkeys(STACKS, STACK)}
 
-# Names of figures in fixtures: of metrics in `Trainer`, and what is read from D's (adversarial, class) logits.
+# Figures by their name in fixtures: the metric of `Trainer`, or a function of D's (adversarial, class) logits.
 LOSSES = {
     "sagan": {"d_loss_real": "d_real", "d_loss_fake": "d_fake", "gradient_penalty": "d_penalty", "g_loss": "g_adv"},
     "acgan": {
@@ -77,7 +77,7 @@ OUTPUTS = {
 
 @contextlib.contextmanager
 def precision(dtype):
-    """Networks that are built inside compute in `dtype`."""
+    """Networks that are built in this context compute in `dtype`."""
     before = paddle.get_default_dtype()
     paddle.set_default_dtype(dtype)
     try:
@@ -87,7 +87,7 @@ def precision(dtype):
 
 
 def check_training(fixture):
-    """Rows of a fixture of the protocol "sagan" or "acgan": forward, gradients, losses, what the training ends in."""
+    """Rows of a fixture of the protocol "sagan" or "acgan": forward, gradients, losses, final weights and buffers."""
     protocol = fixture.choice("protocol", LOSSES)
     model = "sagan" if protocol == "sagan" else KINDS[fixture.choice("kind", KINDS)]
     dtype = fixture.choice("precision", ("float64", "float32"), "float64")
@@ -110,9 +110,9 @@ def check_training(fixture):
 
 
 def check_published(fixture):
-    """Rows of a published checkpoint's fixture: the forward in both precisions.
+    """Rows of a published checkpoint's fixture: the forward in float64 and in float32.
 
-    The reference's own precision is "float64" where the fixture says so, or else float32.
+    The reference is in float32 unless the fixture says "float64".
     """
     reference = fixture.choice("precision", ("float64", "float32"), "float32")
     rows = []
@@ -136,7 +136,7 @@ def _published_network(fixture):
 
 
 def parameters(fixture, model):
-    """The Parameters that the fixture's protocol trains with."""
+    """The Parameters of the fixture's training."""
     optimizer = fixture["optimizer"]
     optimizer.choice("name", ("Adam",))
     if optimizer["epsilon"] != 1e-8:
@@ -161,7 +161,7 @@ def parameters(fixture, model):
 
 
 def loss_rows(fixture, names, step, metrics, tolerance):
-    """Rows of the losses of one step, from the metrics of `Trainer`."""
+    """Rows of the losses of one step. `metrics` are those of `Trainer`."""
     trajectory = fixture["trajectory"]
     if len(trajectory) <= step:
         raise UserError(f"has the losses of {len(trajectory)} of {fixture['steps']} steps")
@@ -171,9 +171,9 @@ def loss_rows(fixture, names, step, metrics, tolerance):
 
 
 class Pair:
-    """G and D of a fixture's sizes, with its weights drawn and loaded, and the figures that they give.
+    """G and D in a fixture's sizes with its drawn weights, and the rows of their figures.
 
-    `torch`: the fixture's names and shapes are PyTorch's, not Paddle's.
+    `torch`: the fixture has PyTorch's names and shapes, not Paddle's.
     """
 
     def __init__(self, fixture, model, torch, **variant):
@@ -193,7 +193,7 @@ class Pair:
         return state
 
     def d_batch(self, step):
-        """What the protocol's D update of `step` reads."""
+        """The inputs of the D update of `step`."""
         sagan = self.layers is SAGAN
         size, channels = self.fixture.whole("image_size"), self._channels()
         real = draw.labels(step, "real", self.batch, self.classes, self.seed)
@@ -204,7 +204,7 @@ class Pair:
         return DBatch(_tensor(images), _tensor(real), _tensor(noise), _tensor(fake), _tensor(alpha))
 
     def g_batch(self, step):
-        """What the protocol's G update of `step` reads."""
+        """The inputs of the G update of `step`."""
         noise = draw.noise(step, "g", self.batch, self.z_dim, self.seed)
         return GBatch(_tensor(noise), _tensor(draw.labels(step, "g", self.batch, self.classes, self.seed)))
 
@@ -222,14 +222,14 @@ class Pair:
         for name, reference in figures.items():
             if name not in OUTPUTS:
                 raise UserError(f"has the unknown figure {name[:60]} in eval_forward")
-            # A sigmoid far below 0 magnifies a relative rounding of its logit by the logit's size, which is -log of it.
+            # Far below 0, a sigmoid multiplies a relative error of its logit by the logit's size: -log(sigmoid).
             factor = max(1.0, -math.log(max(min(reference), 1e-300))) if name == "validity" else 1.0
             ours = OUTPUTS[name](*outputs).numpy()
             rows.append(compare("forward", name + suffix, reference, ours, factor * tolerance))
         return rows
 
     def gradient_rows(self, role, tolerance):
-        """Rows of the gradients that a network's first update has left."""
+        """Rows of the gradients after a network's first update."""
         weights = dict(getattr(self, role).named_parameters())
         gradients = {name: paddle.zeros_like(w) if w.grad is None else w.grad for name, w in weights.items()}
         references = self.fixture.get(f"first_{role.lower()}_grads", {})
@@ -255,12 +255,12 @@ class Pair:
             return images.numpy(), self.D(images, batch.labels)
 
     def _theirs(self, role, tensors, name):
-        """Our array of what the fixture calls `name`, in its shape; as drawn for what is never used."""
+        """Our array for the fixture's tensor `name`, in the fixture's shape; the drawn one if it is never used."""
         ours = our_name(self.layers[role], name)
         if ours is None:
             return self.drawn[role][name]
         if ours not in tensors:
-            raise UserError(f"has {name[:60]}, which this {role} has not")
+            raise UserError(f"has {name[:60]}, which this {role} does not have")
         array = tensors[ours].numpy()
         return array.T if self.torch and is_turned(ours, array) else array
 
@@ -270,11 +270,11 @@ def _tensor(array):
 
 
 def build(fixture, model, G, D, relu_shortcut=False):
-    """The networks of `model` in the widths of the arrays `G` and `D`, NumPy by our names."""
+    """The networks of `model`. `G` and `D`, NumPy arrays by our names, give their widths."""
     z_dim, classes, size = (fixture.whole(name) for name in ("z_dim", "classes", "image_size"))
     dropout = fixture.get("dropout", 0.0)
     if dropout != 0:
-        raise UserError(f"has dropout {dropout}; no two frameworks drop the same, so it has to be 0")
+        raise UserError(f"has dropout {dropout}; frameworks draw different random numbers, so it must be 0")
     if model == "sagan":
         channels = _width(D, "blocks.0.conv1.weight_orig", 1)
         penalty = fixture.get("adv_loss") == "wgan_gp"
@@ -310,5 +310,5 @@ def build(fixture, model, G, D, relu_shortcut=False):
 
 def _width(arrays, name, axis=0):
     if name not in arrays or np.ndim(arrays[name]) <= axis:
-        raise UserError(f"lacks {name}, as it is called here")
+        raise UserError(f"lacks {name} (our name)")
     return arrays[name].shape[axis]

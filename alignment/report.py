@@ -1,17 +1,17 @@
-"""The table of an alignment, on the terminal, as Markdown and in the format of `reprod_log`."""
+"""Tables of the compared figures: on the terminal, as Markdown, and as files for `reprod_log`."""
 
 import numpy as np
 
 from utils import atomic_path
 
 COLUMNS = ("stage", "quantity", "reference", "ours", "rel. difference", "verdict")
-# Paddle's reproduction guide calls a stage's pair of files STAGE_paddle.npy and STAGE_torch.npy, but for the training.
+# Paddle's reproduction guide names the two files of a stage STAGE_paddle.npy and STAGE_torch.npy, except for training.
 REFERENCES = {"train_align": "benchmark"}
 STAGES = ("forward", "metric", "loss", "bp_align", "train_align")
 
 
 def cells(row):
-    """A Row as text: of its figures, the one that differs most."""
+    """The cells of a Row's line, as text. They show its figure that differs most."""
     worst = row.worst
     return (
         row.stage,
@@ -32,7 +32,7 @@ def text_table(rows):
 
 
 def summary(name, rows):
-    """One line on a fixture: how many of its quantities agree, and which differs most for its tolerance."""
+    """One line on a fixture: how many quantities agree, and the largest difference relative to its tolerance."""
     agreeing = sum(row.agrees for row in rows)
     worst = max(rows, key=lambda row: np.nan_to_num(row.difference / row.tolerance, nan=np.inf))
     verdict = "agree" if agreeing == len(rows) else "agree, THE OTHERS DISAGREE"
@@ -43,10 +43,9 @@ def summary(name, rows):
 
 
 def write(folder, results):
-    """Write alignment.md and, by stage, the pairs of files of `reprod_log`; `results`: (name, fixture, rows) tuples.
+    """Write alignment.md and the two files of each stage for `reprod_log`. `results`: (name, fixture, rows) tuples.
 
-    A file of `reprod_log` is `np.save` of a dictionary of arrays, which its reader opens with `allow_pickle`; keys are
-    FIXTURE/QUANTITY and values the compared figures.
+    `reprod_log` reads a dictionary of arrays that `np.save` has written. Keys are FIXTURE/QUANTITY, values the figures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for stage in STAGES:
@@ -65,21 +64,21 @@ def write(folder, results):
 
 
 def markdown(results):
-    """The whole report: for each fixture a summary, a line a stage, and the whole table folded away."""
-    parts = ["# Alignment\n"]
+    """The whole report: for each fixture a summary, a line per stage, and the whole table, collapsed."""
+    sections = ["# Alignment\n"]
     for name, fixture, rows in results:
         stages = [
-            f"- {stage}: {len(part)} quantities, largest difference {max(row.difference for row in part):.1e}"
+            f"- {stage}: {len(of_stage)} quantities, largest difference {max(row.difference for row in of_stage):.1e}"
             for stage in STAGES
-            if (part := [row for row in rows if row.stage == stage])
+            if (of_stage := [row for row in rows if row.stage == stage])
         ]
         lines = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, rows)]
         table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-        parts += [
+        sections += [
             f"## {name}\n",
             f"Reference: {fixture.get('reference', 'not said')}.\n",
             f"{summary(name, rows)}.\n",
             "\n".join(stages) + "\n",
             f"<details><summary>All {len(rows)} quantities</summary>\n\n{table}\n\n</details>\n",
         ]
-    return "\n".join(parts)
+    return "\n".join(sections)

@@ -1,4 +1,4 @@
-"""Runs the metrics of this project on a fixture's drawn features and images, and compares features and scores."""
+"""Runs the metrics of this project on a fixture's drawn features and images and compares features and scores."""
 
 import re
 
@@ -15,12 +15,12 @@ from metrics.prdc import prdc
 from utils import UserError
 
 EXACT, CANCELLING, FEATURES = 1e-6, 1e-4, 1e-4
-IMAGES = 16  # at once through Inception
+IMAGES = 16  # per batch through Inception
 TAPS = ("64", "192", "768", "2048", "logits_unbiased", "logits")
 
 
 def check_scores(fixture):
-    """Rows of a fixture of scores on drawn features, logits and images."""
+    """Rows of a fixture with scores of drawn features, logits and images."""
     seed, count, width = _seed(fixture), fixture.whole("n", 2), fixture.whole("dim")
     real = draw.rng("features/real", seed).standard_normal((count, width)).astype(np.float32)
     fake = (0.9 * draw.rng("features/fake", seed).standard_normal((count, width)) + 0.25).astype(np.float32)
@@ -56,7 +56,7 @@ def _ms_ssim_rows(references, seed):
 
 
 def check_inception(fixture):
-    """Rows of a fixture of Inception-v3 with drawn weights: features of drawn images, and scores from them."""
+    """Rows of a fixture with Inception-v3's features of drawn images, and their scores. Its weights are drawn too."""
     seed, count = _seed(fixture), fixture.whole("images_per_set", 2)
     weights = {
         name: draw.weight(f"inception.{name}", shape, seed, gain=2**0.5).astype(np.float32)
@@ -70,7 +70,7 @@ def check_inception(fixture):
                 found = sets[int(variant)][tap]
                 rows.append(compare("metric", f"{size} pixels, set {variant}, {tap}", reference, found, FEATURES))
         for name, reference in fixture["metrics"][str(size)].items():
-            # KID is a difference of means of a kernel near 1, which the reference computes in float32.
+            # KID is a difference of means of a kernel near 1, and the reference computes it in float32.
             tolerance, floor = (EXACT, 1.0) if name.startswith("kid") else (FEATURES, 0.0)
             found = _score(name, *sets)
             rows.append(compare("metric", f"{size} pixels, {name}", reference, found, tolerance, floor))
@@ -78,8 +78,8 @@ def check_inception(fixture):
 
 
 def _features(inception, images):
-    parts = [inception.features(images[start : start + IMAGES]) for start in range(0, len(images), IMAGES)]
-    return {tap: np.concatenate([part[tap] for part in parts]) for tap in TAPS}
+    batches = [inception.features(images[start : start + IMAGES]) for start in range(0, len(images), IMAGES)]
+    return {tap: np.concatenate([batch[tap] for batch in batches]) for tap in TAPS}
 
 
 def _score(name, first, second):

@@ -20,7 +20,8 @@ import runtime  # noqa: F401, I001, the threads a run has
 import checkpoint
 from dataset import batches, load_dataset
 from parameters import Parameters
-from run_folder import RunFolder
+from training.run_folder import RunFolder
+from training.run_start import Start
 from trainer import Trainer
 
 ROUNDS = 7
@@ -42,7 +43,7 @@ def main():
     values = dataclasses.asdict(p)
     seconds = {"waiting for the write": [], "copying alone": [], "a step": [], "a step beside a write": []}
     with tempfile.TemporaryDirectory() as folder, RunFolder(dataclasses.replace(p, save_path=folder)) as run:
-        run.begin(0, images)
+        run.begin(Start(), images)
         path = run.weights / "waited.safetensors"
         for _ in range(ROUNDS):
             seconds["waiting for the write"].append(timed(lambda: checkpoint.save(path, 1, values, trainer.state())))

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import runtime  # before paddle
+from processes import collectives
 
 STEPS, SAGAN_STEPS, ALL_REDUCES = 12, 2, 5  # timed after one that is not
 CIFAR10 = ["--recipe", "acgan-cifar10", "--dataset", "fake", "--num_classes", "10", "--batch_size", "25"]
@@ -44,9 +45,9 @@ def launch(processes, threads, *work):
 def work():
     """What a launched process does: time steps or all-reduces of one training."""
     target, what, *options = sys.argv[1:]
-    from parameters import get_parameters
+    from command_line import CommandLine
 
-    p = get_parameters([*options, "--device", "cpu"])
+    p = CommandLine([*options, "--device", "cpu"]).parameters()
     runtime.start(p)
     import paddle
 
@@ -56,16 +57,16 @@ def work():
     images = load_dataset(p)
     trainer = Trainer(resolve(p, images))
     if what == "steps":
-        data = batches(images, p, 0, runtime.rank(), runtime.world_size())
+        data = batches(images, p, 0, collectives.rank(), collectives.world_size())
         seconds = timed(lambda: trainer.train_step(data), SAGAN_STEPS if p.model == "sagan" else STEPS)
-        result = {"seconds": seconds, "images": p.batch_size * runtime.world_size()}
+        result = {"seconds": seconds, "images": p.batch_size * collectives.world_size()}
     else:
         result = {}
         for name, network in (("D", trainer.D), ("G", trainer.G)):
             gradients = [paddle.ones_like(weight) for weight in network.parameters()]
-            seconds = timed(lambda gradients=gradients: runtime.add_up(gradients), ALL_REDUCES)
+            seconds = timed(lambda gradients=gradients: collectives.add_up(gradients), ALL_REDUCES)
             result[name] = {"bytes": 4 * sum(gradient.size for gradient in gradients), "seconds": seconds}
-    if runtime.rank() == 0:
+    if collectives.rank() == 0:
         Path(target).write_text(json.dumps(result))
     return 0
 
@@ -74,7 +75,7 @@ def timed(function, count):
     """Median seconds of one of `count` calls after a first."""
     times = []
     for _ in range(1 + count):
-        runtime.meet()
+        collectives.meet()
         start = time.perf_counter()
         function()
         times.append(time.perf_counter() - start)

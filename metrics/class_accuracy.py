@@ -1,4 +1,4 @@
-"""How well a classifier reads the class asked for, at falling resolution: the discriminability of Odena et al.,
+"""How often a classifier recognises the requested class, at falling resolution: the discriminability of Odena et al.,
 *Conditional Image Synthesis with Auxiliary Classifier GANs* (ICML 2017, section 4.1)."""
 
 import numpy as np
@@ -6,18 +6,18 @@ import numpy as np
 from metrics.record import CLASSIFIED_DATA, Figure, Metric
 from utils import UserError
 
-# The paper's, of images of 128 pixels.
+# In the paper, for images of 128 pixels.
 RESOLUTIONS = (8, 16, 32, 64)
 
 
 def at_resolution(images, resolution):
-    """Images uint8 [N, C, S, S] with no more detail than `resolution` × `resolution` pixels hold, still of size S.
+    """Images uint8 [N, C, S, S] reduced to the detail of `resolution` × `resolution` pixels, again of size S.
 
     The paper says only that resolution is "artificially decreased by bilinear interpolation". Here a pixel of the small
-    image is the mean of its surroundings under a triangle as wide as the factor (Pillow's bilinear resize), and the
-    small image is then interpolated bilinearly. TensorFlow 1's resize_bilinear, which the authors probably used, takes
-    every k-th pixel where the factor is k: that adds aliasing to what it takes away, and would credit the generator's
-    resolution with accuracy that only the aliasing cost. So accuracies below full size are, if anything, higher here.
+    image is a mean of its surroundings, weighted by a triangle as wide as the factor (Pillow's bilinear resize). The
+    small image is then enlarged by bilinear interpolation. The authors probably used TensorFlow 1's resize_bilinear,
+    which takes every k-th pixel for a factor k. That adds aliasing, which lowers the accuracy further than the lost
+    resolution alone. So accuracies below full size may be higher here than in the paper.
 
     Raises UserError for a resolution above S or below 1.
     """
@@ -33,13 +33,13 @@ def at_resolution(images, resolution):
 
 
 def class_is_read(logits, labels, indices):
-    """Whether the largest logit is the class asked for: bool [N].
+    """Whether the largest logit is that of the requested class: bool [N].
 
     Args:
         logits: float [N, K] of a classifier.
-        labels: int [N], the classes asked for, 0 to num_classes - 1.
-        indices: int [num_classes], the logit that stands for each class: `inception_classes` for Inception. All K
-            logits take part, so a wrong class outside the data set's counts as wrong.
+        labels: int [N], the requested classes, 0 to num_classes - 1.
+        indices: int [num_classes], the index of each class's logit: `inception_classes` for Inception. All K logits are
+            compared, so the answer may also be a class outside the data set, which counts as wrong.
 
     Raises UserError for a NaN.
     """
@@ -49,7 +49,7 @@ def class_is_read(logits, labels, indices):
 
 
 def class_accuracy(logits, labels, indices):
-    """The share of samples that `class_is_read` finds right: {"class_accuracy": float}."""
+    """The share of samples for which `class_is_read` is True: {"class_accuracy": float}."""
     return {"class_accuracy": float(class_is_read(logits, labels, indices).mean())}
 
 

@@ -1,10 +1,11 @@
-"""A small classifier of its own, trained on real images alone, that reads which class a generated image shows."""
+"""A small classifier, trained on real images alone, that reads the class of a generated image."""
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+import randomness
 import runtime
 from utils import UserError, progress
 
@@ -48,14 +49,14 @@ def classifier_of(image_set):
 
 
 def train_classifier(image_set, seed):
-    """A `Classifier` trained on `image_set`, each image shifted by up to a sixteenth of its size at random.
+    """A `Classifier` trained on `image_set`. Each batch is shifted at random by up to a sixteenth of the image size.
 
-    It computes on one thread, as `read` does: so its figures depend neither on the number of threads nor on that of
-    processes.
+    It computes on one thread, as `read` does. So its figures depend neither on the number of threads nor on the number
+    of processes.
     """
     images = image_set.stacked()
     size = image_set.image_shape[-1]
-    paddle.seed(int(runtime.generator(seed, "classifier").integers(2**31)))
+    paddle.seed(int(randomness.generator(seed, "classifier").integers(2**31)))
     classifier = classifier_of(image_set)
     schedule = paddle.optimizer.lr.CosineAnnealingDecay(2e-3, UPDATES)
     optimizer = paddle.optimizer.Adam(schedule, parameters=classifier.parameters())
@@ -63,7 +64,7 @@ def train_classifier(image_set, seed):
     reach = size // 16
     with runtime.math_threads(1):
         for update in progress(range(UPDATES), title="classifier", unit="update"):
-            rng = runtime.generator(seed, "classifier batch", update)
+            rng = randomness.generator(seed, "classifier batch", update)
             chosen = rng.integers(len(images), size=BATCH)
             shift = tuple(rng.integers(-reach, reach + 1, size=2))
             batch = np.roll(images[chosen], shift, axis=(2, 3))

@@ -1,21 +1,21 @@
-"""Diversity within a class: how far two images of a class lie apart, which a collapsed generator cannot fake."""
+"""Diversity within a class: the distance between two images of a class. It is near 0 for a collapsed generator."""
 
 import numpy as np
 
 from metrics.ms_ssim import SMALLEST, ms_ssim
 from metrics.record import CLASSIFIED_DATA, Figure, Metric
-from runtime import generator
+from randomness import generator
 from utils import UserError
 
-# The paper's, of each class.
+# Per class, as in the paper.
 PAIRS = 100
 
 
 def class_distance(images, labels, most=1000):
     """Mean Euclidean distance between two images of the same class, in grey levels, averaged over the classes.
 
-    `images` uint8 [N, C, H, W], `labels` int64 [N]; all pairs of the first `most` images of each class. Returns
-    {"class_distance": float}; classes with fewer than two images do not count, and without others it is NaN.
+    `images` uint8 [N, C, H, W], `labels` int64 [N]. It compares all pairs of the first `most` images of each class.
+    Classes with fewer than two images are left out. Returns {"class_distance": float}, NaN without any class.
     """
     means = []
     for label in np.unique(labels):
@@ -33,36 +33,36 @@ def class_distance(images, labels, most=1000):
 def pairs(count, seed, label, how_many=PAIRS):
     """Random pairs of two different images out of `count`: int64 [how_many, 2], a pure function of (seed, label).
 
-    Pairs are drawn independently, so with few images some come twice. Raises UserError for fewer than two images.
+    Pairs are drawn independently, so with few images some occur twice. Raises UserError for fewer than two images.
     """
     if count < 2:
         raise UserError(f"diversity within class {label} needs at least two images of it, not {count}")
-    source = generator(seed, "pairs", label)
-    first = source.integers(count, size=how_many)
-    return np.stack([first, (first + source.integers(1, count, size=how_many)) % count], axis=1)
+    rng = generator(seed, "pairs", label)
+    first = rng.integers(count, size=how_many)
+    return np.stack([first, (first + rng.integers(1, count, size=how_many)) % count], axis=1)
 
 
 def class_ms_ssim(images, seed, label):
-    """Mean MS-SSIM over the random `pairs` of one class's images uint8 [N, C, H, W]: float, lower is more varied.
+    """Mean MS-SSIM over the random `pairs` of one class's images uint8 [N, C, H, W]: float. Lower means more varied.
 
     The diversity of Odena et al., *Conditional Image Synthesis with Auxiliary Classifier GANs* (ICML 2017, section
-    4.2). Images of 16 pixels a side or more; the paper's have 128. `images` may be anything of their length that gives
-    those at an int array. Raises UserError as `pairs` and `ms_ssim` do.
+    4.2). Images have at least 16 × 16 pixels; the paper's have 128 × 128. `images` may be any object with a length and
+    with `images[int array]`. Raises UserError as `pairs` and `ms_ssim` do.
     """
     first, second = pairs(len(images), seed, label).T
     return float(ms_ssim(images[first], images[second]).mean())
 
 
 def varied_classes(real, fake):
-    """How many classes of samples are at least as varied as the least varied real class (section 4.2).
+    """The number of classes whose samples are at least as varied as the least varied real class (section 4.2).
 
     Args:
         real, fake: float [num_classes], the `class_ms_ssim` of each class, of real images and of samples. The paper's
             figure, 84.7 %, is over ImageNet's 1000 classes.
 
     Returns:
-        {"ms_ssim_real": float, "ms_ssim": float, "varied_classes": int, "varied_class_share": float}: the means over
-        classes, then how many classes' samples do not exceed the largest real one, and their share.
+        {"ms_ssim_real": float, "ms_ssim": float, "varied_classes": int, "varied_class_share": float}: both means over
+        classes, then the number and the share of classes with samples that do not exceed the largest real MS-SSIM.
     """
     real, fake = np.asarray(real), np.asarray(fake)
     varied = fake <= real.max()

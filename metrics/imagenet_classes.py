@@ -1,8 +1,8 @@
-"""Which of Inception's 1008 logits stands for which class of ImageNet.
+"""The class of ImageNet that each of Inception's 1008 logits stands for.
 
-The graph of 2015 numbers the classes as the challenge's development kit does (ILSVRC2012_ID, 1 to 1000; TensorFlow's
-imagenet_2012_challenge_label_map_proto.pbtxt), not in the order of their WordNet ids. Logits 0 and 1001 to 1007 stand
-for nothing.
+The graph of 2015 numbers the classes like the challenge's development kit (ILSVRC2012_ID, 1 to 1000; TensorFlow's
+imagenet_2012_challenge_label_map_proto.pbtxt), not in the order of their WordNet ids. Logits 0 and 1001 to 1007 have no
+class.
 """
 
 from pathlib import Path
@@ -18,8 +18,8 @@ WORDNET_IDS = tuple(Path(__file__).with_suffix(".txt").read_text().split())
 def inception_classes(class_names):
     """The index of the logit of each class: int64 [num_classes].
 
-    `class_names` are WordNet ids ("n01440764"), as ImageNet's folders are called. Raises UserError, which names the
-    first that is none of ImageNet's.
+    `class_names` are WordNet ids ("n01440764"), the names of ImageNet's folders. Raises UserError with the first name
+    that is not a class of ImageNet.
     """
     logits = {name: logit for logit, name in enumerate(WORDNET_IDS, start=1)}
     for name in class_names:

@@ -1,7 +1,7 @@
-"""The Inception-v3 that FID, KID and the Inception Score mean: TensorFlow's graph of 5 December 2015.
+"""The Inception-v3 that FID, KID and the Inception Score are defined with: TensorFlow's graph of 5 December 2015.
 
 Network: Szegedy et al., *Rethinking the Inception Architecture for Computer Vision* (CVPR 2016), table 1, with the
-graph's own resize, poolings and 1008 logits. Layers carry PyTorch's names, so the published weights map one to one.
+graph's own resize, poolings and 1008 logits. Layers have PyTorch's names, so the published weights map one to one.
 """
 
 import sys
@@ -18,8 +18,8 @@ import runtime
 from metrics.inception_weights import FILE, published_name
 from utils import UserError
 
-# What can be asked for: means over space after the first and the second max pooling, before and after the last three
-# blocks, then the classes. "logits_unbiased" are those without their bias, which the Inception Score was made with.
+# The features: means over space after the first and the second max pooling, before and after the last three blocks,
+# then the class logits. "logits_unbiased" lack the bias; the Inception Score is defined with them.
 POOLED = ("64", "192", "768", "2048")
 CLASSES = ("logits_unbiased", "logits")
 
@@ -43,8 +43,9 @@ class Unit(nn.Layer):
 class Mixed(nn.Layer):
     """Branches side by side, joined over channels.
 
-    A branch is a list of steps: a pooling, a unit (name, width, kernel, stride 1 unless given; padded to keep the
-    size at stride 1 and not at all at stride 2), or a tuple of two units that both read what came before.
+    A branch is a list of steps. A step is a pooling, a unit, or a tuple of two units with the same input. A unit is
+    (name, width, kernel, stride), with stride 1 by default. At stride 1 padding keeps the size. At stride 2 there is no
+    padding.
     """
 
     def __init__(self, width, branches):
@@ -151,7 +152,7 @@ def _mixed_7(width, pooling):
 
 
 class Network(nn.Layer):
-    """Images float32 [N, 3, 299, 299] in [-1, 1) to the pooled features asked for, each [N, width]."""
+    """Images float32 [N, 3, 299, 299] in [-1, 1) to the pooled features `taps`, each [N, width]."""
 
     def __init__(self, taps):
         super().__init__()
@@ -171,7 +172,7 @@ class Network(nn.Layer):
         self.Mixed_6e = _mixed_6(192)
         self.Mixed_7a = _mixed_7a()
         self.Mixed_7b = _mixed_7(1280, AVERAGE)
-        self.Mixed_7c = _mixed_7(2048, MAXIMUM)  # where every other Inception takes the average
+        self.Mixed_7c = _mixed_7(2048, MAXIMUM)  # an average in other Inception networks
         self.eval()
 
     def forward(self, x):
@@ -193,19 +194,19 @@ def _space_mean(x):
 
 
 class Inception:
-    """The feature extractor: uint8 images of any size in, features out.
+    """The feature extractor, from uint8 images of any size to features.
 
-    On a CPU the network runs in `paddle.inference` with oneDNN, two to three times as fast as eagerly and equal to
-    1e-5; where that fails, and on a GPU, it runs eagerly.
+    On a CPU the network runs in `paddle.inference` with oneDNN. That is two to three times as fast as eager execution
+    and equal to 1e-5. If it fails, and on a GPU, the network runs eagerly.
 
     Args:
         weights: NumPy arrays by PyTorch's names and shapes, as `load_weights` reads them.
-        taps: names out of POOLED and CLASSES.
-        eager: on a CPU too.
-        half: compute in float16 where that is safe, on a GPU; features then agree to about 1e-2.
+        taps: names from POOLED and CLASSES.
+        eager: run eagerly on a CPU too.
+        half: compute in float16 where that is safe, on a GPU. Features then agree to about 1e-2.
 
     Raises:
-        UserError: an unknown tap, weights that are not this network's, or classes asked of weights without them.
+        UserError: an unknown tap, weights of another network, or logits from weights that have none.
     """
 
     def __init__(self, weights, taps=("2048",), eager=False, half=False):
@@ -229,18 +230,18 @@ class Inception:
         if not eager and paddle.get_device() == "cpu":
             try:
                 self._run = _predictor(self._network)
-            except Exception as error:  # whatever this build of Paddle lacks, the eager network gives the same
+            except Exception as error:  # this build of Paddle may lack oneDNN; the eager network gives the same
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 print(f"Inception runs without oneDNN, two to three times slower: {reason}", file=sys.stderr)
 
     def features(self, images):
-        """The features asked for of uint8 images [N, 3, H, W]: {tap: float32 [N, width]}."""
+        """The features of uint8 images [N, 3, H, W]: {tap: float32 [N, width]}."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not images.size:
             raise UserError(f"Inception needs uint8 images [N, 3, H, W], not {images.dtype} {list(images.shape)}")
         found = dict(zip(self._network.taps, self._run(resize(images)), strict=True))
         if self._reads_classes:
             weight, bias = self._head
-            with np.errstate(invalid="ignore"):  # the scores refuse a NaN
+            with np.errstate(invalid="ignore"):  # the scores report a NaN
                 found["logits_unbiased"] = found["2048"] @ weight.T
             found["logits"] = found["logits_unbiased"] + bias
         return {tap: found[tap] for tap in self.taps}
@@ -252,7 +253,7 @@ class Inception:
 
 
 def resize(images):
-    """Images uint8 [N, C, H, W] as the graph reads them: float32 [N, C, 299, 299] in [-1, 1), a paddle.Tensor.
+    """Images uint8 [N, C, H, W] in the graph's size and range: float32 [N, C, 299, 299] in [-1, 1), a paddle.Tensor.
 
     TensorFlow 1's bilinear resize: pixel i of the output lies at i·H/299 of the input, corners not aligned, no
     half-pixel shift, no smoothing (Paddle's align_mode 1).
@@ -280,14 +281,14 @@ def _predictor(network):
         source.reshape(images.shape)
         source.copy_from_cpu(images.numpy())
         predictor.run()
-        runtime.set_threads(runtime.threads())  # it leaves the whole process with one thread
+        runtime.set_threads(runtime.threads())  # the predictor sets the whole process to one thread
         return [target.copy_to_cpu() for target in targets]
 
     return run
 
 
 def _checked(weights, shapes):
-    """The named weights as float32 of the given shapes; UserError for anything else."""
+    """The weights named in `shapes`, as float32. Raises UserError if one is missing or has another shape or type."""
     missing = [name for name in shapes if name not in weights]
     if missing == ["fc.weight", "fc.bias"]:
         raise UserError(

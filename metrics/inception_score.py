@@ -8,11 +8,11 @@ from utils import UserError
 
 
 class ScoreSums:
-    """What the Inception Score needs of samples that arrive in any order, in memory that does not grow with them.
+    """The Inception Score of samples that arrive in any order, in memory that does not grow with their number.
 
-    Of each part: `counts` (int64 [splits]), `probabilities` (float64 [splits, classes], the sum of p(y|x)) and
-    `negentropies` (float64 [splits], the sum of p(y|x) log p(y|x) over samples and classes). They are the whole state
-    and plain sums, so any split of the same samples over batches and processes gives the same score to rounding.
+    The whole state is three sums per part: `counts` (int64 [splits]), `probabilities` (float64 [splits, classes], the
+    sum of p(y|x)) and `negentropies` (float64 [splits], the sum of p(y|x) log p(y|x) over samples and classes). So any
+    distribution of the same samples over batches and processes gives the same score to rounding.
     """
 
     def __init__(self, classes, splits=10):
@@ -21,7 +21,7 @@ class ScoreSums:
         self.negentropies = np.zeros(splits)
 
     def update(self, logits, parts):
-        """Add samples of logits float [N, classes], each in the part that int [N] `parts` gives, as `part_of` does.
+        """Add samples with `logits` float [N, classes]. `parts` int [N] is the part of each, as `part_of` computes it.
 
         Raises UserError for another number of classes or a NaN.
         """
@@ -39,7 +39,7 @@ class ScoreSums:
         np.add.at(self.negentropies, parts, np.sum(conditional * log_conditional, axis=1))
 
     def merge(self, other):
-        """Add what another ScoreSums of the same classes and splits has seen, in another process say."""
+        """Add the samples of another ScoreSums of the same classes and splits, such as another process's."""
         if other.probabilities.shape != self.probabilities.shape:
             raise UserError(
                 f"Inception Scores over {list(other.probabilities.shape)} and {list(self.probabilities.shape)} parts "
@@ -50,12 +50,12 @@ class ScoreSums:
         self.negentropies += other.negentropies
 
     def state(self):
-        """The state as a dict of arrays, to be saved or sent; `from_state` is the way back."""
+        """The state as a dict of arrays, to save or send. `from_state` reads it."""
         return {"counts": self.counts, "probabilities": self.probabilities, "negentropies": self.negentropies}
 
     @classmethod
     def from_state(cls, state):
-        """A ScoreSums that goes on from what `state()` returned. Raises UserError where the arrays do not fit."""
+        """The ScoreSums whose `state()` is `state`. Raises UserError where the arrays do not fit."""
         sums = cls(*np.shape(state["probabilities"])[::-1])
         for name, own in sums.state().items():
             if np.shape(state[name]) != own.shape:
@@ -66,21 +66,21 @@ class ScoreSums:
         return sums
 
     def result(self):
-        """The score as `inception_score` returns it. Raises UserError where a part has no sample."""
+        """The score, as `inception_score` returns it. Raises UserError if a part has no sample."""
         if not self.counts.all():
             raise UserError(
                 f"the Inception Score over {len(self.counts)} parts needs at least one sample a part, "
                 f"not {self.counts.sum()} in all"
             )
         marginal = self.probabilities / self.counts[:, None]
-        # The mean divergence is the marginal's entropy less the mean of the conditionals'.
+        # The mean divergence is the entropy of the marginal minus the mean entropy of the conditionals.
         divergences = self.negentropies / self.counts - scipy.special.xlogy(marginal, marginal).sum(axis=1)
         scores = np.exp(divergences)
         return {"inception_score": float(scores.mean()), "inception_score_std": float(scores.std())}
 
 
 def part_of(indices, count, splits):
-    """Which of `splits` contiguous parts of `count` samples each sample index int [N] lies in: int64 [N].
+    """The part of each sample index int [N], when `count` samples are cut into `splits` contiguous parts: int64 [N].
 
     Part k begins at sample k·count // splits, so the parts differ in size by one at most.
     """
@@ -90,8 +90,8 @@ def part_of(indices, count, splits):
 def inception_score(logits, splits=10):
     """exp(E_x KL(p(y|x) || p(y))) over `splits` contiguous parts of the samples, in the order given.
 
-    The published scores are the mean and the (population) standard deviation over 10 parts of 5,000 samples. Samples
-    ordered by class make each part poor in classes, which lowers the score: shuffle them first.
+    The published scores are the mean and the (population) standard deviation over 10 parts of 5,000 samples. If samples
+    are ordered by class, each part has few classes, which lowers the score: shuffle them first.
 
     Args:
         logits: float [N, classes], of the classifier before its softmax; computed in float64.

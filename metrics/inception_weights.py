@@ -1,4 +1,4 @@
-"""Where the weights of the Inception-v3 that FID means come from, and how they are known to be the right ones."""
+"""Finds, downloads and checks the weights of the Inception-v3 that FID is defined with."""
 
 import hashlib
 import sys
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from formats.safe_pickle import load_state
 from metrics import all_metrics
-from safe_pickle import load_state
 from utils import UserError, atomic_path, file_digest
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -20,13 +20,13 @@ ADDRESSES = (
     f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}",
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
 )
-CACHE = "~/.cache/paddle/hapi/weights"  # where Paddle keeps what it downloads
+CACHE = "~/.cache/paddle/hapi/weights"  # Paddle's folder of downloads
 
 
 def load_weights(path):
     """The network's weights by PyTorch's names, from the file `path`: `.pth`, or PaddleGAN's `.pdparams`.
 
-    Nothing in the file is run. Raises UserError where there is no such file or it holds no arrays.
+    Nothing in the file is run. Raises UserError if there is no such file or it has no arrays.
     """
     try:
         state = load_state(path)
@@ -36,10 +36,10 @@ def load_weights(path):
 
 
 def find_weights(file=None):
-    """(path, SHA-256) of the weights: `file` (--inception_weights), else in Paddle's cache, else downloaded there.
+    """(path, SHA-256) of the weights: `file` (--inception_weights), or that in Paddle's cache, downloaded if missing.
 
-    The digest is None where `file` is no file. Raises UserError where a file of the published name or size has not the
-    published SHA-256, or the download fails. Any other is used, aloud: PaddleGAN's, or weights of one's own.
+    The digest is None if `file` is not a file. Raises UserError if a file with the published name or size does not have
+    the published SHA-256, or if the download fails. Any other file is used after a warning: PaddleGAN's, or the user's.
     """
     path = Path(CACHE).expanduser() / FILE if file is None else Path(file)
     if file is None and not path.exists():
@@ -82,5 +82,5 @@ def _download(path):
 
 
 def published_name(name):
-    """PyTorch's name of a weight that Paddle names otherwise."""
+    """PyTorch's name of a weight that Paddle may name differently."""
     return name.replace("._mean", ".running_mean").replace("._variance", ".running_var")

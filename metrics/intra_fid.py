@@ -1,5 +1,5 @@
-"""Intra-FID: the FID within each class, averaged (Miyato and Koyama, *cGANs with Projection Discriminator*, ICLR 2018,
-section 4.1; SAGAN section 4): a generator that ignores the class, or draws one image a class, cannot fake it."""
+"""Intra-FID: the mean over the classes of the FID within the class (Miyato and Koyama, *cGANs with Projection
+Discriminator*, ICLR 2018, section 4.1; SAGAN section 4). It is high if G ignores the class or repeats one image."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def intra_fid(real, real_labels, fake, fake_labels, num_classes, progress=None):
     Args:
         real, fake: float [N_real, width] and [N_fake, width].
         real_labels, fake_labels: int [N_real] and [N_fake], in 0 … num_classes - 1.
-        progress: called as progress(done, total) after each class, or None.
+        progress: None, or a function progress(done, total) that is called after each class.
 
     Returns:
         {"intra_fid": float, "intra_fid_classes": float [num_classes]}.

@@ -3,22 +3,22 @@
 import numpy as np
 
 from metrics.record import Figure, Metric
-from runtime import generator
+from randomness import generator
 from utils import UserError
 
 
 def kid(features_a, features_b, subsets=100, subset_size=1000, seed=0, progress=None):
     """The unbiased squared MMD with the kernel (x·y / width + 1)^3, over random subsets drawn without replacement.
 
-    The estimate is the U-statistic of Gretton et al., *A Kernel Two-Sample Test* (JMLR 2012, eq. 3): it may be
-    slightly negative for equal distributions. Subset s is a pure function of (seed, s).
+    The estimate is the U-statistic of Gretton et al., *A Kernel Two-Sample Test* (JMLR 2012, eq. 3). It may be slightly
+    negative for equal distributions. Subset s is a pure function of (seed, s).
 
     Args:
         features_a, features_b: float [N_a, width] and [N_b, width]; computed in float64.
-        subsets: int, how many subsets.
+        subsets: int, number of subsets.
         subset_size: int, at least 2 and at most the number of samples in either set.
         seed: int.
-        progress: called as progress(done, total) after each subset, or None.
+        progress: None, or a function progress(done, total) that is called after each subset.
 
     Returns:
         {"kid": float, "kid_std": float}, the mean and the (population) standard deviation over subsets.
@@ -41,9 +41,9 @@ def kid(features_a, features_b, subsets=100, subset_size=1000, seed=0, progress=
         )
     distances = []
     for subset in range(subsets):
-        source = generator(seed, "kid", subset)
+        rng = generator(seed, "kid", subset)
         a, b = (
-            features[source.choice(len(features), subset_size, replace=False)].astype(np.float64)
+            features[rng.choice(len(features), subset_size, replace=False)].astype(np.float64)
             for features in (features_a, features_b)
         )
         distances.append(_squared_mmd(a, b))

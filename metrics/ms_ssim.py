@@ -1,5 +1,5 @@
 """Multi-scale structural similarity (Wang, Simoncelli, Bovik, *Multi-scale structural similarity for image quality
-assessment*, Asilomar 2003, eq. 7): how alike two images are, 1 for equal ones."""
+assessment*, Asilomar 2003, eq. 7): the similarity of two images, 1 for equal ones."""
 
 import numpy as np
 
@@ -7,28 +7,29 @@ from utils import UserError
 
 # The paper's exponents of the five scales, finest first.
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-SMALLEST = 2 ** (len(WEIGHTS) - 1)  # pixels a side, of which the last scale has one
+SMALLEST = 2 ** (len(WEIGHTS) - 1)  # pixels per side; the last scale then has one
 WINDOW, SIGMA = 11, 1.5
-# From this side on every scale holds a whole window, so there is nothing to shrink.
+# From this side length on, every scale is at least as large as the window.
 USUAL_SIDE = WINDOW * 2 ** (len(WEIGHTS) - 1)
-# Pairs at a time: what they need stays in the processor's caches.
+# Pairs at a time: few enough for the processor's caches.
 CHUNK = 4
 
 
 def ms_ssim(a, b, data_range=255.0):
     """MS-SSIM of each pair (a[i], b[i]), computed in float64.
 
-    Contrast and, at the coarsest scale, similarity below 0 count as 0. From 176 pixels on it is the usual one (the
-    package pytorch-msssim 1.0.0): of each channel, then averaged over channels. Below, where a scale is smaller than
-    the 11×11 window, it is that of TensorFlow's msssim.py, which the ACGAN paper's diversity at 128 pixels was measured
-    with (Odena et al., ICML 2017, section 4.2): contrast and similarity are averaged over channels before the scales
-    are multiplied, the window shrinks to the image and its sigma in proportion, and an odd side is halved with its
-    last row repeated.
+    Contrast below 0 counts as 0, and so does similarity at the coarsest scale.
+
+    From 176 pixels per side on, this is the usual MS-SSIM (the package pytorch-msssim 1.0.0): one per channel, then
+    the mean over channels. Below 176, some scale is smaller than the 11×11 window. There it is the MS-SSIM of
+    TensorFlow's msssim.py, which the ACGAN paper used at 128 pixels (Odena et al., ICML 2017, section 4.2): contrast
+    and similarity are averaged over channels before the scales are multiplied, the window shrinks to the image and its
+    sigma in proportion, and an odd side repeats its last row before it is halved.
 
     Args:
-        a, b: [N, C, H, W], uint8 or float; at least 16 pixels a side.
-        data_range: float, the largest value less the smallest an image may hold: 255, or 2 for [-1, 1] - shifted to
-            start at 0, since the luminance term is relative to black.
+        a, b: [N, C, H, W], uint8 or float; at least 16 pixels per side. Values start at 0, because the luminance term
+            is relative to black: add 1 to images in [-1, 1].
+        data_range: float, the largest possible value: 255, or 2 for images in [-1, 1] after that shift.
 
     Returns:
         float64 [N], in [0, 1].
@@ -56,7 +57,7 @@ def _chunk_ms_ssim(a, b, data_range):
     for scale, weight in enumerate(WEIGHTS):
         similarity, contrast = _ssim(a, b, data_range)
         if not as_usual:
-            similarity, contrast = (part.mean(axis=1, keepdims=True) for part in (similarity, contrast))
+            similarity, contrast = (value.mean(axis=1, keepdims=True) for value in (similarity, contrast))
         is_last = scale == len(WEIGHTS) - 1
         product *= np.maximum(similarity if is_last else contrast, 0) ** weight
         if not is_last:
@@ -75,7 +76,7 @@ def _ssim(a, b, data_range):
 
 
 def _blur(images):
-    """Images filtered by the Gaussian window, at the pixels where it lies inside them."""
+    """Images filtered by the Gaussian window, without the borders where the window does not fit."""
     import cv2  # `--help` has no use for it
 
     height, width = images.shape[2:]
@@ -83,14 +84,14 @@ def _blur(images):
     offsets = np.arange(size) - (size - 1) / 2
     window = np.exp(-(offsets**2) / (2 * (SIGMA * size / WINDOW) ** 2))
     window /= window.sum()
-    # One tall image is filtered in one call; the lines where neighbours mix are among those cut off.
+    # All images form one tall image, filtered in one call. Lines that mix two images are among the borders cut off.
     blurred = cv2.sepFilter2D(images.reshape(-1, width), cv2.CV_64F, window, window).reshape(images.shape)
     first = size // 2
     return blurred[:, :, first : first + height - size + 1, first : first + width - size + 1]
 
 
 def _halve(images, as_usual):
-    """2×2 means. An odd side gets a line more: zeros before the first as usual, the last one again below 176 pixels."""
+    """2×2 means. An odd side gets one more line: zeros in front as usual, or the last line again below 176 pixels."""
     odd = [side % 2 for side in images.shape[2:]]
     if any(odd):
         widths = [(0, 0), (0, 0), *((line, 0) if as_usual else (0, line) for line in odd)]

@@ -1,8 +1,8 @@
-"""Precision, recall, density and coverage, in blocks.
+"""Precision, recall, density and coverage, computed in blocks.
 
 Precision and recall: Kynkäänniemi et al., *Improved Precision and Recall Metric for Assessing Generative Models*
 (NeurIPS 2019, eq. 1-2). Density and coverage: Naeem et al., *Reliable Fidelity and Diversity Metrics for Generative
-Models* (ICML 2020, eq. 3-4), whose package prdc these figures equal.
+Models* (ICML 2020, eq. 3-4). The figures equal those of their package prdc.
 """
 
 import numpy as np
@@ -12,21 +12,21 @@ from utils import UserError
 
 
 def prdc(real, fake, nearest=5, block=2048, progress=None):
-    """Compare two sets of features by the balls around each sample that reach its `nearest`-th neighbour in its set.
+    """Compare two sets of features. A sample's ball reaches to its `nearest`-th neighbour in its own set.
 
-    precision: the share of fake samples inside any real ball; recall: of real samples inside any fake ball;
-    density: the mean number of real balls a fake sample is in, over `nearest`; coverage: the share of real balls with
-    a fake sample inside.
+    precision: the share of fake samples in any real ball. recall: the share of real samples in any fake ball.
+    density: the mean number of real balls that contain a fake sample, divided by `nearest`. coverage: the share of real
+    balls that contain a fake sample.
 
-    Products are in float64 and distances are then rounded to float32, as the reference does, so that samples that lie
-    on a ball's edge (copies of real samples do) are outside it in both. Beyond the features, memory is a few arrays
-    of [block, block] and [N, nearest].
+    Products are in float64, and distances are then rounded to float32 as in the reference. So samples on the edge of a
+    ball, such as copies of real samples, are outside it in both. Besides the features, memory is a few arrays of
+    [block, block] and [N, nearest].
 
     Args:
         real, fake: float [N_real, width] and [N_fake, width].
         nearest: int, k of the k-th neighbour, below the number of samples in either set.
-        block: int, samples a block; changes speed and memory, not the result.
-        progress: called as progress(done, total) after each pair of blocks, or None.
+        block: int, samples per block; changes speed and memory, not the result.
+        progress: None, or a function progress(done, total) that is called after each pair of blocks.
 
     Returns:
         {"precision": float, "recall": float, "density": float, "coverage": float}.
@@ -74,8 +74,8 @@ def prdc(real, fake, nearest=5, block=2048, progress=None):
 
 
 def _radii(features, blocks, nearest, step):
-    """The distance, float32 [N], from each sample to its `nearest`-th neighbour, itself not counted."""
-    # The sample itself, at distance 0, is one of the `nearest` + 1 kept.
+    """The distance, float32 [N], from each sample to its `nearest`-th neighbour in the same set."""
+    # The nearest + 1 smallest distances include the sample itself, at distance 0.
     smallest = np.full((len(features), nearest + 1), np.inf, dtype=np.float32)
 
     def keep_smallest(rows, distances):

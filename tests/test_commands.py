@@ -30,8 +30,9 @@ from PIL import Image
 import acgan_models
 import checkpoint
 import sampler
-from parameters import RUN_FILE, Parameters
-from report import PUBLISHED
+from evaluation.report import PUBLISHED
+from parameters import Parameters
+from utils import RUN_FILE
 
 SHORT = ["--total_step", "6", "--log_step", "2", "--sample_step", "3", "--model_save_step", "4"]
 
@@ -162,7 +163,7 @@ def test_a_report_says_what_its_figures_depend_on(trained, tmp_path):
 
 def test_a_sample_does_not_depend_on_the_batch(trained):
     path, _ = trained
-    loaded = checkpoint.load_from(path)[0]
+    loaded = checkpoint.load_file_or_run(path)
     p = Parameters(**loaded.parameters)
     G = acgan_models.build_generator(p)
     checkpoint.load_network(G, loaded.parts["G_ema"], path)
@@ -186,12 +187,12 @@ def test_a_stopped_run_saves_and_resume_goes_on(tmp_path, stop):
     assert "Traceback" not in err
     step = int(re.search(r"stopped at step (\d+)", err)[1])
     assert step >= 3
-    loaded = checkpoint.load_from(run_folder)[0]
+    loaded = checkpoint.load_file_or_run(run_folder)
     assert loaded.step == step
     code, out, err = run(tmp_path, ROOT / "train.py", "--resume", "auto", "--name", "mine", "--total_step", step + 2)
     assert code == 0, err
     assert out.splitlines()[0].startswith("recipe acgan-digits")
-    assert checkpoint.load_from(run_folder)[0].step == step + 2
+    assert checkpoint.load_file_or_run(run_folder).step == step + 2
     lines = re.findall(r"step (\d+) d_real", (run_folder / "log.txt").read_text())
     assert lines == [str(n) for n in range(1, step + 3)]
 
@@ -213,7 +214,7 @@ def test_a_run_started_with_equals_signs_goes_on(tmp_path):
     assert out.startswith("recipe acgan-imagenet-torch (continues sagan_models/acgan-imagenet-torch-1)")
     runs = tmp_path / "sagan_models"
     assert sorted(path.name for path in runs.iterdir()) == ["acgan-imagenet-torch-1", "sagan-imagenet-1"]
-    assert [checkpoint.load_from(run_folder)[0].step for run_folder in sorted(runs.iterdir())] == [2, 1]
+    assert [checkpoint.load_file_or_run(run_folder).step for run_folder in sorted(runs.iterdir())] == [2, 1]
 
 
 def test_a_run_beside_its_classes_is_kept_and_goes_on(tmp_path):
@@ -235,7 +236,7 @@ def test_a_run_beside_its_classes_is_kept_and_goes_on(tmp_path):
     code, out, err = run(flowers, *command, 2, "--resume", "auto")
     assert code == 0 and "8 images of 2 classes: daisy, rose" in out, err
     assert err.count("sagan_models") == 1 and "no classes" in err
-    assert checkpoint.load_from(flowers / "sagan_models" / "sagan-imagenet-1")[0].step == 2
+    assert checkpoint.load_file_or_run(flowers / "sagan_models" / "sagan-imagenet-1").step == 2
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(trained, tmp_path):
         ["bash", "-c", f"trap '' XFSZ; ulimit -f 100; {train}"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert checkpoint.load_from(tmp_path / "run")[0].step == 6
+    assert checkpoint.load_file_or_run(tmp_path / "run").step == 6
     assert not [file for file in (tmp_path / "run").rglob("*") if ".tmp" in file.name]
 
 
@@ -328,7 +329,7 @@ def test_a_checkpoint_converts_to_paddle_and_back(trained, tmp_path):
     for source, target in ((path, paddle_file), (paddle_file, ours)):
         code, _, err = run(tmp_path, ROOT / "convert.py", source, target)
         assert code == 0, err
-    first, last = checkpoint.load_from(path)[0], checkpoint.load(ours)
+    first, last = checkpoint.load_file_or_run(path), checkpoint.load(ours)
     assert (last.step, last.parameters) == (first.step, first.parameters)
     state = paddle.load(str(paddle_file))
     for part in ("G", "D", "G_ema"):
@@ -387,7 +388,7 @@ def test_a_converted_checkpoint_keeps_its_classes(animals, tmp_path, suffix):
 
 
 def test_a_checkpoint_that_does_not_name_its_classes_is_tested(animals, tmp_path):
-    loaded, _ = checkpoint.load_from(animals / "sagan_models" / "mine")
+    loaded = checkpoint.load_file_or_run(animals / "sagan_models" / "mine")
     checkpoint.save(tmp_path / "old.safetensors", 1, loaded.parameters, loaded.parts)
     command = [ROOT / "test.py", "--pretrained_model", "old.safetensors", "--metrics", "none", "--device", "cpu"]
     code, out, err = run(tmp_path, *command, "--num_samples", 20, "--test_data_path", animals / "other")
@@ -422,7 +423,7 @@ def test_names_that_are_not_utf_8(tmp_path, locale):
     for steps in (1, 2):
         code, _, err = run(tmp_path, ROOT / "train.py", *command, "--total_step", steps, **how)
         assert (code, err) == (0, ""), err
-    assert sorted(checkpoint.load_from(model)[0].class_names) == sorted([odd, "狗"])
+    assert sorted(checkpoint.load_file_or_run(model).class_names) == sorted([odd, "狗"])
     options = ["--metrics", "none", "--num_samples", 20, "--test_data_path", odd, "--device", "cpu"]
     code, out, err = run(tmp_path, ROOT / "test.py", "--pretrained_model", model, *options, **how)
     assert (code, err) == (0, ""), err
@@ -430,7 +431,7 @@ def test_names_that_are_not_utf_8(tmp_path, locale):
     for target in ("ours.safetensors", "paddle.pdparams"):
         code, _, err = run(tmp_path, ROOT / "convert.py", model, tmp_path / odd / target, **how)
         assert code == 0, err
-        assert checkpoint.load(tmp_path / odd / target).class_names == checkpoint.load_from(model)[0].class_names
+        assert checkpoint.load(tmp_path / odd / target).class_names == checkpoint.load_file_or_run(model).class_names
 
 
 @pytest.mark.parametrize("watched", [True, False])
@@ -467,8 +468,16 @@ def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
     [
         ("nowhere", "ours.safetensors", "SOURCE nowhere: there is no such file"),
         (".", "ours.safetensors", "SOURCE . is a folder but no run's: it has no parameters.yaml"),
-        ("nowhere", "no folder/ours.safetensors", "TARGET no folder/ours.safetensors: there is no folder no folder"),
-        ("nowhere", "ours.pth", "TARGET ours.pth ends neither in .safetensors nor in .pdparams"),
+        (
+            "nowhere",
+            "no folder/ours.safetensors",
+            "TARGET no folder/ours.safetensors: there is no folder no folder; make it, or give another name",
+        ),
+        (
+            "nowhere",
+            "ours.pth",
+            "TARGET ours.pth ends neither in .safetensors nor in .pdparams: give a name that ends in one of them",
+        ),
         ("nowhere", "there.pdparams", "TARGET there.pdparams exists already: give another name"),
     ],
 )

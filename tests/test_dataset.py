@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from dataset import ImageSet, batches, batches_per_epoch, choose_classes, load_dataset
 from parameters import Parameters
-from runtime import blocks
+from processes.blocks import blocks
 from utils import UserError
 
 ANIMALS = ("cat", "dog", "eel", "fox")

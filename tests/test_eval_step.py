@@ -86,7 +86,7 @@ def test_classes_by_name(tmp_path):
 
 
 def test_it_changes_nothing_of_the_training(trained):
-    states = [checkpoint.load_from(trained / name)[0] for name in ("measured", "plain")]
+    states = [checkpoint.load_file_or_run(trained / name) for name in ("measured", "plain")]
     assert states[0].step == states[1].step == 6
     for part, arrays in states[0].parts.items():
         for name, array in arrays.items():
@@ -144,7 +144,7 @@ def test_the_best_is_chosen_anew_when_scores_do_not_compare(tmp_path):
     assert "the best is chosen anew" in (folder / "log.txt").read_text()
 
 
-def test_an_interrupted_measurement_is_made_up_for(tmp_path):
+def test_an_interrupted_measurement_runs_again(tmp_path):
     options = [*QUICK, "--eval_samples", 10**6, "--total_step", 4, "--name", "run"]
     process = start(tmp_path, *telling(0), *COMMAND[1:], *options)
     folder, shown = tmp_path / "sagan_models" / "run", ""
@@ -162,7 +162,7 @@ def test_an_interrupted_measurement_is_made_up_for(tmp_path):
 
 @pytest.mark.slow
 def test_the_last_step_is_interrupted_between_its_figures(make_parameters, monkeypatch):
-    """The run is stopped, not complete: its measurement is to be made up for."""
+    """The run is stopped, not complete: its measurement runs again on resume."""
 
     def interrupted(*arguments, compare=metrics.kid.kid):
         signal.raise_signal(signal.SIGINT)
@@ -172,7 +172,7 @@ def test_the_last_step_is_interrupted_between_its_figures(make_parameters, monke
     p = make_parameters(dataset="digits", num_classes=10, total_step=2, eval_step=2, eval_samples=100, metrics="kid")
     path, stopped = Trainer(p).train(load_dataset(p))
     assert stopped == signal.SIGINT and measured(path) == {}
-    assert checkpoint.load_from(path)[0].step == 2
+    assert checkpoint.load_file_or_run(path).step == 2
 
 
 def test_the_last_step_is_measured_once(trained, tmp_path):
@@ -186,7 +186,7 @@ def test_the_last_step_is_measured_once(trained, tmp_path):
     assert len(lines) == 2 and lines[0] == lines[1]  # with their time
     for name in ("step-00000006", "best"):
         saved = checkpoint.load(folder / "weights" / f"{name}.safetensors").parts
-        for part, arrays in checkpoint.load_from(trained / "plain")[0].parts.items():
+        for part, arrays in checkpoint.load_file_or_run(trained / "plain").parts.items():
             assert saved[part].keys() == arrays.keys()
             assert all((saved[part][tensor] == array).all() for tensor, array in arrays.items())
 
@@ -209,7 +209,7 @@ def test_a_signal_while_it_measures(tmp_path, processes):
         process.kill()
     assert "Traceback" not in err
     assert processes > 1 or process.returncode == 130
-    step = checkpoint.load_from(log.parent)[0].step
+    step = checkpoint.load_file_or_run(log.parent).step
     assert step == 2 and measured(log.parent) == {}
     process = begin(ROOT / "train.py", "--resume", log.parent, "--total_step", 4, "--eval_samples", 100)
     _, err = process.communicate(timeout=LIMIT)

@@ -20,8 +20,9 @@ from PIL import Image
 
 import checkpoint
 from dataset import batches, load_dataset
-from run_folder import RunFolder
 from trainer import Trainer
+from training.run_folder import RunFolder
+from training.run_start import Start
 from utils import UserError
 
 FOLDER = [*SMALL[2:], "--recipe", "acgan-mlp", "--dataset", "folder", "--imsize", "16", "--num_workers", "2"]
@@ -158,7 +159,7 @@ def test_weights_that_are_not_finite_are_not_saved(make_parameters):
     p = make_parameters()
     trainer = Trainer(p)
     with pytest.raises(UserError, match="G_ema/embedding is not finite at step 2"), RunFolder(p) as folder:
-        folder.begin(0, load_dataset(p))
+        folder.begin(Start(), load_dataset(p))
         folder.save(1, trainer.state)
         parts = trainer.state()
         parts["G_ema"] = {"embedding": np.array([1.0, np.nan])}

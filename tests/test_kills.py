@@ -23,7 +23,7 @@ def last_step(run_folder):
 
 
 def newest_step(run_folder):
-    loaded, _ = checkpoint.newest(run_folder / "weights")
+    loaded = checkpoint.load_newest(run_folder / "weights")
     return loaded.step if loaded else 0
 
 

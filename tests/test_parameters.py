@@ -11,9 +11,10 @@ import yaml
 from commands import LIMIT
 
 import parameters
-from parameters import RUN_FILE, CommandLine, Parameters, get_parameters, read_parameters, run_numbers
+from command_line import CommandLine
+from parameters import Parameters, read_parameters
 from trainer import resolve
-from utils import UserError
+from utils import RUN_FILE, UserError, run_numbers
 
 ROOT = Path(parameters.__file__).parent
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
@@ -32,7 +33,7 @@ def files(tmp_path, monkeypatch):
 
 
 def parse(command, program="train", base=None):
-    return get_parameters(shlex.split(command), program, base)
+    return CommandLine(shlex.split(command), program).parameters(base)
 
 
 def refusal(command, program="train", base=None):
@@ -449,6 +450,40 @@ def test_given_options_are_those_of_the_command_alone():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("command", "read"),
+    [
+        ("", ["acgan-digits"]),
+        ("--resume auto", ["acgan-digits", "parameters"]),
+        ("--resume sagan_models/acgan-digits-1", ["parameters"]),
+        ("--recipe mine.yaml --resume auto --name acgan-digits-1", ["mine", "parameters"]),
+        ("--pretrained_model w.pdparams", []),
+        ("--pretrained_model w.pdparams --resume auto", ["acgan-digits", "parameters"]),
+        ("--pretrained_model w.pdparams --recipe mine.yaml", ["mine"]),
+    ],
+)
+def test_a_command_reads_each_file_once(command, read, files):
+    """And none that it does not need."""
+    (files / "mine.yaml").write_text("recipe: acgan-digits\ndataset: digits\nmodel: acgan-digits\nimsize: 16\n")
+    folder = files / "sagan_models" / "acgan-digits-1"
+    start_run(folder, "--pretrained_model w.pdparams" if "w.pdparams" in command else "")
+    base = read_parameters(folder / RUN_FILE) if "w.pdparams" in command else None
+    opened, listening = [], True
+    sys.addaudithook(lambda event, found: event == "open" and listening and opened.append(str(found[0])))
+    line = CommandLine(shlex.split(command))
+    assert bool(line.checkpoint_to_load()) == (base is not None)
+    line.parameters(base)
+    listening = False
+    assert sorted(Path(path).stem for path in opened if path.endswith(".yaml")) == sorted(read)
+
+
+def test_a_recipe_does_not_say_what_is_tested(files):
+    """Such as a run's file, which may name the weights that the run started from."""
+    (files / "run.yaml").write_text("pretrained_model: w.pdparams\ncheck_path: checkpoints/class-10-20\n")
+    assert "give one thing to test" in refusal("--recipe run.yaml", "test")
+    assert parse("--recipe run.yaml --pretrained_model netG_epoch_5.pth", "test").check_path is None
+
+
 # What a run or a checkpoint brings along
 
 
@@ -766,10 +801,10 @@ def test_a_recipes_name_that_names_no_folder_is_refused(kind, files):
 def test_a_recipes_file_whose_name_names_no_folder_is_refused(name, files):
     (files / name).write_text("dataset: fake\n")
     with pytest.raises(UserError, match="plain name") as caught:
-        get_parameters(["--recipe", name])
+        CommandLine(["--recipe", name]).parameters()
     assert str(caught.value).isprintable() and "mine" not in str(caught.value)
     (files / name).write_text("dataset: fake\nrecipe: mine\n")
-    assert get_parameters(["--recipe", name]).recipe == "mine"
+    assert CommandLine(["--recipe", name]).parameters().recipe == "mine"
 
 
 # What is refused
@@ -876,7 +911,7 @@ def test_wrong_value_is_one_sentence(command, found):
     Path("classes.yaml").write_text("dataset: folder\nclasses: a,b\nnum_classes: 9\n")
     argv = shlex.split(command)
     with pytest.raises(UserError) as caught:
-        get_parameters(argv)
+        CommandLine(argv).parameters()
     message = str(caught.value)
     assert all(text in message for text in found), message
     assert "\n" not in message.replace("a\nb", "")
@@ -916,15 +951,15 @@ def test_the_number_of_classes_of_weights_is_not_said_to_be_an_option(files):
         ("--samples w.pdparams --dataset digits --half_precision", ["--half_precision", "--dataset digits"]),
         ("--samples w.pdparams --dataset mnist --inception_weights .", ["--inception_weights", "--dataset mnist"]),
         ("--samples w.pdparams --dataset mnist --metrics fid_64", ["fid_64", "--dataset mnist"]),
-        ("--samples w.pdparams --num_samples 5", ["--samples draws none", "--num_samples"]),
-        ("--samples w.pdparams --labels 3", ["--samples draws none", "--labels"]),
+        ("--samples w.pdparams --num_samples 5", ["--samples measures existing images", "--num_samples"]),
+        ("--samples w.pdparams --labels 3", ["--samples measures existing images", "--labels"]),
         ("--pretrained_model w.pdparams --labels daisy,3,daisy", ["--labels", "'daisy,3,daisy'", "each once"]),
         ("--pretrained_model w.pdparams --labels ,3", ["--labels", "daisy,3"]),
         ("--pretrained_model w.pdparams --labels ''", ["--labels"]),
-        ("--samples w.pdparams --truncation 1", ["--samples draws none", "--truncation"]),
-        ("--samples w.pdparams --standing_batches 5", ["--samples draws none", "--standing_batches"]),
-        ("--samples w.pdparams --use_ema false", ["--samples draws none", "--use_ema"]),
-        ("--samples w.pdparams --samples_npz out.npz", ["--samples draws none", "--samples_npz"]),
+        ("--samples w.pdparams --truncation 1", ["--samples measures existing images", "--truncation"]),
+        ("--samples w.pdparams --standing_batches 5", ["--samples measures existing images", "--standing_batches"]),
+        ("--samples w.pdparams --use_ema false", ["--samples measures existing images", "--use_ema"]),
+        ("--samples w.pdparams --samples_npz out.npz", ["--samples measures existing images", "--samples_npz"]),
     ],
 )
 def test_wrong_test_is_one_sentence(command, found):

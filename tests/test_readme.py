@@ -1,4 +1,4 @@
-"""The program in the READMEs runs as it stands there."""
+"""The READMEs and docs/: the program runs, and links, options and tests that a page names are there."""
 
 import os
 import re
@@ -9,10 +9,20 @@ import pytest
 from commands import LIMIT, ROOT, SMALL, run
 from PIL import Image
 
+from options import spellings
+from parameters import BY_PROGRAM, OPTIONS, PUBLISHED
+
+PAGES = [ROOT / "README.md", ROOT / "README_cn.md", ROOT / "sagan_models" / "README.md", *(ROOT / "docs").glob("*.md")]
+OF_OTHER_PROGRAMS = {
+    "nnodes", "rank", "master", "host", "nproc_per_node", "ips",  # paddle.distributed.launch
+    "logdir", "signal", "python", "help",  # visualdl, sbatch, uv
+    "report", "torch_python", "turns", "batch",  # alignment, benchmarks
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with digits.pdparams, as the READMEs have it made."""
+    """A folder with digits.pdparams, as docs/checkpoints.md has it made."""
     folder = tmp_path_factory.mktemp("readme")
     training = [ROOT / "train.py", *SMALL, "--total_step", "1"]
     for command in (training, [ROOT / "convert.py", "sagan_models/acgan-digits-1", "digits.pdparams"]):
@@ -21,12 +31,52 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("page", ["README.md", "README_cn.md"])
-def test_the_program_draws_four_digits(folder, page):
-    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+def test_the_program_draws_four_digits(folder):
+    page = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     picture = folder / "digits.png"
-    picture.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True, timeout=LIMIT)
     with Image.open(picture) as image:
         assert image.size == (4 * 16, 16) and image.mode == "L"
+
+
+def anchors(path):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_options_exist(page):
+    known = {*spellings(OPTIONS.values()), *spellings(PUBLISHED.values()), *OF_OTHER_PROGRAMS}
+    known |= {name for names in BY_PROGRAM.values() for name in names}
+    assert set(re.findall(r"(?<![\w-])--([A-Za-z]\w*)", page.read_text(encoding="utf-8"))) - known == set()
+
+
+def test_tests_exist():
+    for name, test in re.findall(r"(test_\w+\.py)::(\w+)", (ROOT / "docs" / "reliability.md").read_text()):
+        (path,) = (ROOT / "tests").rglob(name)
+        assert f"\ndef {test}(" in path.read_text(), f"{name}::{test}"
+
+
+def commands_and_links(page):
+    """The blocks of commands and output without their comments, and the links to other pages."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```.*?^```", text, re.DOTALL | re.MULTILINE)
+    return [re.sub("(?m)(^| +)#.*", "", block) for block in blocks], set(re.findall(r"\]\(((?!README)[^)\s]+)\)", text))
+
+
+def test_both_readmes_have_the_same_commands_and_links():
+    assert commands_and_links("README.md") == commands_and_links("README_cn.md")

@@ -14,10 +14,11 @@ from visualdl.proto.record_pb2 import Record
 from visualdl.reader.record_reader import RecordReader
 
 import checkpoint
+from command_line import CommandLine
 from dataset import load_dataset
-from parameters import get_parameters
-from run_folder import RECORDS, RunFolder
 from trainer import Trainer, resolve
+from training.run_folder import RECORDS, RunFolder
+from training.run_start import find_start
 from utils import UserError
 
 MODELS = {
@@ -29,7 +30,7 @@ STEPS = "--total_step 40 --model_save_step 17 --log_step 1 --sample_step 10 --g_
 
 def train(*arguments):
     """What train.py does with these arguments, in this process; returns the run's folder."""
-    p = get_parameters(list(arguments))
+    p = CommandLine(list(arguments)).parameters()
     image_set = load_dataset(p)
     path, signal = Trainer(resolve(p, image_set)).train(image_set)
     assert signal is None
@@ -85,7 +86,7 @@ def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path, monkeypatch):
         train("--resume", str(killed))
     process.kill()
     process.communicate(timeout=LIMIT)
-    assert checkpoint.newest(killed / "weights")[1].name == "step-00000017.safetensors"
+    assert checkpoint.load_newest(killed / "weights").path.name == "step-00000017.safetensors"
     assert "step 21 " in (killed / "log.txt").read_text()
     train("--resume", str(killed))
     assert_same_run(killed, tmp_path / straight)
@@ -138,7 +139,7 @@ def test_another_number_of_processes_goes_on(model, before, after, whole_batches
         process = launch(tmp_path, 2, ROOT / "train.py", "--resume", "run")
         out, _ = process.communicate(timeout=LIMIT)
         assert process.returncode == 0, out
-    found, straight = (checkpoint.load_from(folder)[0].parts for folder in (path, one))
+    found, straight = (checkpoint.load_file_or_run(folder).parts for folder in (path, one))
     apart = {part: difference(found[part], straight[part]) for part in ("G", "D", "G_ema")}
     losses = [[float(re.search(r"g_adv (\S+)", line)[1]) for line in logged(folder)] for folder in (path, one)]
     with capsys.disabled():
@@ -156,7 +157,7 @@ def difference(found, expected):
 def test_a_run_in_use_is_refused_by_every_process(trained, tmp_path):
     path = tmp_path / "run"
     shutil.copytree(trained, path)
-    with RunFolder(dataclasses.replace(get_parameters(["--resume", str(path)]), name="run")):
+    with RunFolder(dataclasses.replace(CommandLine(["--resume", str(path)]).parameters(), name="run")):
         process = launch(tmp_path, 2, ROOT / "train.py", "--resume", "run")
         process.communicate(timeout=LIMIT)
     assert process.returncode != 0
@@ -170,10 +171,10 @@ def test_changed_parameters_are_taken_and_logged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     steps = ["--total_step", "2", "--model_save_step", "2", "--log_step", "1"]
     path = train(*SMALL, *steps, "--name", "mine")
-    before = checkpoint.load_from(path)[0].parts
+    before = checkpoint.load_file_or_run(path).parts
     # Adam moves a weight by at most about its learning rate, which is not the one that the optimizer was saved with.
     train("--resume", str(path), "--total_step", "3", "--d_lr", "1e-12", "--keep_checkpoints", "1")
-    after = checkpoint.load_from(path)[0].parts
+    after = checkpoint.load_file_or_run(path).parts
     moved = {
         part: max(abs(after[part][n] - array).max() for n, array in before[part].items() if n.endswith("weight"))
         for part in "GD"
@@ -189,7 +190,7 @@ def test_changed_parameters_are_taken_and_logged(tmp_path, monkeypatch):
     assert text.index("resumed at step 2 of 3") < text.index(lines[0]) < text.index(" step 3 ")
     assert [file.name for file in checkpoint.step_files(path / "weights")] == ["step-00000003.safetensors"]
     train("--resume", str(path), "--total_step", "4")
-    assert checkpoint.load_from(path)[0].parameters["d_lr"] == 1e-12
+    assert checkpoint.load_file_or_run(path).parameters["d_lr"] == 1e-12
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +209,7 @@ def trained(tmp_path_factory):
 )  # fmt: skip
 def test_parameters_that_change_what_is_trained_are_refused_by_name(trained, option, value):
     with pytest.raises(UserError, match=f"--{option} "):
-        get_parameters(["--resume", str(trained), f"--{option}", str(value)])
+        CommandLine(["--resume", str(trained), f"--{option}", str(value)]).parameters()
 
 
 def test_another_whole_batch_is_refused(trained):
@@ -241,13 +242,13 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_again(trained, tmp_path
 
 def test_what_a_run_started_from_is_not_needed_again(trained, tmp_path):
     first = tmp_path / "first.safetensors"
-    shutil.copy(checkpoint.load_from(trained)[1], first)
+    shutil.copy(checkpoint.load_file_or_run(trained).path, first)
     command = [ROOT / "train.py", "--pretrained_model", first, "--device", "cpu", "--resume", "auto", "--name", "mine"]
     mine = tmp_path / "sagan_models" / "mine"
     for steps in (2, 3):
         code, _, err = run(tmp_path, *command, "--total_step", steps)
         assert code == 0, err
-        assert checkpoint.load_from(mine)[0].step == steps
+        assert checkpoint.load_file_or_run(mine).step == steps
         first.unlink(missing_ok=True)
     shutil.rmtree(mine / "weights")  # then it is
     code, _, err = run(tmp_path, *command, "--total_step", 4)
@@ -259,7 +260,7 @@ def test_a_checkpoint_that_does_not_say_how_long_the_log_was(trained, tmp_path):
     path = tmp_path / "run"
     shutil.copytree(trained, path)
     (step,) = checkpoint.step_files(path / "weights")
-    checkpoint.save(step, *checkpoint.load(step)[:3])
+    checkpoint.save(*checkpoint.load(step)[:4])
     before = (path / "log.txt").read_text() + "1970-01-01 00:00:00 mine\n"
     (path / "log.txt").write_text(before)
     train("--resume", str(path), "--total_step", "2")
@@ -272,10 +273,10 @@ def test_latest_is_right_again_when_the_newest_is_damaged(trained, tmp_path):
     train("--resume", str(path), "--total_step", "2")
     newest = checkpoint.step_files(path / "weights")[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
-    p = get_parameters(["--resume", str(path)])
+    p = CommandLine(["--resume", str(path)]).parameters()
     with RunFolder(p) as folder:
-        start, source = checkpoint.load_newest(folder.weights, None, None, None)
-        folder.begin(start.step, load_dataset(p), start, source)
+        image_set = load_dataset(p)
+        folder.begin(find_start(p, folder.weights, None, image_set), image_set)
     assert (path / "weights" / "latest").resolve().name == "step-00000001.safetensors"
 
 
@@ -344,7 +345,7 @@ def rewrite(run_folder, **change):
     """Write the newest checkpoint of a run again, with something else in it."""
     (path,) = checkpoint.step_files(run_folder / "weights")
     loaded = checkpoint.load(path)._replace(**change)
-    checkpoint.save(path, *loaded)
+    checkpoint.save(*loaded)
 
 
 def test_classes_in_another_order_are_refused(of_folders, tmp_path):
@@ -360,7 +361,7 @@ def test_classes_that_a_checkpoint_does_not_name(of_folders, tmp_path, capsys):
     rewrite(tmp_path / "run", class_names=())
     train("--resume", str(tmp_path / "run"), "--total_step", "2")
     assert "safetensors does not tell the names of its classes, so they are not compared\n" in capsys.readouterr().out
-    assert checkpoint.load_from(tmp_path / "run")[0].class_names == tuple(LETTERS)
+    assert checkpoint.load_file_or_run(tmp_path / "run").class_names == tuple(LETTERS)
 
 
 def test_other_images_are_told(of_folders, tmp_path, capsys):
@@ -383,7 +384,7 @@ def test_weights_of_other_classes_start_a_run(of_folders, tmp_path, capsys):
     )  # fmt: skip
     assert code == 0, err
     assert "was trained on other classes (gone: a, b, c, d, e and 3 more; new: xa, xb, xc, xd, xe and 3 more):" in out
-    loaded, _ = checkpoint.load_from(tmp_path / "sagan_models" / "mine")
+    loaded = checkpoint.load_file_or_run(tmp_path / "sagan_models" / "mine")
     assert loaded.class_names == tuple(f"x{name}" for name in LETTERS)
 
 

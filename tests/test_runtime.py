@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from commands import LIMIT
 
+import randomness
 import runtime
 
 ROOT = Path(runtime.__file__).parent
@@ -56,9 +57,9 @@ def test_cores_are_counted_once_however_many_threads_they_have():
 
 
 def test_random_numbers_are_a_function_of_their_address():
-    first = runtime.generator(29, "noise", 5, 1).standard_normal(1000)
-    runtime.generator(29, "noise", 6).standard_normal(1000)
-    assert (runtime.generator(29, "noise", 5, 1).standard_normal(1000) == first).all()
+    first = randomness.generator(29, "noise", 5, 1).standard_normal(1000)
+    randomness.generator(29, "noise", 6).standard_normal(1000)
+    assert (randomness.generator(29, "noise", 5, 1).standard_normal(1000) == first).all()
     for other in (
         (30, "noise", 5, 1),
         (29, "labels", 5, 1),
@@ -66,13 +67,13 @@ def test_random_numbers_are_a_function_of_their_address():
         (29, "noise", 5, 2),
         (29, "noise", 5),
     ):
-        assert abs(np.corrcoef(first, runtime.generator(*other).standard_normal(1000))[0, 1]) < 0.15
+        assert abs(np.corrcoef(first, randomness.generator(*other).standard_normal(1000))[0, 1]) < 0.15
     np.testing.assert_allclose([first.mean(), first.std()], [0, 1], atol=0.1)
 
 
 def test_an_address_does_not_change_with_releases():
     """Drawn with NumPy 1.26 and 2.4: published runs depend on these numbers."""
-    assert runtime.generator(29, "noise/g", 0, 0).integers(2**32, size=3).tolist() == [
+    assert randomness.generator(29, "noise/g", 0, 0).integers(2**32, size=3).tolist() == [
         3038536714,
         3554828488,
         1162375475,
@@ -81,7 +82,7 @@ def test_an_address_does_not_change_with_releases():
 
 def test_too_long_an_address_is_refused():
     with pytest.raises(ValueError, match="three"):
-        runtime.generator(1, "x", 1, 2, 3, 4)
+        randomness.generator(1, "x", 1, 2, 3, 4)
 
 
 def test_two_processes_add_up_their_gradients(tmp_path):
@@ -92,10 +93,10 @@ def test_two_processes_add_up_their_gradients(tmp_path):
         "runtime.start(types.SimpleNamespace(device='cpu'))\n"
         "import paddle\n"
         "layer = paddle.nn.Linear(2, 3)\n"
-        "(layer(paddle.full([1, 2], float(runtime.rank() + 1)))).sum().backward()\n"
-        "runtime.add_up([layer.weight.grad, layer.bias.grad])\n"
-        "print(runtime.world_size(), layer.weight.grad.numpy().tolist(), layer.bias.grad.numpy().tolist())\n"
-        "print(runtime.agree('from ' + str(runtime.rank())))\n"
+        "(layer(paddle.full([1, 2], float(collectives.rank() + 1)))).sum().backward()\n"
+        "collectives.add_up([layer.weight.grad, layer.bias.grad])\n"
+        "print(collectives.world_size(), layer.weight.grad.numpy().tolist(), layer.bias.grad.numpy().tolist())\n"
+        "print(collectives.agree('from ' + str(collectives.rank())))\n"
     )
     logs = tmp_path / "logs"
     command = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", logs, script, ROOT]

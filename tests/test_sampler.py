@@ -7,12 +7,12 @@ from scipy.stats import kstest, truncnorm
 
 import acgan_models
 import checkpoint
-import runtime
+import randomness
 import sagan_models
 import sampler
-from evaluation import Evaluation
+from evaluation.evaluation import Evaluation
+from evaluation.sources import Drawn
 from layers import BatchNorm
-from sources import Drawn
 from utils import UserError
 
 
@@ -230,7 +230,7 @@ def test_standing_statistics_are_the_mean_over_batches(make_parameters, model):
         layer.training = True
         layer.register_forward_pre_hook(keep(name))
     for batch in range(3):
-        labels = runtime.generator(p.manual_seed, "standing labels", batch).integers(p.num_classes, size=6)
+        labels = randomness.generator(p.manual_seed, "standing labels", batch).integers(p.num_classes, size=6)
         sampler.generate_batch(twin, p, range(batch * 6, batch * 6 + 6), labels, "standing")
     after = network.state_dict()
     statistics = {f"{name}.{kind}" for name in names for kind in ("_mean", "_variance")}

@@ -20,7 +20,7 @@ import acgan_models
 import checkpoint
 import tester
 import utils
-from parameters import CommandLine
+from command_line import CommandLine
 from utils import LOCK_FILE, UserError, lock
 
 FILES = ["class_grid.png", "report.json", "report.md"]
@@ -39,8 +39,9 @@ def run_test(*options):
     """Do test.py's work with the given options."""
     given = [str(option) for option in (*options, "--device", "cpu")]
     command = CommandLine(given, program="test")
-    loaded, source = checkpoint.load_given(command.given, wanted=("G", "G_ema"))
-    tester.Tester(command.parameters(loaded and loaded.parameters), loaded, source).test()
+    needed = command.checkpoint_to_load()
+    loaded = checkpoint.load_file_or_run(*needed, wanted=("G", "G_ema")) if needed else None
+    tester.Tester(command.parameters(loaded and loaded.parameters), loaded).test()
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ import pytest
 
 import checkpoint
 from dataset import batches, load_dataset
-from step_batches import DBatch, GBatch, d_batch, g_batch
 from trainer import Trainer, resolve
+from training.step_batches import DBatch, GBatch, d_batch, g_batch
 
 
 def arrays(network):
@@ -74,10 +74,10 @@ def test_a_start_says_what_its_weights_lack(make_parameters, parts, anew, capsys
     first = Trainer(p)
     first.train_step(fake_data(p))
     state = first.state()
-    start = checkpoint.Checkpoint(2, dataclasses.asdict(p), {part: state[part] for part in parts})
+    start = checkpoint.Checkpoint("w.safetensors", 2, dataclasses.asdict(p), {part: state[part] for part in parts})
     data = load_dataset(p)
     capsys.readouterr()
-    Trainer(p).train(data, start, "w.safetensors")
+    Trainer(p).train(data, start)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("goes on from")]
     assert line == "goes on from w.safetensors, step 2" + (f"; it holds {anew}" if anew else "")
 

@@ -249,7 +249,7 @@ def _(patch):
 def _(patch):
     def build(original, self, *args):
         original(self, *args)
-        self.g_optimizer.clear_grad = lambda: None  # as where gradients are cleared at the step's start alone
+        self.g_optimizer.clear_grad = lambda **_: None  # as where gradients are cleared at the step's start alone
 
     other_module(patch, trainer, no_grad=contextlib.nullcontext)
     wrap(patch, trainer.Trainer, "__init__", build)
@@ -259,7 +259,7 @@ def _(patch):
 def _(patch):
     def build(original, self, *args):
         original(self, *args)
-        self.g_optimizer.clear_grad = lambda: None
+        self.g_optimizer.clear_grad = lambda **_: None
 
     wrap(patch, trainer.Trainer, "__init__", build)
 

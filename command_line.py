@@ -1,0 +1,331 @@
+"""One command line, read once: the options given, the recipe they mean, the run they continue, the `Parameters`."""
+
+import os
+import sys
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+from options import parse, spellings
+from parameters import (
+    BY_PROGRAM,
+    HIDDEN,
+    OPTIONS,
+    PUBLISHED,
+    RECIPES,
+    SMALL_IMAGES,
+    Parameters,
+    check_classes,
+    check_fit,
+    count_classes,
+    read_parameters,
+    read_recipe,
+    typed_options,
+)
+from processes.collectives import world_size
+from refusals import check_changes, check_place, check_test, check_training, generator_file
+from utils import RUN_FILE, UserError, run_numbers
+
+# Options that a checkpoint's parameters do not pass on: they belong to the run that wrote it.
+OF_ONE_RUN = (
+    "name", "save_path", "pretrained_model", "check_path", "test_data_path", "test_path", "samples", "samples_dir",
+    "samples_npz", "metrics", "reference", "inception_weights", "half_precision", "labels", "device", "num_workers",
+)  # fmt: skip
+# Options without effect: in both programs, in train.py, in train.py without --eval_step, and in test.py (besides the
+# groups in HIDDEN).
+ALWAYS_IGNORED = {"batch_size_test": "since the generator always draws 16 samples at once"}
+IGNORED_BY_TRAIN = ("samples", "samples_dir", "samples_npz", "test_path", "which_epoch")
+IGNORED_WITHOUT_EVAL = (
+    "metrics", "reference", "inception_weights", "half_precision", "eval_samples", "test_data_path", "labels",
+)  # fmt: skip
+IGNORED_BY_TEST = (
+    "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut", "dropout", "eval_step", "eval_samples", "lr",
+)  # fmt: skip
+# Two options that set the same thing: the one in an upper layer replaces the other in a lower one.
+EITHER_OR = (("total_step", "niter"), ("model_save_step", "save_freq"), ("batch_size", "global_batch_size"))
+
+
+class CommandLine:
+    """One command line of `program` ("train" or "test"), read once. All code that depends on it asks this object.
+
+    `given`: its options except --recipe, as typed values by field name. `spelled`: the names of options as spelled.
+    `named`: the value of --recipe, or None. `recipe`, `reason`: the recipe that it means, and why.
+    Raises UserError for a mistake; `--help` prints and exits.
+    """
+
+    def __init__(self, argv=None, program="train"):
+        self.program = program
+        self._options, self.spelled = parse(
+            sys.argv[1:] if argv is None else argv,
+            _names(program),
+            HIDDEN[program],
+            _recipe_list,
+            prog=f"{program}.py",
+            usage=f"python {program}.py [--recipe NAME|FILE] [--OPTION VALUE ...]",
+            description="In brackets: the defaults, which are those of sagan-imagenet. Other recipes change some of\n"
+            "them (recipes/NAME.yaml); options on the command line override the recipe.",
+        )
+        self.given = _to_fields(self._options)
+        self.named = self.given.pop("recipe", None)
+        inferred = _infer_recipe(self.spelled, self.given, program)
+        self.recipe, self.reason = (self.named, "--recipe") if self.named else inferred
+
+    @cached_property
+    def recipe_values(self):
+        """The recipe's values by field name. Its file is read when they are first needed, once."""
+        return read_recipe(self.recipe)
+
+    def run_to_resume(self, checkpoint_values=None):
+        """The folder of the run that train.py continues; None where it starts a new one.
+
+        `checkpoint_values`: the values of the loaded checkpoint, if there is one. With --resume auto its recipe decides
+        which run is meant; until it is loaded the answer is None. Raises UserError for a folder that holds no run.
+        """
+        resume = self.given.get("resume")
+        if resume is None:
+            return None
+        if resume != "auto":
+            return self._named_run(resume)
+        recipe_is_known = self.named or "name" in self.given or not self.given.get("pretrained_model")
+        if checkpoint_values is None and not recipe_is_known:
+            return None
+        values = _merge(self.recipe_values, self.given)
+        recipe = (checkpoint_values or values).get("recipe", values["recipe"])
+        newest_first = reversed(run_numbers(values["save_path"], recipe))
+        names = [values["name"]] if values["name"] else [f"{recipe}-{number}" for number in newest_first]
+        folders = (Path(values["save_path"], name) for name in names)
+        return next((folder for folder in folders if os.path.isfile(folder / RUN_FILE)), None)
+
+    def _named_run(self, resume):
+        if not os.path.isfile(Path(resume, RUN_FILE)):
+            raise UserError(f"--resume {resume} is no run's folder: it has no {RUN_FILE}")
+        folder = Path(resume).resolve()  # so that even "." has a name
+        save_path = Path(self.given.get("save_path", folder.parent)).resolve()
+        if save_path != folder.parent or self.given.get("name") not in (None, folder.name):
+            raise UserError(f"--resume {resume} says which run it is; leave out --name and --save_path")
+        return folder
+
+    def checkpoint_to_load(self):
+        """(path, option) of the checkpoint that `parameters` needs the values of; None where it needs none.
+
+        A run that continues has its own parameters, so it needs none.
+        """
+        if self.program == "test" and (folder := self.given.get("check_path")):
+            return generator_file(folder, self.given.get("which_epoch", Parameters.which_epoch)), "--check_path"
+        path = self.given.get("pretrained_model")
+        if not path or (self.program == "train" and self.run_to_resume()):
+            return None
+        return path, "--pretrained_model"
+
+    def parameters(self, checkpoint_values=None):
+        """The one `Parameters` of the command, merged and checked; prints which recipe they are, and why.
+
+        `checkpoint_values`: the parameters, by field name, of the checkpoint that `checkpoint_to_load` names.
+        """
+        self._say_what_published_options_do()
+        base, reason, folder = self._base(checkpoint_values)
+        values = _merge(base, self.given)
+        if self.program == "train":
+            self._fit_to_training(values, base, folder)
+        else:
+            self._fit_to_test(values, base if checkpoint_values is not None else None)
+            if values["samples"] and not self.named:
+                values["recipe"], reason = "none", "--samples"  # nobody knows which recipe drew them
+        parameters = Parameters(**values)
+        check_fit(parameters)
+        check_classes(parameters, self.given, self.recipe)
+        if self.program == "train":
+            check_training(parameters)
+            if not folder:
+                check_place(parameters, "save_path", ("data_path", "test_data_path"))
+        else:
+            check_test(parameters, self.given)
+        self._say_what_has_no_effect(parameters)
+        print(f"recipe {parameters.recipe} ({reason})", flush=True)
+        return parameters
+
+    def _base(self, checkpoint_values):
+        """(the values that the given options change, where they come from, the folder of the run to resume or None).
+
+        These are the values of the run to resume, or else of the checkpoint, or else of the recipe.
+        """
+        trained = None
+        if checkpoint_values is not None:
+            trained, reason = typed_options(checkpoint_values, "the checkpoint"), "as the checkpoint says"
+            trained = {name: value for name, value in trained.items() if name not in OF_ONE_RUN}
+        folder = self.run_to_resume(trained) if self.program == "train" else None
+        if folder:
+            trained, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
+        if trained is None:
+            return self.recipe_values, self.reason, None
+        if self.named and self.recipe_values["recipe"] != trained.get("recipe"):
+            raise UserError(
+                f"--recipe {self.named} differs from what was trained, {trained.get('recipe')}; leave --recipe out"
+            )
+        return trained, reason, folder
+
+    def _fit_to_training(self, values, base, folder):
+        """Complete `values` of train.py: the process's share of a batch, and the place of the run to resume."""
+        if values["global_batch_size"]:
+            values["batch_size"] = _batch_per_process(values["global_batch_size"])
+        if folder:
+            if values["num_classes"] is None:
+                values["num_classes"] = base.get("num_classes")  # the number that the run's data had
+            check_changes(folder, base, values)
+            values |= {"save_path": str(folder.parent), "name": folder.name}
+
+    def _fit_to_test(self, values, trained):
+        """Complete `values` of test.py; `trained` are those of the checkpoint, or None."""
+        # Only the command names the weights to test. A recipe file may be a run's: then it names those it started from.
+        values |= {name: self.given.get(name) for name in ("pretrained_model", "check_path")}
+        if trained is not None and self.given.get("num_classes") is None:
+            values["num_classes"] = trained.get("num_classes")  # the generator's, whatever data it is compared with
+
+    def _say_what_published_options_do(self):
+        for name in ("result_path", "class_result_path", "log_path"):
+            if self._options.get(name):
+                print(f"--{name} has {PUBLISHED[name].metadata['help']}", file=sys.stderr)
+        if self._options.get("ngpu", 1) > 1:
+            print("--ngpu has no effect: python -m paddle.distributed.launch train.py uses every GPU", file=sys.stderr)
+        for name, means in BY_PROGRAM[self.program].items():
+            if name in self.spelled:
+                print(f"--{name} is --{means} in {self.program}.py, as published", file=sys.stderr)
+
+    def _say_what_has_no_effect(self, parameters):
+        """Print the given options that have no effect in this program, one line for each reason."""
+        reasons, options, found = _reasons_without_effect(parameters, self.program), _names(self.program), {}
+        for name in sorted(self.spelled):
+            if reason := reasons.get(options[name].name):
+                found.setdefault(reason, []).append(f"--{name}")
+        for reason, names in found.items():
+            print(f"{', '.join(names)} {'have' if len(names) > 1 else 'has'} no effect {reason}", file=sys.stderr)
+
+
+def _names(program):
+    """{name on the command line of `program`, without dashes: its option}."""
+    names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
+    return names | {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
+
+
+def _recipe_list():
+    """The recipes for `--help`, each with the first line of its file."""
+    lines = ["recipes (without --recipe the data decide which; without any option it is acgan-digits):"]
+    for path in sorted(RECIPES.glob("*.yaml")):
+        lines.append(f"  {path.stem:21} {path.read_text('utf-8').splitlines()[0].removeprefix('# ')}")
+    return "\n".join(lines)
+
+
+def _to_fields(options):
+    """The given `options` as fields of `Parameters`. Published options that are no fields are translated."""
+    given = {name: value for name, value in options.items() if name in OPTIONS}
+    if "lr" in options:
+        given = {"d_lr": options["lr"], "g_lr": options["lr"], **given}
+    netG, netD = given.get("pretrained_model"), options.get("netD")
+    if netD and (not netG or Path(netD) != Path(netG).parent / Path(netG).name.replace("G", "D", 1)):
+        raise UserError(
+            f"--netD {netD} is not read: D's weights come from the file beside --netG that has D for G in its name; "
+            "give that file, or leave --netD out"
+        )
+    for one, other in EITHER_OR:
+        if one in given and given.get(other):
+            raise UserError(f"--{one} and --{other} set the same thing; give one of them")
+    return given | _device_field(options)
+
+
+def _device_field(options):
+    """The field `device` that the given options on devices mean together; {} where there are none."""
+    asked = {
+        "--device": options.get("device"),
+        "--cuda": "gpu" if options.get("cuda") else None,
+        "--disable_cuda": "cpu" if options.get("disable_cuda") else None,
+        "--gpu_id": f"gpu:{options['gpu_id']}" if "gpu_id" in options else None,
+        "--ngpu": "cpu" if options.get("ngpu") == 0 else None,
+    }
+    asked = {name: device for name, device in asked.items() if device}
+    devices = set(asked.values())
+    if "cpu" not in devices and len(devices) > 1:
+        devices.discard("gpu")  # "gpu" and "gpu:1" agree
+    if len(devices) > 1:
+        raise UserError(f"{' and '.join(asked)} contradict each other: give one of them")
+    if not devices:
+        return {}
+    # Published commands give --cuda on machines without a GPU too.
+    return {"device": None if set(asked) == {"--cuda"} else devices.pop()}
+
+
+def _infer_recipe(spelled, given, program):
+    """(the recipe that a command without --recipe means, why). Published commands keep their meaning."""
+    model, dataset = given.get("model"), given.get("dataset")
+    if model:
+        return "sagan-imagenet" if model == "sagan" else model, f"--model {model}"
+    if program == "test" and "check_path" in given:
+        return "acgan-imagenet", "--check_path"
+    if program == "test" and "samples" in given and dataset not in SMALL_IMAGES:
+        return "sagan-imagenet", "--samples"
+    if program == "test" and {"pretrained_model", "test_data_path"} & set(given):
+        return "sagan-imagenet", "weights without parameters"
+    if dataset == "imagenet" and "dataroot" in spelled:
+        return "acgan-imagenet-torch", "--dataset imagenet --dataroot"
+    if dataset == "cifar10" and "data_path" in spelled:
+        return "sagan-imagenet", "--dataset cifar10 --data_path"
+    if dataset in SMALL_IMAGES:
+        return SMALL_IMAGES[dataset], f"--dataset {dataset}"
+    if "dataroot" in spelled:
+        return "acgan-imagenet", "--dataroot"
+    if "data_path" in spelled:
+        return "sagan-imagenet", "--data_path"
+    if dataset:
+        return "sagan-imagenet", f"--dataset {dataset}"
+    return "acgan-digits", "no recipe and no data named" if spelled else "no options given"
+
+
+def _merge(base, given):
+    """`given` over `base` over the defaults, by field name. Sizes that neither states follow from the other values."""
+    values = _overlay(_overlay(asdict(Parameters()), base), given)
+    stated = {*base, *given}
+    values["resume"] = given.get("resume")  # of this command, never of a file
+    if values["model"] == "sagan":
+        if "imsize" not in stated and values["dataset"] in SMALL_IMAGES:
+            values["imsize"] = 32
+        if "attention_size" not in stated:
+            values["attention_size"] = min(values["attention_size"], values["imsize"] // 2)
+    if "centercrop_size" not in stated:
+        values["centercrop_size"] = values["imsize"]
+    return values
+
+
+def _overlay(below, layer):
+    """`layer` over `below`. A value that `layer` replaces takes along the values that only make sense with it."""
+    values = {**below, **layer}
+    if values["dataset"] != below["dataset"]:
+        values |= {name: layer.get(name) for name in ("data_path", "test_data_path", "classes", "num_classes")}
+    if "classes" in layer and "num_classes" not in layer:
+        values["num_classes"] = layer["classes"] and count_classes(layer["classes"])
+    for one, other in EITHER_OR:
+        if one in layer:
+            values[other] = layer.get(other)
+    return values
+
+
+def _batch_per_process(global_batch_size):
+    """The `batch_size` of each process."""
+    share, rest = divmod(global_batch_size, world_size())
+    if rest:
+        raise UserError(
+            f"--global_batch_size {global_batch_size} does not divide evenly among {world_size()} processes: "
+            f"give a multiple of {world_size()}"
+        )
+    return share
+
+
+def _reasons_without_effect(p, program):
+    """{option that has no effect on `p` in `program`: the end of a sentence that says why}."""
+    if program == "train":
+        without_eval = {} if p.eval_step else dict.fromkeys(IGNORED_WITHOUT_EVAL, "without --eval_step")
+        return dict.fromkeys(IGNORED_BY_TRAIN, "in train.py") | without_eval | ALWAYS_IGNORED
+    hidden = [name for name, option in OPTIONS.items() if option.metadata["group"] in HIDDEN["test"]]
+    reasons = dict.fromkeys((*hidden, *IGNORED_BY_TEST), "in test.py") | ALWAYS_IGNORED
+    reasons["batch_size"] = None if p.standing_batches else "without --standing_batches"
+    of_samples = p.samples and not p.test_path
+    reasons["save_path"] = None if of_samples else "in this test; --test_path says where the report goes"
+    return reasons

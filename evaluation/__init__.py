@@ -1,0 +1,1 @@
+"""Images of any source measured against real ones."""

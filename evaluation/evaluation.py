@@ -1,0 +1,418 @@
+"""The metrics that `--metrics` chooses, measured on images, for `test.py` and `train.py --eval_step`."""
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import time
+
+import numpy as np
+
+import randomness
+from checkpoint import compare_classes
+from dataset import load_dataset
+from evaluation.extractors import ClassifierExtractor, InceptionExtractor
+from evaluation.measurement import Needs, measure
+from evaluation.reference import content_digest, given_summary, real_summary, summary
+from evaluation.sources import Drawn, RealImages
+from formats.image_files import fit_in_words
+from metrics import all_metrics
+from metrics.class_accuracy import RESOLUTIONS
+from metrics.record import LAST_LAYER, REAL, SAMPLES, TRAINING, Sets, Summary
+from options import did_you_mean
+from parameters import CLASSIFIED
+from processes import collectives
+from utils import UserError, file_digest, progress
+
+
+class Evaluation:
+    """The metrics that `parameters.metrics` chooses, ready to measure any source of images of the right size.
+
+    `class_names`: names of the generator's classes, if they are known. `metrics`: the records of the chosen metrics.
+    `seconds`: the time of each stage, with that of interrupted sessions. Raises UserError if weights, statistics or
+    data do not fit.
+    """
+
+    def __init__(self, parameters, class_names=None):
+        p = self.parameters = parameters
+        self._class_names = class_names
+        self.seconds = {}
+        self.metrics = [all_metrics()[name] for name in p.chosen_metrics]
+        self._by_classifier = p.dataset in CLASSIFIED
+        read = {name for metric in self.metrics for name in metric.sets}
+        wants_training = self.metrics and (self._by_classifier or TRAINING in read)
+        self.test_set = load_dataset(p, "test") if REAL in read and not p.reference else None
+        self.train_set = load_dataset(p, "train") if wants_training else None
+        self._extractor_class = ClassifierExtractor if self._by_classifier else InceptionExtractor
+        self.extractor = None
+        self._known = {}  # by the set of real images: its Summary
+        self._real_within_classes = {}  # by metric
+        if p.reference:
+            self._known[REAL] = given_summary(p.reference, self._needs().layers)
+
+    @property
+    def num_classes(self):
+        """The number of classes of the real images; None if it is not known."""
+        return self.test_set.num_classes if self.test_set else self.parameters.num_classes
+
+    @property
+    def needs_classes(self):
+        """Whether a metric needs the classes of the samples."""
+        return any(metric.needs_classes for metric in self.metrics)
+
+    def settings(self, count):
+        """The settings that the figures of `count` samples depend on: plain values by name, for the report."""
+        p = self.parameters
+        names = ",".join(metric.name for metric in self.metrics)
+        found = {"metrics": names or "none", "real images": p.reference or "none"}
+        if self.test_set:
+            path = p.test_data_path or p.data_path
+            found["real images"] = f"test images of {p.dataset}" + (f" in {path}" if path else "")
+            found |= {"number of real images": len(self.test_set), "transform": fit_in_words(p)}
+        if self.train_set:
+            found["training images"] = f"of {p.dataset}" + (f" in {p.data_path}" if p.data_path else "")
+            found["number of training images"] = len(self.train_set)
+        metrics = sorted(self.metrics, key=lambda metric: metric.order)
+        if self._by_classifier:
+            found |= {metric.name: "beside training images" for metric in metrics if metric.within_class}
+        for metric in metrics:
+            found |= metric.settings(count, len(self.test_set) if self.test_set else 0)
+        if self.metrics and not self._by_classifier:
+            found["half precision"] = p.half_precision
+        return found
+
+    def _needs(self, read=None):
+        """What a pass has to gather for the metrics that read the set of images `read`; None: for all metrics."""
+        p = self.parameters
+        metrics = [metric for metric in self.metrics if read is None or read in metric.sets]
+        layers = dict.fromkeys(self._layer(metric) for metric in metrics if metric.layer)
+        resolutions = ()
+        if any(metric.reads_classes for metric in metrics):
+            lower = () if self._by_classifier else tuple(size for size in RESOLUTIONS if size < p.imsize)
+            resolutions = (*lower, p.imsize)
+        features, logits = (any(getattr(metric, name) for metric in metrics) for name in ("features", "logits"))
+        return Needs(tuple(layers), features, logits, resolutions)
+
+    def _layer(self, metric):
+        """The extractor's name of the layer that `metric` compares."""
+        return self._extractor_class.last_layer if metric.layer == LAST_LAYER else metric.layer
+
+    @contextlib.contextmanager
+    def stage(self, name):
+        """Add the time that the block takes to `seconds`."""
+        start = time.monotonic()
+        yield
+        self._add_seconds(name, time.monotonic() - start)
+
+    def _add_seconds(self, name, seconds):
+        self.seconds[name] = round(self.seconds.get(name, 0) + seconds, 3)
+
+    @functools.cached_property
+    def _test_classes(self):
+        """The test images. Read for their classes alone if no metric needs them; None if none are given."""
+        p = self.parameters
+        return self.test_set or (load_dataset(p, "test") if p.test_data_path else None)
+
+    @functools.cached_property
+    def class_names(self):
+        """The names of the generator's classes: the given ones, else those of the test images, else numbers."""
+        if self._class_names:
+            return self._class_names
+        if self._test_classes:
+            return self._test_classes.class_names
+        return tuple(map(str, range(self.parameters.num_classes)))
+
+    @functools.cached_property
+    def chosen_classes(self):
+        """The numbers of the classes to draw, in the order of `labels`."""
+        return choose_labels(self.parameters.labels, self.class_names)
+
+    @functools.cached_property
+    def _test_labels(self):
+        """The classes of the test images, shuffled, so that the first few hold all classes too."""
+        return randomness.generator(self.parameters.manual_seed, "test labels").permutation(self._test_classes.labels)
+
+    def labels_to_draw(self, count):
+        """The classes of `count` samples: those that `labels` chooses, in turn, or those of the test images."""
+        p = self.parameters
+        as_test_images = p.labels == "auto" and p.test_data_path
+        classes = self._test_labels if as_test_images else np.array(self.chosen_classes)
+        return classes[np.arange(count) % len(classes)]
+
+    def drawn(self, generator, count):
+        """`count` samples of `generator` as a source."""
+        return Drawn(generator, self.parameters, self.labels_to_draw(count))
+
+    def score(self, figures):
+        """A number that compares several `figures`, higher for better. The first metric decides."""
+        metric = self.metrics[0]
+        value = figures[metric.shown(self._by_classifier)[metric.best or metric.figures[0].name].name]
+        return value if metric.higher_is_better else -value
+
+    @functools.cached_property
+    def key(self):
+        """A text that is equal if `score`s compare, after `prepare`.
+
+        It depends on the metric, the way samples are drawn, the real images and the extractor.
+        """
+        p = self.parameters
+        real = file_digest(p.reference) if p.reference else self.test_set and content_digest(self.test_set)
+        standing = p.standing_batches and (p.standing_batches, p.batch_size)
+        drawn = (p.eval_samples, p.labels, p.use_ema, standing, p.truncation)
+        extractor = self.extractor and self.extractor.key
+        return hashlib.sha256(repr((self.metrics[0].name, drawn, real, extractor)).encode()).hexdigest()[:16]
+
+    def check(self, source):
+        """Raise UserError unless the metrics can measure `source`."""
+        for metric in sorted(self.metrics, key=lambda metric: metric.name):
+            self._check_training_images(metric)
+            self._check_counts(metric, source)
+        self._check_labels(source)
+
+    def _check_training_images(self, metric):
+        p = self.parameters
+        of_folders = p.dataset in ("folder", "imagenet")
+        if TRAINING in metric.sets and of_folders and os.path.samefile(p.data_path, p.test_data_path):
+            raise UserError(
+                f"--metrics {metric.name} compares test images with training images, but --test_data_path "
+                f"{p.test_data_path} and --data_path {p.data_path} are one folder: give another --test_data_path, or "
+                f"leave {metric.name} out"
+            )
+
+    def _check_counts(self, metric, source):
+        """Refuse too few or too small images."""
+        counts = {"samples": len(source)} if SAMPLES in metric.sets else {}
+        if REAL in metric.sets and self.test_set:
+            counts["real images"] = len(self.test_set)
+        for images, count in counts.items():
+            if count < metric.fewest:
+                raise UserError(
+                    f"{metric.name!r} needs {metric.fewest} {images} or more, not {count}: give more, or leave it out "
+                    "of --metrics"
+                )
+        if source.size < metric.smallest:
+            raise UserError(
+                f"--metrics {metric.name} needs images of {metric.smallest} pixels or more a side, not {source.size}"
+            )
+
+    def _check_labels(self, source):
+        """Refuse classes that do not exist, and missing ones that a metric needs."""
+        classes, labels = self.num_classes, source.labels
+        if classes and labels is not None and len(wrong := labels[(labels < 0) | (labels >= classes)]):
+            raise UserError(f"--samples contains class {wrong[0]}; valid classes are 0 to {classes - 1}")
+        if not self.needs_classes:
+            return
+        if labels is None:
+            name = min(metric.name for metric in self.metrics if metric.needs_classes)
+            raise UserError(f"--metrics {name} needs the samples' classes: arr_1 in the .npz, or class folders")
+        for images, labels in (("samples", source.labels), ("real images", self.test_set.labels)):
+            counts = np.bincount(labels, minlength=classes)
+            for metric in sorted(self.metrics, key=lambda metric: metric.name):
+                few = np.flatnonzero(counts < metric.fewest_of_class)
+                if len(few):
+                    raise UserError(
+                        f"--metrics {metric.name} needs {metric.fewest_of_class} {images} of each class, but class "
+                        f"{few[0]} has {counts[few[0]]}"
+                    )
+
+    def check_names(self, class_names, source):
+        """Raise UserError if the classes of the test images have other names than those of `source`.
+
+        They matter if a metric needs classes, or if the samples take their classes from the test images.
+        """
+        p = self.parameters
+        if not (self.needs_classes or (p.labels == "auto" and p.test_data_path)):
+            return
+        if not class_names:
+            collectives.say(f"{source} does not tell the names of its classes, so they are not compared")
+        elif difference := compare_classes(class_names, self._test_classes.class_names):
+            where = f"--test_data_path {p.test_data_path}" if p.test_data_path else f"--dataset {p.dataset}"
+            raise UserError(
+                f"{where} does not have the classes that {source} has ({difference}): give test images of "
+                "the same classes, or --labels uniform and --metrics without classes, such as fid"
+            )
+
+    def prepare(self):
+        """Load Inception, or train the classifier, if the metrics need it and it is not loaded yet."""
+        p, needs = self.parameters, self._needs()
+        if self.extractor or not any(needs):
+            return
+        with self.stage("extractor"):
+            if self._by_classifier:
+                self.extractor = ClassifierExtractor(p, self.train_set)
+            else:
+                names = self.test_set.class_names if self.test_set else ()
+                self.extractor = InceptionExtractor(p, needs, names)
+
+    def figures(self, source, stop, writers=(), parts_folder=None, key=None):
+        """The figures of `source` by name, on rank 0 (elsewhere {}); None after a stop signal.
+
+        `writers`, `parts_folder` and `key` are as in `measurement.measure`. Parts of another extractor are not reused.
+        """
+        self.prepare()
+        with self.stage("real images"):
+            if not self._measure_real_images(stop):
+                return None
+        key = f"{key} {self.extractor.key if self.extractor else ''}"
+        with self.stage("samples"):
+            seed, needs = self.parameters.manual_seed, self._needs(SAMPLES)
+            seen = measure(source, self.extractor, needs, seed, "samples", stop, writers, parts_folder, key)
+            if seen is None:
+                return None
+        self._add_seconds("samples", seen.earlier)
+        with self.stage("classes"):
+            within_classes = self._within_classes(source, stop)
+            if within_classes is None:
+                return None
+        if collectives.rank():
+            return {}
+        try:
+            with self.stage("figures"):
+                samples = summary(seen, len(source))._replace(labels=source.labels, within_classes=within_classes)
+                return self._compute(samples, stop)
+        except _Stopped:
+            return None
+
+    @property
+    def real_place(self):
+        """The file or folder of the statistics of the real images, after `figures`; None if none were needed."""
+        return self._known[REAL].place if REAL in self._known else None
+
+    def _measure_real_images(self, stop):
+        """Measure test images and training images if a metric reads them, once. Returns False after a stop signal."""
+        for read, image_set, title in (
+            (REAL, self.test_set, "real images"),
+            (TRAINING, self.train_set, "training images"),
+        ):
+            needs = self._needs(read)._replace(score=False)
+            if read in self._known or not (image_set and any(needs)):
+                continue
+            found = real_summary(image_set, self.extractor, needs, title, stop)
+            if found is None:
+                return False
+            self._known[read] = found
+            self._add_seconds("real images", found.earlier)
+        return True
+
+    def _within_classes(self, source, stop):
+        """The `within_class` of every class of `source`, float [num_classes] by metric; None after a stop signal.
+
+        Those of the real images are kept in `_real_within_classes`.
+        """
+        found = {}
+        for metric in self.metrics:
+            if metric.within_class is None:
+                continue
+            if metric.name not in self._real_within_classes:
+                # The test images of these data sets hold few of a class.
+                real = RealImages(self.train_set if self._by_classifier else self.test_set)
+                if (values := self._values_of_classes(metric, real, "real", stop)) is None:
+                    return None
+                self._real_within_classes[metric.name] = values
+            if (values := self._values_of_classes(metric, source, "generated", stop)) is None:
+                return None
+            found[metric.name] = values
+        return found
+
+    def _values_of_classes(self, metric, source, title, stop):
+        """`metric.within_class` of every class of `source`, float [num_classes]; None after a stop signal."""
+        rank, world_size, classes = collectives.rank(), collectives.world_size(), self.test_set.num_classes
+        values = np.zeros(classes)
+        rounds = range(0, classes, world_size)  # each process takes one class in a round
+        for first in progress(rounds, title=f"{metric.name}, {title}", unit="class", shown=rank == 0):
+            if stop.requested():  # the same on all processes
+                return None
+            if (label := first + rank) < classes:
+                values[label] = metric.within_class(_ImagesOfClass(source, label), self.parameters.manual_seed, label)
+        return sum(collectives.gather(values))
+
+    def _compute(self, samples, stop):
+        """The figures by name, from the `Summary` of the samples, on rank 0. Raises _Stopped soon after a signal."""
+        real = self._known_set(REAL, self.test_set)._replace(within_classes=self._real_within_classes)
+        training = self._known_set(TRAINING, self.train_set)
+        samples, real, training = map(self._with_last_layer, (samples, real, training))
+        sets = Sets(samples, real, training, self.num_classes, self.parameters.manual_seed, _progress_until(stop))
+        figures = {}
+        for metric in self.metrics:
+            _raise_if_stopped(stop)
+            shown = metric.shown(self._by_classifier)
+            figures |= {shown[name].name: value for name, value in metric.compute(sets).items()}
+        return figures
+
+    def _known_set(self, read, image_set):
+        """The `Summary` of a set of real images, with their classes."""
+        labels = image_set.labels if image_set else ()
+        known = self._known.get(read) or Summary(len(labels), {}, None, {}, {})
+        return known._replace(labels=labels)
+
+    def _with_last_layer(self, known):
+        """`known` with the extractor's last layer under the name that metrics have for it."""
+        last = known.gaussians.get(self._extractor_class.last_layer)
+        return known._replace(gaussians=known.gaussians | {LAST_LAYER: last})
+
+
+def choose_labels(labels, class_names):
+    """The numbers of the classes that the option `labels` chooses, in its order; all for auto and uniform.
+
+    A word is the name of a class, or its number. If a class is called 3, then 3 means that class. A name with commas
+    can be given alone. Raises UserError, with the existing names, for other words and for a class given twice.
+    """
+    if labels in ("auto", "uniform"):
+        return list(range(len(class_names)))
+    words = [labels] if labels in class_names else [word.strip() for word in labels.split(",")]
+    chosen = [_number_of_class(word, class_names) for word in words]
+    for place, label in enumerate(chosen):
+        if label in chosen[:place]:
+            first = words[chosen.index(label)]
+            raise UserError(f"--labels {labels}: {first!r} and {words[place]!r} are one class; give it once")
+    return chosen
+
+
+def _number_of_class(word, class_names):
+    if word in class_names:
+        return class_names.index(word)
+    if re.fullmatch("[0-9]{1,5}", word) and int(word) < len(class_names):
+        return int(word)
+    listed = ", ".join(class_names[:5]) + ", …" * (len(class_names) > 5)
+    hint = did_you_mean(word, class_names)
+    raise UserError(f"--labels {word:.80} is no class: there are {len(class_names)}, from 0: {listed}{hint}")
+
+
+class _Stopped(Exception):
+    """A signal has asked this process to stop."""
+
+
+def _raise_if_stopped(stop):
+    if stop.asked is not None:  # asks this process alone: the others have finished their work
+        raise _Stopped
+
+
+def _progress_until(stop):
+    """`Sets.progress`: a bar that raises _Stopped after a signal."""
+
+    @contextlib.contextmanager
+    def bar_of(title, unit):
+        with progress(title=title, unit=unit) as bar:
+
+            def show(done, total):
+                _raise_if_stopped(stop)
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield show
+
+    return bar_of
+
+
+class _ImagesOfClass:
+    """The images of one class of a source, by their index within the class."""
+
+    def __init__(self, source, label):
+        self.source, self.indices = source, np.flatnonzero(source.labels == label)
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, indices):
+        return self.source.images(self.indices[indices])

@@ -1,0 +1,227 @@
+"""One pass over a set of images through a feature extractor. Processes share the work, an interrupted pass resumes,
+and memory does not grow with the number of images."""
+
+import contextlib
+import copy
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import randomness
+from metrics.fid import FeatureStatistics
+from metrics.inception_score import SPLITS, ScoreSums, part_of
+from processes import collectives
+from utils import UserError, atomic_path, progress
+
+CHUNK = 256  # images; a process takes whole chunks, and an interrupted pass keeps whole chunks
+READ = 64  # images that the extractor reads at once, always: features depend a little on the size of the batch
+SAVE_EVERY = 60  # seconds
+# The errors of reading a damaged part.
+DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, UserError)
+
+
+class Needs(NamedTuple):
+    """The values that a pass has to gather."""
+
+    layers: tuple = ()  # keep the mean and covariance of these layers
+    features: bool = False  # keep the features of the last layer
+    score: bool = False  # keep the sums of the Inception Score
+    resolutions: tuple = ()  # count at each how many images are read as their class
+
+
+class Seen:
+    """The values gathered so far in a pass over `count` images: sums and rows, which processes can merge."""
+
+    def __init__(self, count, needs):
+        self.needs = needs
+        self.done = np.zeros(-(-count // CHUNK), dtype=bool)
+        self.statistics = {}  # by layer
+        self.score = None
+        self.rows = {}  # by chunk: features float32 [n, width]
+        self.right = {}  # by resolution: the number of images that are read as their class
+        self.earlier = 0.0  # seconds that interrupted sessions took
+
+    def update(self, chunk, parts, found):
+        """Add a chunk. `found`: the result of an extractor's `read`. `parts`: the part of the score of each image."""
+        for layer in self.needs.layers:
+            features = found[layer]
+            self.statistics.setdefault(layer, FeatureStatistics(features.shape[1])).update(features)
+        if self.needs.score:
+            self.score = self.score or ScoreSums(found["score"].shape[1], SPLITS)
+            self.score.update(found["score"], parts)
+        if self.needs.features:
+            self.rows[chunk] = found["features"]
+        for resolution in self.needs.resolutions:
+            self.right[resolution] = self.right.get(resolution, 0) + int(found["right", resolution].sum())
+        self.done[chunk] = True
+
+    @property
+    def features(self):
+        """The features of all images in order, float32 [N, width]."""
+        return np.concatenate([self.rows[chunk] for chunk in sorted(self.rows)])
+
+    def state(self):
+        """All values as NumPy arrays by name. `from_state` reads them back."""
+        state = {"done": self.done}
+        for layer, statistics in self.statistics.items():
+            state |= {f"statistics/{layer}/{name}": array for name, array in statistics.state().items()}
+        if self.score:
+            state |= {f"score/{name}": array for name, array in self.score.state().items()}
+        state |= {f"rows/{chunk}": rows for chunk, rows in self.rows.items()}
+        return state | {f"right/{resolution}": np.array(count) for resolution, count in self.right.items()}
+
+    @classmethod
+    def from_state(cls, count, needs, state):
+        """The `Seen` of a pass over `count` images from its `state()`. Raises one of DAMAGED for other arrays."""
+        seen = cls(count, needs)
+        if state["done"].shape != seen.done.shape or state["done"].dtype != bool:
+            raise UserError(f"it belongs to a pass over other images, of {state['done'].shape} chunks")
+        seen.done = state["done"]
+        if seen.done.any():
+            for layer in needs.layers:
+                seen.statistics[layer] = FeatureStatistics.from_state(_under(state, f"statistics/{layer}/"))
+            seen.score = ScoreSums.from_state(_under(state, "score/")) if needs.score else None
+            seen.rows = {chunk: state[f"rows/{chunk}"] for chunk in np.flatnonzero(seen.done) if needs.features}
+            seen.right = {resolution: int(state[f"right/{resolution}"]) for resolution in needs.resolutions}
+        return seen
+
+    def merge(self, other):
+        """Add the values of `other`, which has seen other chunks of the same images.
+
+        Raises UserError, and changes nothing, if both have seen a chunk or if the values do not fit.
+        """
+        if (self.done & other.done).any():
+            raise UserError("another part holds some of its chunks too")
+        statistics, score = copy.deepcopy((self.statistics, self.score))
+        for layer, more in other.statistics.items():
+            statistics.setdefault(layer, FeatureStatistics(len(more.mean))).merge(more)
+        if other.score:
+            score = score or ScoreSums(*other.score.probabilities.shape[::-1])
+            score.merge(other.score)
+        self.statistics, self.score, self.done = statistics, score, self.done | other.done
+        self.rows |= other.rows
+        for resolution, count in other.right.items():
+            self.right[resolution] = self.right.get(resolution, 0) + count
+
+
+def _under(state, prefix):
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folder=None, key=None):
+    """Gather `needs` over the images of `source`. Returns a complete `Seen` on every process; None after a stop signal.
+
+    `extractor` may be None if `needs` is empty. Each of `writers` gets every chunk, by `write(indices, images)`. With
+    `parts_folder`, finished chunks are kept there under `key`: the same call resumes an interrupted pass, until
+    `remove_parts` removes the files. Without needs and writers no image is read.
+    """
+    seen, count, start = Seen(len(source), needs), len(source), time.monotonic()
+    if not any(needs) and not writers:
+        seen.done[:] = True
+        return seen
+    # Take over the chunks of an interrupted pass.
+    done, earlier = seen.done.copy(), 0.0
+    if parts_folder:
+        done, earlier = collectives.from_first(_take_over, seen, count, Path(parts_folder), key)
+        _save_part(seen, parts_folder, key, earlier)
+    # The parts of the Inception Score take the samples in random order: samples may come ordered by class.
+    order = randomness.generator(seed, "splits").permutation(count) if needs.score else None
+    # Share out the other chunks, one to each process in a round.
+    todo, world_size = np.flatnonzero(~done), collectives.world_size()
+    mine, rounds = todo[collectives.rank() :: world_size], -(-len(todo) // world_size)
+    saved, stopped = start, False
+    before = min(int(done.sum()) * CHUNK, count)
+    with progress(total=count, done=before, title=title, unit="img", shown=collectives.rank() == 0) as bar:
+        for number in range(rounds):
+            stopped = stop.requested()  # the same on all processes
+            if stopped or number == len(mine):
+                break
+            chunk = mine[number]
+            indices = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, count))
+            images = source.images(indices)
+            for writer in writers:
+                writer.write(indices, images)
+            found = _read(extractor, images, source.labels, indices, needs) if extractor else {}
+            seen.update(chunk, part_of(order[indices], count, SPLITS) if needs.score else None, found)
+            bar.update(min(len(images) * world_size, count - bar.n))  # the other processes have done as much
+            if parts_folder and time.monotonic() - saved > SAVE_EVERY:
+                saved = time.monotonic()
+                _save_part(seen, parts_folder, key, earlier + saved - start)
+    if parts_folder:
+        _save_part(seen, parts_folder, key, earlier + time.monotonic() - start)
+    if stopped:
+        collectives.meet()  # a launcher may kill the other processes as soon as one ends
+        return None
+    # Every process merges the chunks of all.
+    whole = Seen(count, needs)
+    for state in collectives.gather(seen.state()):
+        whole.merge(Seen.from_state(count, needs, state))
+    whole.earlier = earlier
+    return whole
+
+
+def _read(extractor, images, labels, indices, needs):
+    parts = []
+    for start in range(0, len(images), READ):
+        rows = slice(start, start + READ)
+        parts.append(extractor.read(images[rows], None if labels is None else labels[indices[rows]], needs))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def remove_parts(folder):
+    """Remove the files that `measure` keeps in `folder` of an unfinished pass."""
+    for path in _parts(folder):
+        path.unlink(missing_ok=True)
+
+
+def _save_part(seen, folder, key, seconds):
+    """Write the chunks of this process to `folder`, and the `seconds` that the pass has taken so far."""
+    with atomic_path(Path(folder) / f"part-{collectives.rank()}.npz") as temporary:
+        np.savez(temporary, key=np.array(key), seconds=np.array(seconds), **seen.state())
+
+
+def _take_over(seen, count, folder, key):
+    """Merge the files that an interrupted pass left in `folder` into `seen` and into one file.
+
+    Returns which chunks are done, and the seconds that they took.
+    """
+    paths, earlier = _parts(folder), 0.0
+    for path in paths:
+        try:
+            if (state := _load_part(path)).pop("key") == key:
+                seconds = float(state.pop("seconds"))
+                seen.merge(Seen.from_state(count, seen.needs, state))
+                earlier = max(earlier, seconds)  # processes worked at the same time
+        except DAMAGED as error:
+            print(f"{path} is ignored: {error}", file=sys.stderr)
+    _save_part(seen, folder, key, earlier)
+    for path in paths:
+        if path.name != "part-0.npz":
+            path.unlink(missing_ok=True)
+    if seen.done.any():
+        print(f"resuming: {seen.done.mean():.0%} is done", flush=True)
+    return seen.done.copy(), earlier
+
+
+def unfinished_keys(folder):
+    """The keys of the unfinished passes whose files are in `folder`."""
+    found = set()
+    for path in _parts(folder):
+        with contextlib.suppress(*DAMAGED):
+            found.add(_load_part(path, ("key",))["key"])
+    return found
+
+
+def _parts(folder):
+    return sorted(Path(folder).glob("part-*.npz"))
+
+
+def _load_part(path, names=None):
+    """The arrays in the file of a part, with its key as text. Reads all of them, so a damaged file fails here."""
+    with np.load(path, allow_pickle=False) as arrays:
+        state = {name: arrays[name] for name in names or arrays.files}
+    return state | {"key": str(state["key"])}

@@ -1,0 +1,160 @@
+"""The real images that metrics compare with: measured once for each data set and extractor, then cached."""
+
+import atexit
+import functools
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from dataset import FolderSet
+from evaluation.measurement import Needs, measure, remove_parts
+from evaluation.sources import RealImages
+from metrics.fid import load_statistics, save_statistics
+from metrics.record import Summary
+from processes import collectives
+from utils import UserError, atomic_path, progress
+
+CACHE = "~/.cache/paddle/real-images"  # Paddle keeps its own downloads beside it
+
+
+def cache_folder(name):
+    """The folder `name` in the cache. It is created if it is missing."""
+    folder = Path(_cache(Path(CACHE).expanduser()), name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@functools.cache
+def _cache(folder):
+    """`folder`. If it cannot be written: a temporary folder that lives as long as this process, with one message."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        print(f"statistics of real images are not cached: {folder}: {error.strerror}", file=sys.stderr)
+        temporary = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return temporary
+
+
+def summary(seen, count):
+    """The `Summary` of a complete `measurement.Seen`."""
+    return Summary(
+        count,
+        {layer: statistics.gaussian() for layer, statistics in seen.statistics.items()},
+        seen.features if seen.needs.features else None,
+        seen.right,
+        seen.score.result() if seen.score else {},
+        earlier=seen.earlier,
+    )
+
+
+def real_summary(image_set, extractor, needs, title, stop):
+    """The `Summary` of an `ImageSet` with what `needs` asks for, on every process; None after a stop signal.
+
+    Values come from the cache. Missing ones are computed and put there.
+    """
+    folder = collectives.from_first(lambda: str(_folder(image_set, extractor)))
+    known, missing = collectives.from_first(_read, Path(folder), needs, len(image_set))
+    if any(missing):
+        key = f"{extractor.key} {missing}"
+        seen = measure(RealImages(image_set), extractor, missing, 0, title, stop, parts_folder=folder, key=key)
+        if seen is None:
+            return None
+        fresh = summary(seen, len(image_set))
+        fresh = fresh._replace(right=known.right | fresh.right)  # one file holds all
+        if collectives.rank() == 0:
+            _write(Path(folder), fresh)
+        known = fresh._replace(
+            gaussians=known.gaussians | fresh.gaussians,
+            features=fresh.features if missing.features else known.features,
+        )
+    return known._replace(place=folder)
+
+
+def given_summary(path, layers):
+    """The `Summary` of the statistics in the file `path`. Raises UserError unless their width fits all `layers`."""
+    gaussian = load_statistics(path)
+    for layer in layers:
+        if len(gaussian.mean) != int(layer):
+            raise UserError(f"--reference {path} has statistics of width {len(gaussian.mean)}, --metrics needs {layer}")
+    return Summary(0, dict.fromkeys(layers, gaussian), None, {}, {}, place=str(path))
+
+
+def _folder(image_set, extractor):
+    """The folder in the cache for these images, as the networks see them, and this extractor."""
+    digest = hashlib.blake2b(f"{extractor.key}\n{content_digest(image_set)}".encode(), digest_size=16).hexdigest()
+    return cache_folder(digest)
+
+
+@functools.cache
+def content_digest(image_set):
+    """A text that identifies these images as the networks see them."""
+    p, digest = image_set.parameters, hashlib.blake2b(digest_size=16)
+    digest.update(repr((p.imsize, p.centercrop, p.centercrop_size, p.dont_resize, image_set.class_names)).encode())
+    if p.exif:  # only if true: older entries of the cache stay valid
+        digest.update(b"exif")
+    digest.update(image_set.labels.tobytes())
+    for index in progress(range(len(image_set)), title="digest of real images", unit="img"):
+        if isinstance(image_set, FolderSet):
+            digest.update(image_set.path(index).read_bytes())
+        else:
+            digest.update(image_set[index][0].tobytes())
+    return digest.hexdigest()
+
+
+def _read(folder, needs, count):
+    """(the `Summary` of the cached values, the `Needs` that are not cached)."""
+    gaussians = {layer: _cached(folder / f"{layer}.npz", load_statistics) for layer in needs.layers}
+    gaussians = {layer: gaussian for layer, gaussian in gaussians.items() if gaussian}
+    features = _cached(folder / "features.npy", functools.partial(_load_features, count)) if needs.features else None
+    right = _cached(folder / "right.json", _load_right) or {}
+    missing = Needs(
+        tuple(layer for layer in needs.layers if layer not in gaussians),
+        needs.features and features is None,
+        False,
+        tuple(resolution for resolution in needs.resolutions if resolution not in right),
+    )
+    return Summary(count, gaussians, features, right, {}), missing
+
+
+def _cached(path, load):
+    """`load(path)`. None if there is no such file, or, with a message, if it cannot be read."""
+    try:
+        return load(path) if path.exists() else None
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, UserError) as error:
+        reason = str(error).removeprefix(f"--reference {path}: ")
+        print(f"{path} is ignored and computed again: {reason}", file=sys.stderr)
+
+
+def _load_features(count, path):
+    features = np.load(path, mmap_mode="r", allow_pickle=False)
+    if features.ndim != 2 or len(features) != count or features.dtype != np.float32:
+        raise ValueError(f"it is {features.dtype} {list(features.shape)}")
+    return features
+
+
+def _load_right(path):
+    return {int(resolution): int(count) for resolution, count in json.loads(path.read_text()).items()}
+
+
+def _write(folder, known):
+    """Write `known` to the cache's `folder`. If the disk is full, this run still gets its figures."""
+    try:
+        for layer, gaussian in known.gaussians.items():
+            save_statistics(folder / f"{layer}.npz", gaussian)
+        if known.features is not None:
+            with atomic_path(folder / "features.npy") as temporary:
+                np.save(temporary, known.features)
+        if known.right:
+            with atomic_path(folder / "right.json") as temporary:
+                temporary.write_text(json.dumps(known.right))
+        remove_parts(folder)
+    except OSError as error:
+        print(f"statistics of real images are not cached: {folder}: {error.strerror}", file=sys.stderr)

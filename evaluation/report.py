@@ -1,0 +1,201 @@
+"""The result of a test: a table on screen, `report.json` for programs, `report.md` to paste."""
+
+import functools
+import json
+import platform
+import re
+import sys
+import time
+from importlib import metadata
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+
+from metrics import all_metrics
+from processes import collectives
+from utils import atomic_path
+
+# Letters that Markdown may read as markup. It ignores an underscore between two letters or digits.
+MARKUP = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")
+ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
+class Published(NamedTuple):
+    """A published figure: the paper's and the replication's (None: not published), and the settings it belongs to.
+
+    `settings` are named as in the report. A text is a part that the report's setting has to contain.
+    """
+
+    paper: str | None
+    replication: str | None
+    settings: dict
+
+
+PLAIN = {
+    "weights": "as trained", "batch statistics": "running", "truncation": None, "half precision": False,
+    "inception weights": "published file",
+}  # fmt: skip
+SAGAN = {"dataset": "imagenet", "num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
+ACGAN = {"dataset": "imagenet", "classes drawn": 10, "imsize": 128} | PLAIN
+CIFAR10 = {"dataset": "cifar10", "num_samples": 50_000, "classes drawn": 10, "imsize": 32} | PLAIN
+# Recipe -> figure -> its published values.
+PUBLISHED = {
+    "sagan-imagenet": {
+        "fid": Published("18.65", "18.1482", SAGAN),
+        "inception_score": Published("52.52", "51.6682", SAGAN),
+        "intra_fid": Published("83.7", None, SAGAN),
+    },
+    "acgan-imagenet": {
+        "accuracy": Published("10.1 % ± 2.0, of 100 models", None, ACGAN),
+        "accuracy_64": Published("7.0 %, of 100 models", None, ACGAN),
+        "varied_class_share": Published("84.7 % of 1000 classes, of 100 models", None, ACGAN | {"classes drawn": 1000}),
+    },
+    "acgan-cifar10": {"inception_score": Published("8.25 ± 0.07", None, CIFAR10)},
+}
+PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
+UNKNOWN = {  # recipe: facts about its published figures that are unknown
+    "acgan-imagenet": (
+        "The paper's figures are of 100 models of 10 classes each, taken together; the number of samples is unknown.",
+    ),
+}
+UNKNOWN["acgan-imagenet-torch"] = UNKNOWN["acgan-imagenet"]
+
+
+@functools.cache
+def _known_figures():
+    """{name: (figure, its metric)} of every figure that a metric can give, in the order of the table."""
+    return {
+        figure.name: (figure, metric)
+        for metric in all_metrics().values()
+        for by_classifier in (False, True)
+        for figure in metric.shown(by_classifier).values()
+    }
+
+
+def rows(figures):
+    """(title, figure as text, its name) of each figure, in the order of the table."""
+    for name, (figure, _) in _known_figures().items():
+        if name in figures:
+            value = figures[name]
+            yield figure.title, format(value, figure.format) if np.isfinite(value) else "none", name
+
+
+def table(figures):
+    """The figures as aligned lines of text."""
+    lines = [(line, text) for line, text, _ in rows(figures)]
+    width = max((len(line) for line, _ in lines), default=0)
+    return [f"{line}:{' ' * (width - len(line))} {text}" for line, text in lines]
+
+
+def cautions(figures, settings):
+    """Warnings against reading too much into the figures: lines of text. `settings` are those of the report."""
+    classes, drawn, lines = settings["num_classes"], settings["classes drawn"], []
+    metrics = {metric.name: metric for name, (_, metric) in _known_figures().items() if name in figures}.values()
+    if "unknown" not in (classes, drawn) and drawn < classes and any(metric.compares_sets for metric in metrics):
+        lines.append(f"Samples of {drawn} of the {classes} classes are compared with real images of all of them.")
+    lines += dict.fromkeys(filter(None, (metric.caution(figures, settings) for metric in metrics)))
+    steps, needed = settings.get("steps"), settings.get("steps until batch statistics settle")
+    if needed and steps < needed:
+        lines.append(
+            f"The running batch statistics need about {needed:,} steps to settle, and these weights have {steps:,}: "
+            "images may look grey and score badly. --standing_batches 50 computes the statistics again."
+        )
+    return lines
+
+
+def versions():
+    """Versions and the machine: the figures depend on them too."""
+    gpu = paddle.device.cuda.get_device_name() if paddle.get_device() != "cpu" else None
+    names = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "scipy", "pillow", "opencv-python-headless")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found | {"python": platform.python_version(), "machine": gpu or f"{platform.machine()} CPU"}
+
+
+def write(folder, figures, settings, parameters, seconds):
+    """Write `report.json` and `report.md` into `folder`.
+
+    `figures`: floats by name. `settings`: plain values by name, which the figures depend on. `seconds`: time by stage,
+    0 if there was nothing to do.
+    """
+    content = {
+        "figures": {name: value if np.isfinite(value) else None for name, value in figures.items()},
+        "settings": settings,
+        "parameters": json.loads(json.dumps(vars(parameters))),
+        "versions": versions(),
+        "processes": collectives.world_size(),
+        "seconds": {stage: value for stage, value in seconds.items() if value},
+        "command": [*sys.argv],
+        "written": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    data = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    for name, text in (("report.json", data), ("report.md", _markdown(figures, content, parameters))):
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may not be UTF-8
+
+
+def _markdown(figures, content, parameters):
+    """The report as Markdown."""
+    recipe, settings = parameters.recipe, content["settings"]
+    lines = ["# " + _escaped(f"{'' if recipe == 'none' else f'{recipe}: '}{settings['samples']}"), ""]
+    published = {name: found for name, found in PUBLISHED.get(recipe, {}).items() if name in figures}
+    if not figures:
+        lines += ["Nothing was measured."]
+    elif published:
+        lines += ["| figure | here | paper | replication |", "|---|---|---|---|"]
+        for line, text, name in rows(figures):
+            paper, replication = published[name][:2] if name in published else (None, None)
+            lines.append(_row(line, text, paper or "", replication or ""))
+        for line in (*_comparison(published, settings), *UNKNOWN.get(recipe, ())):
+            lines += ["", _escaped(line)]
+    else:
+        lines += ["| figure | |", "|---|---|", *(_row(line, text) for line, text, _ in rows(figures))]
+    for line in cautions(figures, settings):
+        lines += ["", _escaped(line)]
+    lines += ["", "| setting | |", "|---|---|"]
+    lines += [_row(name.replace("_", " "), _shown(value)) for name, value in settings.items()]
+    lines += [_row(name, value) for name, value in content["versions"].items()]
+    lines += [_row("processes", content["processes"])]
+    lines += [_row(f"seconds, {stage}", value) for stage, value in content["seconds"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(*cells):
+    """A row of a table in Markdown."""
+    return f"| {' | '.join(_escaped(str(cell)) for cell in cells)} |"
+
+
+def _escaped(text):
+    """`text` as one line of Markdown that shows it as it is: text from a stranger's file may look like markup."""
+    text = MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _comparison(published, settings):
+    """Sentences: which figures compare with the published ones, and which settings differ."""
+    titles_of = {}  # (differences, compared settings): titles of the figures with these
+    for name, figure in published.items():
+        differ = []
+        for setting, wanted in figure.settings.items():
+            found = settings.get(setting, "unknown")
+            if not (wanted in str(found) if isinstance(wanted, str) else found == wanted):
+                differ.append(f"{setting} {_shown(found)} instead of {_shown(wanted)}")
+        titles_of.setdefault(("; ".join(differ), ", ".join(figure.settings)), []).append(
+            _known_figures()[name][0].title
+        )
+    for (differ, compared), titles in titles_of.items():
+        quoted = "”, “".join(titles)
+        which = "the published figures" if len(titles_of) == 1 else f"the published values of “{quoted}”"
+        if differ:
+            yield f"Not comparable with {which}: {differ}."
+        else:
+            yield f"Same settings as {which}: {compared}. The reference images have to be the same too."
+
+
+def _shown(value):
+    return {"None": "none", "True": "yes", "False": "no"}.get(str(value), str(value))

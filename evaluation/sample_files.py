@@ -1,0 +1,157 @@
+"""Samples as files: one PNG each in class folders, or all in one `.npz` that other evaluators read.
+
+The place of a sample follows from its index, so several processes can write, and an interrupted test can resume.
+"""
+
+import contextlib
+import fcntl
+import glob
+import io
+import math
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from pictures import save_image
+from processes import collectives
+from utils import UserError, atomic_path
+
+LONGEST = 60  # letters of a class's name in a folder's name: at 4 bytes a letter, they fit into 255 bytes
+
+
+def class_folder(label, name):
+    """The name of the folder for samples of the class with this number and name, such as "0003-daisy".
+
+    The number keeps the folders in order. It also keeps them apart if names share their first LONGEST letters, or
+    if they differ in case only and the file system ignores case. A name that only repeats the number is left out.
+    """
+    plain = "".join("_" if letter in '/\\<>:"|?*' or not letter.isprintable() else letter for letter in name)
+    plain = plain[:LONGEST].strip(" .")  # Windows drops spaces and dots at the end
+    return f"{label:04d}" if plain in ("", str(label)) else f"{label:04d}-{plain}"
+
+
+class PNGWriter:
+    """Writes each sample as FOLDER/CLASS/INDEX.png, the layout of image folders. `class_folder` names CLASS.
+
+    `option` is the option that gave the folder. It must hold no files, unless the test `resumes`.
+    """
+
+    def __init__(self, option, folder, labels, class_names, resumes):
+        self.option, self.folder, self.labels = option, Path(folder), labels
+        self._classes = [self.folder / class_folder(label, name) for label, name in enumerate(class_names)]
+        collectives.from_first(self._make_folders, option, resumes)
+
+    def _make_folders(self, option, resumes):
+        if resumes and not self.folder.is_dir():
+            raise UserError(f"{option} {self.folder} is gone, with the first samples in it: give another folder")
+        if not resumes and any(not path.is_dir() for path in self.folder.rglob("*")):
+            raise UserError(f"{option} {self.folder} is not empty: give another folder")
+        try:
+            for path in self._classes:
+                path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{option} {self.folder} cannot be created ({error.strerror}): give another folder"
+            ) from None
+
+    def write(self, indices, images):
+        """Write samples `indices`, uint8 [n, C, H, W]."""
+        with _named(f"{self.option} {self.folder}"):
+            for index, image in zip(indices, images, strict=True):
+                save_image(self._classes[self.labels[index]] / f"{index:06d}.png", image.transpose(1, 2, 0))
+
+    def finish(self):
+        """The line to print when all samples are written."""
+        return f"samples: {self.folder}"
+
+
+class NPZWriter:
+    """Writes all samples to one .npz, as guided-diffusion does: arr_0 uint8 [N, H, W, C] and arr_1 int64 [N].
+
+    The samples gather in a hidden file beside `path`, which is named by the test's `key`. `path` appears at the end,
+    complete. Hidden files of interrupted tests with other options are removed: those tests could not write `path` now.
+    """
+
+    def __init__(self, path, labels, image_shape, key, resumes):
+        self.path, self.labels, self.lock = Path(path), labels, None  # the lock: an open file, which the caller closes
+        self._part = self.path.with_name(f".{self.path.name}.{key[:8]}.part")
+        channels, height, width = image_shape
+        shape = (len(labels), height, width, channels)
+        self._size = math.prod(shape[1:])
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        self._start = header.tell()
+        collectives.from_first(self._begin, header.getvalue(), resumes)
+
+    def _begin(self, header, resumes):
+        if self.path.exists():
+            raise UserError(f"--samples_npz {self.path} exists already: give another file")
+        for part in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.part"):
+            if part != self._part:
+                with _locked(part, self.path):
+                    part.unlink()
+        if resumes and not self._part.exists():
+            raise UserError(
+                f"--samples_npz {self.path}: {self._part} is gone, with the first samples in it: give another file"
+            )
+        if not resumes:
+            try:
+                needed, free = 2 * self._size * len(self.labels), shutil.disk_usage(self.path.parent).free
+                if needed > free:  # twice: the hidden file and the final one
+                    raise UserError(
+                        f"--samples_npz {self.path} needs {needed / 1e6:,.0f} MB while it is written, but its disk has "
+                        f"{free / 1e6:,.0f} MB free: make room there, or give another file"
+                    )
+                self._part.write_bytes(header)
+            except OSError as error:
+                raise UserError(f"--samples_npz {self.path} cannot be written: {error.strerror}") from None
+        self.lock = _locked(self._part, self.path)
+
+    def write(self, indices, images):
+        """Write samples `indices`, consecutive ones, uint8 [n, C, H, W]."""
+        with self._named(), open(self._part, "r+b") as file:
+            file.seek(self._start + int(indices[0]) * self._size)
+            file.write(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
+
+    def finish(self):
+        """Turn the hidden file into `path`. Returns the line to print."""
+        with self._named():
+            self._finish()
+        return f"samples: {self.path}"
+
+    def _named(self):
+        return _named(f"--samples_npz {self.path}", f", or remove {self._part}, which holds the first samples")
+
+    def _finish(self):
+        with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            archive.write(self._part, "arr_0.npy")
+            with archive.open("arr_1.npy", "w") as member:
+                np.lib.format.write_array(member, self.labels)
+        self._part.unlink()
+
+
+def _locked(part, path):
+    """Open and lock the hidden file `part` of `path`. Raises UserError if another test has locked it."""
+    file = open(part, "rb")  # noqa: SIM115, closing it releases the lock
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"--samples_npz {path} is being written by another test: give another file") from None
+    except OSError:  # a file system without locks
+        pass
+    return file
+
+
+@contextlib.contextmanager
+def _named(what, otherwise=""):
+    """Turn an OSError, such as that of a full disk, into a UserError that names `what` and says what would help."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{what} cannot be written: {error.strerror}; make room there and run the same command again to resume"
+            f"{otherwise}"
+        ) from None

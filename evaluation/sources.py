@@ -1,0 +1,394 @@
+"""Sources of images to measure: drawn from a generator, real ones, or a stranger's samples.
+
+Every source has `labels` (int64 [N], or None if they are unknown), `size` (pixels a side), a length, and
+`images(indices)`: uint8 [n, C, size, size].
+
+`open_source` opens the source of `test.py`: a checkpoint's generator, or the files that `--samples` names. Either has
+besides:
+
+- `parameters`: those of the test, with the size of its images
+- `file`, `description`, `opened`: its path, its name in the report, and the line that says what was opened
+- `default_folder`: the folder of the report if none is given
+- `settings`, `settings_if_unread`: its settings for the report; those that replace others if no image is read
+- `checkpoint_names`: names of the classes of the generator, or None; `class_names`: those that its files are named by
+- `choose_classes(evaluation)` sets `labels`; `labels_setting` describes them for the report
+- `check(evaluation)` raises UserError unless it can be measured
+- `digest()`: the SHA-256 of its file or files
+- `prepare(evaluation)` gets it ready for `images`
+- `write_pictures(folder)` writes pictures to look at beside the report
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import math
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import checkpoint
+import pictures
+import sampler
+from evaluation.sample_files import class_folder
+from formats.image_files import FORMATS, folder_names, image_names, read_image, say_skipped
+from layers import forwards_to_settle
+from processes import collectives
+from utils import UserError, file_digest, npy_header, open_file_digest, plural, progress, told
+
+WIDEST = 4096  # pixels a side
+MOST = 10**7  # images: their classes are held in memory
+
+
+class Drawn:
+    """Samples 0 … N - 1 of a generator. Sample i depends only on the seed, i and its class."""
+
+    def __init__(self, generator, parameters, labels):
+        self.generator, self.parameters, self.labels = generator, parameters, labels
+        self.size = parameters.imsize
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        return sampler.generate(self.generator, self.parameters, indices, self.labels[indices])
+
+
+class RealImages:
+    """The images of an `ImageSet`."""
+
+    def __init__(self, image_set):
+        self.image_set, self.labels = image_set, image_set.labels
+        self.size = image_set.image_shape[-1]
+        self._pool = ThreadPoolExecutor(max(1, image_set.parameters.num_workers))
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        return np.stack([image for image, _ in self._pool.map(self.image_set.__getitem__, indices)])
+
+
+def open_source(parameters, loaded):
+    """The source of a test: the files of `--samples`, else the generator of the `Checkpoint` `loaded`."""
+    return open_samples(parameters) if parameters.samples else GeneratorSamples(parameters, loaded)
+
+
+class GeneratorSamples(Drawn):
+    """`num_samples` samples of a checkpoint's generator. Uses the moving average of its weights if there is one."""
+
+    def __init__(self, parameters, loaded):
+        p = parameters
+        part = "G_ema" if p.use_ema and "G_ema" in loaded.parts else "G"
+        if part not in loaded.parts:
+            raise UserError(f"{loaded.path} holds no generator")
+        generator = checkpoint.models_of(p).make_generator(p)
+        checkpoint.load_network(generator, loaded.parts[part], loaded.path)
+        generator.eval()
+        super().__init__(generator, p, labels=None)
+        self.checkpoint_names, self.class_names = loaded.class_names, None
+        self.file = loaded.path
+        self.default_folder = checkpoint.run_of(loaded.path) / f"test-{self.file.stem}"
+        steps = f" after {plural(loaded.step, 'step')}" if loaded.step else ""  # bare weights do not say
+        average = ", moving average of its weights" if part == "G_ema" else ""
+        self.description = f"{p.model}{steps}{average}"
+        self.opened = f"{self.file}: {self.description}"
+        self.settings = {
+            "weights": "moving average" if part == "G_ema" else "as trained",
+            "batch statistics": f"standing, over {p.standing_batches} batches" if p.standing_batches else "running",
+            "truncation": p.truncation,
+            **_steps_to_settle(generator, p, loaded.step),
+        }
+        self.settings_if_unread = {"num_samples": 0, "classes drawn": 0, "labels": "none"}
+
+    @property
+    def labels_setting(self):
+        p = self.parameters
+        if p.labels == "auto" and p.test_data_path:
+            return "auto: shuffled, as the test images have them"
+        return f"{p.labels}: in turns"
+
+    def choose_classes(self, evaluation):
+        """The classes that `labels` chooses take turns, or follow those of the test images."""
+        self.labels = evaluation.labels_to_draw(self.parameters.num_samples)
+        self.class_names, self._chosen_classes = evaluation.class_names, evaluation.chosen_classes
+
+    def check(self, evaluation):
+        evaluation.check(self)
+        evaluation.check_names(self.checkpoint_names, self.file)
+
+    def digest(self):
+        return file_digest(self.file)
+
+    def prepare(self, evaluation):
+        """Take the batch statistics anew if `standing_batches` asks for it."""
+        if self.parameters.standing_batches:
+            with evaluation.stage("standing statistics"):
+                sampler.use_standing_statistics(self.generator, self.parameters)
+
+    def write_pictures(self, folder):
+        """Write class_grid.png: a row of samples for each class that is drawn, or for the first ones."""
+        path, names, classes = folder / "class_grid.png", self.class_names, self._chosen_classes[: pictures.ROWS]
+        images = sampler.grid_samples(self.generator, self.parameters, classes)
+        pictures.save_image(path, pictures.grid(images, pictures.row_names(names, classes)))
+        print(f"class grid: {path}")
+        if numbered := pictures.numbered_names(names, classes):
+            print(f"the class grid shows these class names as numbers: {numbered}")
+
+
+def _steps_to_settle(generator, parameters, steps):
+    """Settings: how many steps the running statistics have seen, and how many they need. {} if that does not matter.
+
+    `steps` is 0 if it is unknown.
+    """
+    p = parameters
+    if not steps or p.standing_batches:
+        return {}
+    forwards = p.d_steps_per_iter + p.g_steps_per_iter  # of G in a step
+    needed = float(f"{math.ceil(forwards_to_settle(generator) / forwards):.2g}")
+    return {"steps": steps, "steps until batch statistics settle": int(needed)}
+
+
+def open_samples(parameters):
+    """The source of the folder or `.npz` file that `--samples` names."""
+    return Folder(parameters) if Path(parameters.samples).is_dir() else NPZ(parameters)
+
+
+class StrangersSamples:
+    """The parts that `Folder` and `NPZ` share. `labels` stay None until `label`, or if they are unknown."""
+
+    checkpoint_names, class_names = None, ()
+
+    def __init__(self, parameters):
+        self._given, self.file, self.description = parameters, Path(parameters.samples), parameters.samples
+        self.opened = f"samples: {self.file}"
+        self.settings, self.settings_if_unread = {}, {}
+        self.default_folder = Path(parameters.save_path) / f"test-{self.file.stem}"
+        self.labels = None
+
+    @property
+    def parameters(self):
+        return dataclasses.replace(self._given, imsize=self.size, centercrop_size=self.size)
+
+    @property
+    def labels_setting(self):
+        return "unknown" if self.labels is None else "the samples' own"
+
+    def choose_classes(self, evaluation):
+        """Give the samples the classes of the real images that their folders name."""
+        self.label(evaluation.test_set and evaluation.test_set.class_names, evaluation.needs_classes)
+
+    def check(self, evaluation):
+        evaluation.check(self)
+
+    def prepare(self, evaluation):
+        """Nothing to do."""
+
+    def write_pictures(self, folder):
+        """Nothing to write: the images are there already."""
+
+
+class Folder(StrangersSamples):
+    """The images in a folder, or in its class folders: all of one size, in the colours of the real images.
+
+    Opening reads every file once, on rank 0, for its size and its digest; `images` reads it again for its pixels.
+    Raises UserError if there are no images, images both beside and in class folders, several sizes, or images that
+    are not square.
+    """
+
+    def __init__(self, parameters):
+        super().__init__(parameters)
+        path = parameters.samples
+        self._mode, self._exif = "L" if parameters.channels == 1 else "RGB", parameters.exif
+        skipped, skipped_inside = Counter(), Counter()
+        self.files = [Path(path, name) for name in image_names(path, "--samples", skipped)]
+        self._classes = None  # {name of a class folder: its number of images}
+        names = folder_names(path, "--samples")
+        folders = [Path(path, name) for name in names]
+        inside = [[folder / file for file in image_names(folder, "--samples", skipped_inside)] for folder in folders]
+        if self.files and (count := sum(map(len, inside))):
+            raise UserError(
+                f"--samples {path} holds {len(self.files)} images beside its class folders, which hold {count}: "
+                "take out those that are not meant"
+            )
+        if not self.files:
+            self.files = list(itertools.chain.from_iterable(inside))
+            self._classes = dict(zip(names, map(len, inside), strict=True))
+            skipped["folder"] = 0  # they are class folders
+            skipped += skipped_inside
+        if not self.files:
+            raise UserError(f"--samples {path} holds no images: give a folder of images, or of class folders")
+        say_skipped("--samples", path, skipped)
+        self.size, self._digest = collectives.from_first(_size_and_digest, self.files, path)
+
+    def __len__(self):
+        return len(self.files)
+
+    def label(self, class_names, needs_classes):
+        """Set `labels`: the class of a folder is its place in `class_names`, or the class for which `--samples_dir`
+        writes a folder of this name. Without such a class there are no labels, or, if `needs_classes`, a UserError.
+        """
+        if self._classes is not None:
+            numbers = _numbers(list(self._classes), class_names, needs_classes)
+            self.labels = None if numbers is None else np.repeat(numbers, list(self._classes.values()))
+
+    def digest(self):
+        """The SHA-256 of the lines that `sha256sum` prints of the images, in their order."""
+        return self._digest
+
+    def images(self, indices):
+        return np.stack([self._image(self.files[index]) for index in indices])
+
+    def _image(self, path):
+        try:
+            return np.atleast_3d(read_image(path, self._exif).convert(self._mode)).transpose(2, 0, 1)
+        except Exception as error:  # Pillow may raise anything for a stranger's file
+            raise UserError(f"--samples: {str(path)!r} cannot be read as an image: {error}") from None
+
+
+def _numbers(names, class_names, needs_classes):
+    """The class of each folder. None if one is unknown and `needs_classes` is False."""
+    strangers = sorted(set(names) - set(class_names or ()))
+    if not strangers:
+        return [class_names.index(name) for name in names]
+    found = [_class_of(name, class_names) for name in names]
+    if None not in found:
+        return found
+    if needs_classes:
+        raise UserError(f"--samples: the folder {strangers[0]!r} is neither a number nor a class of the real images")
+    return None
+
+
+def _class_of(folder, class_names):
+    """The class that `class_folder` names `folder` after; None for other folders.
+
+    If the number belongs to another class than the name, as after classes were added, then the name counts.
+    """
+    match = re.fullmatch("([0-9]{1,5})|([0-9]{4,5})-.+", folder)
+    if not match:
+        return None
+    number = int(match[1] or match[2])
+    if match[1] or class_names is None:
+        return number
+    labels = [label for label, own in enumerate(class_names) if class_folder(number, own) == folder]
+    return number if number in labels else next(iter(labels), None)
+
+
+def _size_and_digest(files, folder):
+    """(the side of all images in pixels, the digest of `Folder.digest`)."""
+    sizes, digest = {}, hashlib.sha256()
+    for path in progress(files, title="files of the samples", unit="img"):
+        try:
+            with open(path, "rb") as file:
+                with Image.open(file, formats=FORMATS) as image:
+                    sizes.setdefault(image.size, path)
+                file.seek(0)
+                line = f"{open_file_digest(file)}  {path.relative_to(folder)}\n"
+        except Exception as error:  # Pillow may raise anything for a stranger's file
+            raise UserError(f"--samples: {str(path)!r} cannot be read as an image: {error}") from None
+        digest.update(line.encode(errors="surrogateescape"))
+        if len(sizes) > 1:
+            (first, a), (second, b) = sizes.items()
+            raise UserError(
+                f"--samples mixes sizes: {str(a)!r} has {first[0]}x{first[1]} pixels, "
+                f"{str(b)!r} {second[0]}x{second[1]}"
+            )
+    ((width, height),) = sizes
+    _check_side(height, width)
+    return width, digest.hexdigest()
+
+
+class NPZ(StrangersSamples):
+    """The samples in a `.npz` as guided-diffusion writes them: `arr_0` uint8 [N, H, W, C], `arr_1` classes or none.
+
+    They stay on disk: memory does not grow with their number. Raises UserError for any other file, and for colours if
+    the real images are gray.
+    """
+
+    def __init__(self, parameters):
+        super().__init__(parameters)
+        path = parameters.samples
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self._images = _map(path, archive, "arr_0.npy")
+                has_labels = "arr_1.npy" in archive.namelist()
+                self.labels = _labels(archive, len(self._images)) if has_labels else None
+        except UserError:
+            raise
+        except Exception as error:  # a stranger's file may cause any error
+            raise UserError(
+                f"--samples {path} cannot be read as .npz with arr_0, uint8 [N, H, W, 1 or 3]: {told(error)}"
+            ) from None
+        _, height, self.size, channels = self._images.shape
+        _check_side(height, self.size)
+        if channels > parameters.channels:
+            raise UserError(f"--samples {path} has images in colour, and the data set to measure against has gray ones")
+
+    def __len__(self):
+        return len(self._images)
+
+    def label(self, class_names, needs_classes):
+        """Nothing to do: `arr_1` holds the classes."""
+
+    def digest(self):
+        return file_digest(self.file)
+
+    def images(self, indices):
+        return np.ascontiguousarray(self._images[indices].transpose(0, 3, 1, 2))
+
+
+def _map(path, archive, name):
+    """The member `name` as a read-only array on disk. A compressed one is unpacked into a temporary file first."""
+    info = archive.getinfo(name)
+    with archive.open(info) as member:
+        shape, fortran, dtype = npy_header(member)
+        start = member.tell()
+        if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] not in (1, 3) or min(shape) < 1:
+            raise ValueError(f"it is {dtype} {list(shape)}{' in Fortran order' * fortran}")
+        if shape[0] > MOST:
+            raise ValueError(f"{shape[0]} images are too many")
+        size = math.prod(shape)
+        if info.file_size != start + size:
+            raise ValueError("it is cut short")
+        if info.compress_type == zipfile.ZIP_STORED:
+            return np.memmap(path, np.uint8, "r", _offset(path, info) + start, shape)
+        if size > shutil.disk_usage(tempfile.gettempdir()).free * 0.9:
+            raise ValueError(f"unpacked it takes {size} bytes, more than {tempfile.gettempdir()} has")
+        unpacked = tempfile.TemporaryFile()  # noqa: SIM115, the array below keeps it open
+        shutil.copyfileobj(member, unpacked)
+        unpacked.flush()
+        return np.memmap(unpacked, np.uint8, "r", 0, shape)
+
+
+def _offset(path, info):
+    """The place in the file where the content of a stored member begins: after its header, name and extra field."""
+    with open(path, "rb") as file:
+        file.seek(info.header_offset)
+        header = file.read(30)
+    offset = info.header_offset + 30 + sum(int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
+    if offset + info.file_size > os.path.getsize(path):
+        raise ValueError("it is cut short")
+    return offset
+
+
+def _labels(archive, count):
+    with archive.open("arr_1.npy") as member:
+        shape, _, dtype = npy_header(member)
+        if dtype.kind not in "iu" or shape != (count,):
+            raise ValueError(f"arr_1 is {dtype} {list(shape)}, not one whole number for each of {count} images")
+        content = member.read(count * dtype.itemsize)
+        if len(content) < count * dtype.itemsize:
+            raise ValueError("arr_1 is cut short")
+        return np.frombuffer(content, dtype).astype(np.int64)
+
+
+def _check_side(height, width):
+    if height != width or height > WIDEST:
+        raise UserError(f"--samples has images of {width}x{height} pixels, not square ones of at most {WIDEST}")

@@ -1,0 +1,297 @@
+"""Image files from strangers: finding them in class folders, reading and resizing them."""
+
+import contextlib
+import errno
+import functools
+import os
+import struct
+import sys
+import warnings
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from processes.collectives import rank
+from utils import RUN_FILE, UserError
+
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff")
+# What Pillow may take a file for, whatever its name says: others of its readers run programs (EPS runs Ghostscript).
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
+PIXEL_LIMIT = 2**26  # 256 MB once decoded
+PLURALS = {
+    "link to itself": "links to themselves", "image beside the classes": "images beside the classes", "more": "more"
+}  # fmt: skip
+TURNS = {  # EXIF orientation: what makes the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 0x0102, 0x0106, 0x0153  # tags of TIFF and EXIF
+HEADER_THREADS = 32  # they wait for the file system most of the time
+
+_said = set()
+
+warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd files; who reads them names the unreadable ones
+
+
+def class_folders(path, option, skipped=None):
+    """Names of the class folders under `path`, sorted. `option`, which gave `path`, is named in errors.
+
+    `skipped`, a Counter, gains the broken links and the images beside the class folders. Raises UserError, with what
+    was found, unless there are two or more and one of them holds an image, and for a link to itself.
+    """
+    wanted = "give the folder that holds one folder of images for each class"
+    if path is None:
+        raise UserError(f"{option} is missing: {wanted}")
+    classes, files, others = _listing(path, option)
+    if loops := others["link to itself"]:
+        raise UserError(f"{option} {path}: {loops[0]} is a link to itself; remove it, or link it to a folder of images")
+    classes = _without_runs(path, classes, option)
+    if not classes:
+        raise UserError(f"{option} {path} holds no class folders but {len(files)} files: {wanted}")
+    if skipped is not None:
+        beside = {"broken link": len(others["broken link"]), "image beside the classes": sum(map(_is_image, files))}
+        skipped.update(beside)
+    with_folders = []
+    for name in classes:
+        inner, files, _ = _listing(os.path.join(path, name), option)
+        if any(map(_is_image, files)):
+            break
+        with_folders += [name] if inner else []
+    else:
+        if with_folders:
+            raise UserError(
+                f"{option} {path} is a folder too high: {', '.join(with_folders[:3])} should be classes of images and "
+                f"hold folders; give {os.path.join(path, with_folders[-1])} or the like"
+            )
+        raise UserError(
+            f"{option} {path} holds the folders {', '.join(classes[:3])}{', ...' * (len(classes) > 3)} and in them no "
+            f"images ({' '.join(EXTENSIONS)}): {wanted}"
+        )
+    if len(classes) == 1:
+        raise UserError(f"{option} {path} holds one class folder only, {classes[0]}: two classes or more are needed")
+    return classes
+
+
+def image_names(folder, option, skipped=None):
+    """Names of the image files in `folder`, sorted. `skipped`, a Counter, gains the rest by kind, but hidden files."""
+    folders, files, others = _listing(folder, option)
+    images = list(filter(_is_image, files))
+    if skipped is not None:
+        skipped.update(_kind_of_file(name) for name in files if not _is_image(name))
+        skipped.update({kind: len(names) for kind, names in others.items()} | {"folder": len(folders)})
+        for name in others["link to itself"]:
+            say_once(f"{os.path.join(folder, name)!r} is left out: it is a link to itself")
+    return images
+
+
+def _without_runs(path, folders, option):
+    """`folders`, names in `path`, without those of runs, which are said on stderr."""
+    runs = [name for name in folders if _holds_runs(os.path.join(path, name))]
+    if runs:
+        shown = ", ".join(runs[:3]) + ", ..." * (len(runs) > 3)
+        say_once(f"{option} {path}: {shown} hold training runs, so they are no classes and are left out")
+    return [name for name in folders if name not in runs]
+
+
+def _holds_runs(path):
+    """Whether the folder `path` is a run's or holds those of runs, and no images."""
+    found = False
+    with contextlib.suppress(OSError), os.scandir(path) as entries:  # who lists it as a class names what is wrong
+        for entry in entries:
+            if _is_image(entry.name):
+                return False
+            found |= entry.name == RUN_FILE or (entry.is_dir() and os.path.isfile(os.path.join(entry.path, RUN_FILE)))
+    return found
+
+
+def folder_names(path, option):
+    """Names of the folders in `path`, sorted; hidden ones are passed over."""
+    return _listing(path, option)[0]
+
+
+def say_skipped(option, path, skipped):
+    """Print once how many files in `path`, which `option` gave, are not read: `skipped`, a Counter by kind."""
+    kinds = sorted((+skipped).items(), key=lambda item: (not item[0].startswith("."), -item[1], item[0]))
+    if len(kinds) > 10:  # a folder with random extensions
+        kinds = [*kinds[:9], ("more", sum(count for _, count in kinds[9:]))]
+    if kinds:
+        found = [f"{count} {kind if count == 1 else PLURALS.get(kind, f'{kind}s')}" for kind, count in kinds]
+        say_once(f"skipped in {option} {path}: {', '.join(found)}")
+
+
+def say_once(line):
+    """Print `line` on stderr, on rank 0, unless this process has printed it before."""
+    if rank() == 0 and line not in _said:
+        _said.add(line)
+        print(line, file=sys.stderr, flush=True)
+
+
+def _listing(path, option):
+    """What `path` holds that is not hidden: sorted names of folders, of files, and the names of the rest by kind."""
+    found = defaultdict(list)
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    found[_kind_of_entry(entry)].append(entry.name)
+    except OSError as error:
+        reason = "it is a link to itself" if error.errno == errno.ELOOP else error.strerror
+        raise UserError(f"{option} {path} cannot be read: {reason}") from None
+    return sorted(found.pop("folder", [])), sorted(found.pop("file", [])), found
+
+
+def _kind_of_entry(entry):
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "link to itself"
+        raise
+    broken = entry.is_symlink() and not os.path.exists(entry.path)
+    return "broken link" if broken else "special file"  # a pipe named x.png would be waited on for ever
+
+
+def _kind_of_file(name):
+    extension = os.path.splitext(name)[1].lower()
+    return f"{extension} file" if 1 < len(extension) <= 10 and extension.isprintable() else "other file"
+
+
+def _is_image(name):
+    return name.lower().endswith(EXTENSIONS)
+
+
+def read_image(path, exif=False):
+    """The image in a file (its first frame) as a Pillow image in RGB.
+
+    - What is transparent becomes white.
+    - Gray of 9 to 16 bits keeps its upper 8 bits, and so does each channel of 16-bit colour.
+    - CMYK, YCbCr and LAB become RGB as Pillow converts them; gamma and colour profiles are not applied, as in
+      torchvision.
+    - With `exif` the image is turned and mirrored as the EXIF orientation in a JPEG, PNG or WebP says; else it is not,
+      as in torchvision's ImageFolder. Pillow always applies the orientation of a TIFF.
+
+    Raises one of Pillow's many exceptions when the file is not an image or is cut short, and ValueError when it has
+    more than PIXEL_LIMIT pixels, when its pixels have no known black and white (floating-point, signed and 32-bit
+    numbers), or when Pillow would misread its transparent colour (of other than 8 bits).
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        _check_pixels(image.size)
+        packing = str(image.tile[0][3]) if image.tile else ""  # such as L;4 and RGB;16B
+        image.load()
+        _check_range(image)
+        if "transparency" in image.info and ";" in packing and image.mode != "P":
+            raise ValueError("its transparent colour has other than 8 bits: convert it to a PNG with 8 bits a channel")
+        turn = TURNS.get(_orientation(image.info.get("exif"))) if exif else None
+        if image.mode.startswith("I"):
+            image = _upper_8_bits(image)
+        if image.mode.endswith(("A", "a")) or "transparency" in image.info:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        image = image.convert("RGB")
+        return image if turn is None else image.transpose(turn)
+
+
+def _check_range(image):
+    """Raise ValueError unless it is known which numbers are black and white."""
+    is_tiff = image.format == "TIFF"
+    signed_or_float = is_tiff and set(image.tag_v2.get(SAMPLE_FORMAT, (1,))) != {1}
+    if signed_or_float or image.mode == "F" or (is_tiff and image.mode == "I"):
+        raise ValueError(
+            "its pixels are floating-point, signed or 32-bit numbers, of which black and white are not known: convert "
+            "it to a PNG with 8 or 16 bits a channel"
+        )
+
+
+def _upper_8_bits(image):
+    """An image of 9 to 16 bits of gray with 8."""
+    if image.format != "TIFF":
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    gray = (np.asarray(image) >> image.tag_v2[BITS][0] - 8).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(255 - gray if image.tag_v2.get(PHOTOMETRIC) == 0 else gray)  # 0: white is 0
+
+
+def _orientation(exif):
+    """The orientation, 1 to 8, in a block of EXIF; 1 where there is none, or where the block is damaged."""
+    block = (exif or b"").removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, place)
+            if tag == ORIENTATION:
+                return value if kind == 3 and value in TURNS else 1  # 3: a number of 16 bits
+    except struct.error:  # the block is cut short
+        pass
+    return 1
+
+
+@functools.cache
+def count_turned(paths):
+    """How many of the image files `paths` have an EXIF orientation other than 1; their headers alone are read, once."""
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        return sum(pool.map(_is_turned, paths))
+
+
+def _is_turned(path):
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return _orientation(image.info.get("exif")) != 1
+    except Exception:  # whatever Pillow trips over in a stranger's file, which is named when it is read
+        return False
+
+
+def fit(image, parameters, resample=Image.Resampling.BILINEAR):
+    """A Pillow image resized and cropped as the options say: uint8 [C, imsize, imsize].
+
+    - As a rule: resized to `imsize` x `imsize`, whatever its shape (the Paddle SAGAN replication).
+    - With `centercrop`: its shorter side to `imsize`, then its middle cut out (the PyTorch SAGAN replication and both
+      ACGAN replications).
+    - With `dont_resize`: as it is, or its middle cut out with `centercrop`.
+
+    Pillow antialiases what it shrinks. Raises UserError for an image that keeps another size, and ValueError for one
+    so long and thin that it would have more than PIXEL_LIMIT pixels before it is cropped.
+    """
+    p = parameters
+    if not p.dont_resize:
+        shorter = min(image.size)
+        new = [p.imsize * side // shorter if p.centercrop else p.imsize for side in image.size]
+        _check_pixels(new)
+        image = image.resize(new, resample)
+    if p.centercrop and min(image.size) >= p.centercrop_size:
+        left, top = (round((side - p.centercrop_size) / 2) for side in image.size)
+        image = image.crop((left, top, left + p.centercrop_size, top + p.centercrop_size))
+    if image.size != (p.imsize, p.imsize):
+        raise UserError(
+            f"--dont_resize leaves an image with {image.width}x{image.height} pixels where the networks read "
+            f"{p.imsize}x{p.imsize}: leave it out"
+        )
+    return np.asarray(image).reshape(p.imsize, p.imsize, -1).transpose(2, 0, 1)
+
+
+def fit_in_words(parameters):
+    """What `fit` does to an image, for a report."""
+    p = parameters
+    side = f"{p.imsize}x{p.imsize} pixels"
+    turned = "turned by EXIF, " if p.exif else ""
+    if p.centercrop:
+        return f"{turned}{'' if p.dont_resize else 'shorter side resized, '}middle cut out, {side}"
+    return f"{turned}{'as it is' if p.dont_resize else 'resized'}, {side}"
+
+
+def _check_pixels(size):
+    width, height = size
+    if width * height > PIXEL_LIMIT:
+        raise ValueError(f"{width}x{height} pixels are too many")

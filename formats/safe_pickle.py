@@ -1,0 +1,182 @@
+"""Reads .pdparams, .pth and .safetensors files without running anything in them."""
+
+import pickle
+import stat
+import struct
+import zipfile
+import zlib
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import safetensors
+
+from formats.pickle_machine import Machine, contiguous, make_array, short
+from utils import UserError
+
+_KNOWN = "; known are Paddle's .pdparams, PyTorch's .pth and .safetensors files"
+_KINDS = {
+    b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"\x1f\x8b": "a gzip archive",
+    b"\x89HDF": "an HDF5 file", b"<": "an HTML or XML page",
+}  # fmt: skip
+_TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # the first of the pickles in a file of PyTorch before 1.6
+_MEMBERS = 2**16  # a ZIP archive's files, each of which takes more memory than its entry does
+_HEADER = 4 * 2**20  # a safetensors header's bytes, likewise
+_SAFETENSORS = {
+    "BOOL": "b1", "U8": "u1", "I8": "i1", "I16": "i2", "I32": "i4", "U32": "u4", "I64": "i8", "U64": "u8",
+    "BF16": "u2", "F16": "f2", "F32": "f4", "F64": "f8",
+}  # fmt: skip
+
+
+def load_state(path):
+    """Read a published checkpoint: nested plain dictionaries, lists and tuples of NumPy arrays and plain values.
+
+    The format is told by content: Paddle's `paddle.save` (pickle protocols 2 to 4), PyTorch's `torch.save` (the ZIP
+    format and that before 1.6), safetensors. Arrays are native, C-contiguous and writable; float16 and bfloat16 (which
+    Paddle stores as uint16) are widened to float32. NumPy scalars become Python numbers. Neither the names that Paddle
+    keeps beside the weights nor the version numbers that PyTorch does are returned. Beside the arrays it returns, it
+    takes memory for the file's bytes, once more for other objects at most, and 64 MB.
+
+    Raises UserError when the file cannot be read, is of no known format, is damaged, or holds anything but data.
+    """
+    with _one_sentence(path, _KNOWN):
+        data = _read(path)
+        if data.startswith(b"PK\x03\x04"):
+            state = _load_torch_zip(data)
+        elif data.startswith(pickle.PROTO):
+            state = _load_pickles(data)
+        elif data[8:9] == b"{":
+            state = _load_safetensors(data)
+        else:
+            raise UserError(f"is {_kind(data)}")
+        if not isinstance(state, dict):
+            raise UserError(f"holds one {type(state).__name__}, not a dictionary of arrays")
+        return state
+
+
+def load_pickle(data, limit):
+    """The content of one pickle of protocol 2 to 5, `bytes`, whose arrays may take `limit` bytes together.
+
+    Knows dict, OrderedDict (as dict), list, tuple, str, bytes, int, float, bool, None and NumPy arrays and scalars of
+    bool, integer and float types; strings of Python 2 are read as Latin-1. Raises UserError for anything else.
+    """
+    with _one_sentence("the pickle", ""):
+        machine = Machine(data, limit)
+        value = machine.run()
+        machine.finish()
+        return machine.plain(value)
+
+
+@contextmanager
+def _one_sentence(subject, ending):
+    subject = str(subject) if len(str(subject)) <= 120 else f"…{str(subject)[-120:]}"
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+    except OSError as error:
+        message, ending = f"cannot be read: {error.strerror}", ""
+    except Exception as error:  # a stranger's file may trip anything below; none of it may end in a traceback
+        message = f"is damaged ({type(error).__name__}: {short(str(error))})"
+    else:
+        return
+    raise UserError(short(subject, 121) + " " + message + ending)
+
+
+def _read(path):
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):  # opening a pipe would wait, and a device need never end
+        raise UserError("is a folder" if stat.S_ISDIR(mode) else "is no regular file")
+    return Path(path).read_bytes()
+
+
+def _kind(data):
+    for magic, kind in _KINDS.items():
+        if data[:64].lstrip().startswith(magic):
+            return kind
+    if not data:
+        return "empty"
+    text = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in data[:64])
+    return "a text file" if text else f"of an unknown format (it begins with {data[:8].hex(' ')})"
+
+
+def _load_pickles(data):
+    """Paddle's file, one pickle; or that of PyTorch before 1.6, five pickles and the storages."""
+    machine = Machine(data, len(data), widen=True)
+    state = machine.run()
+    if type(state) is int and state == _TORCH_MAGIC:
+        machine.run()  # the protocol's version, 1001 ever since
+        machine.run()  # the writing machine's integer sizes; the storages are little-endian whatever it was
+        state = machine.run()
+        for key in machine.run():
+            storage = machine.storages[key]
+            if machine.number("<q") != storage.count:
+                raise UserError(f"gives the storage {short(key)} two sizes")
+            storage.raw = machine.take(storage.count * storage.dtype.itemsize)
+        machine.finish()
+        return machine.plain(state)
+    machine.finish()
+    state = machine.plain(state)
+    if isinstance(state, dict):
+        state.pop("StructuredToParameterName@@", None)
+        # arrays of more than 1 GB are cut into flat slices in protocols 2 and 3
+        for name, parts in state.pop("UnpackBigParamInfor@@", {}).items():
+            state[name] = np.concatenate([state.pop(part) for part in parts["slices"]]).reshape(parts["OriginShape"])
+    return state
+
+
+def _load_torch_zip(data):
+    """PyTorch's file since 1.6: an uncompressed ZIP archive of NAME/data.pkl and one member NAME/data/KEY a storage."""
+    if data.count(b"PK\x01\x02") > _MEMBERS:
+        raise UserError(f"is a ZIP archive of more than {_MEMBERS} files")
+    members = {member.filename: member for member in zipfile.ZipFile(BytesIO(data)).infolist()}
+    for name in members:
+        if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+            raise UserError(f"is a ZIP archive with a file named {short(name)}, outside its folder")
+    pickles = [name for name in members if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise UserError(f"is a ZIP archive with {len(pickles) or 'no'} data.pkl, not a file of PyTorch")
+    folder = pickles[0].removesuffix("data.pkl")
+    machine = Machine(_member(data, members[pickles[0]]), len(data), widen=True)
+    state = machine.run()
+    machine.finish()
+    order = f"{folder}byteorder"
+    if order in members and _member(data, members[order]) != b"little":
+        raise UserError("was written on a big-endian machine; save it again on another")
+    # the directory may give many members the same bytes; none of the work below is done twice
+    if sum(storage.count * storage.dtype.itemsize for storage in machine.storages.values()) > len(data):
+        raise UserError("describes more storage bytes than it holds")
+    for key, storage in machine.storages.items():
+        if f"{folder}data/{key}" not in members:
+            raise UserError(f"lacks the storage {short(key)}")
+        storage.raw = _member(data, members[f"{folder}data/{key}"])
+        if len(storage.raw) != storage.count * storage.dtype.itemsize:
+            raise UserError(f"gives the storage {short(key)} two sizes")
+    return machine.plain(state)
+
+
+def _member(data, member):
+    """The bytes of a ZIP archive's member, where they are: copied nowhere, and nothing to decompress."""
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size or member.flag_bits & 1:
+        raise UserError(f"is a ZIP archive whose {short(member.filename)} is compressed or encrypted")
+    name_length, extra_length = struct.unpack_from("<HH", data, member.header_offset + 26)
+    start = member.header_offset + 30 + name_length + extra_length
+    view = memoryview(data)[start : start + member.file_size]
+    if len(view) != member.file_size or zlib.crc32(view) != member.CRC:
+        raise UserError(f"is a ZIP archive whose {short(member.filename)} is damaged")
+    return view
+
+
+def _load_safetensors(data):
+    (header,) = struct.unpack_from("<Q", data)
+    if header > min(_HEADER, len(data) - 8):
+        raise UserError(f"claims a header of {header} bytes in a safetensors file of {len(data)}")
+    state, tensors = {}, safetensors.deserialize(data)
+    while tensors:  # taken out one by one, so that the library's copy goes as ours comes
+        name, tensor = tensors.pop()
+        if tensor["dtype"] not in _SAFETENSORS:
+            raise UserError(f"holds an array of the type {tensor['dtype']}; known are bool, integers and floats")
+        dtype, shape = np.dtype(f"<{_SAFETENSORS[tensor['dtype']]}"), tuple(tensor["shape"])
+        state[name] = make_array(tensor["data"], dtype, shape, contiguous(shape), widen=True)
+    return state

@@ -1,0 +1,266 @@
+"""IDX and CIFAR-10 files, right and wrong, written here byte by byte; downloads from a server of the test's own."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import pickle
+import struct
+import tarfile
+import threading
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from formats.published_data import read_cifar10, read_idx, read_mnist
+from utils import UserError
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+def idx(array, magic=None):
+    return struct.pack(f">I{array.ndim}I", magic or 0x800 + array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
+
+
+@pytest.fixture
+def mnist(tmp_path, images):
+    """A folder with twenty training images, one file gzipped, one not; the labels are 0 … 9 twice."""
+    (tmp_path / f"{IMAGES}.gz").write_bytes(gzip.compress(idx(images)))
+    (tmp_path / LABELS).write_bytes(idx(np.arange(20, dtype=np.uint8) % 10))
+    return tmp_path
+
+
+def test_reads_gzipped_and_plain_idx_files(mnist, images):
+    read, labels = read_mnist("mnist", mnist, "train")
+    np.testing.assert_array_equal(read, images)
+    np.testing.assert_array_equal(labels, np.arange(20) % 10)
+
+
+def test_a_missing_file_is_named(mnist):
+    with pytest.raises(UserError, match=r"holds no t10k-images-idx3-ubyte .*--data_path"):
+        read_mnist("fashion-mnist", mnist, "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        (IMAGES, lambda data: b"", "not an IDX file"),
+        (IMAGES, lambda data: b"<html>404</html>", "not an IDX file"),
+        (IMAGES, lambda data: idx(np.zeros(20, np.uint8)), "not an IDX file"),
+        (IMAGES, lambda data: data[:10], "not an IDX file"),
+        (IMAGES, lambda data: data[:-1], "cut short"),
+        (IMAGES, lambda data: data + b"\0", "damaged"),
+        (IMAGES, lambda data: data[:4] + b"\xff" * 12 + data[16:], "cut short"),
+        (IMAGES, lambda data: idx(np.zeros((20, 29, 28), np.uint8)), "not MNIST's"),
+        (IMAGES, lambda data: idx(np.zeros((19, 28, 28), np.uint8)), "not MNIST's"),
+        (LABELS, lambda data: idx(np.full(20, 10, np.uint8)), "not MNIST's"),
+        (LABELS, lambda data: gzip.compress(data)[:-9], "cannot be read"),
+        (LABELS, lambda data: b"\x1f\x8b" + bytes(50), "cannot be read"),
+    ],
+)
+def test_wrong_idx_files_are_refused(mnist, images, name, damage, message):
+    data = idx(images) if name == IMAGES else (mnist / LABELS).read_bytes()
+    (mnist / name).write_bytes(damage(data))
+    with pytest.raises(UserError, match=message):
+        read_mnist("mnist", mnist, "train")
+
+
+@pytest.mark.parametrize(
+    ("data", "problem", "memory"),
+    [
+        (struct.pack(">4I", 0x803, 150_000, 28, 28), "cut short", 5e6),  # promises 118 million bytes
+        (gzip.compress(bytes(2**20)) * 250, "more than", 1.6e8),  # unpacks to 262 million
+    ],
+)
+def test_a_file_that_lies_takes_no_memory(tmp_path, data, problem, memory):
+    (tmp_path / "x").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=problem):
+        read_idx(tmp_path / "x", 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < memory
+
+
+# CIFAR-10
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes str as Python 2 wrote it, and NumPy's functions by the names they had then: what the archive holds."""
+
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
+
+    def save_string(self, text):
+        data = text if isinstance(text, bytes) else text.encode("latin-1")
+        short = len(data) < 256
+        self.write(
+            pickle.SHORT_BINSTRING + bytes([len(data)]) if short else pickle.BINSTRING + struct.pack("<i", len(data))
+        )
+        self.write(data)
+
+    dispatch[str] = dispatch[bytes] = save_string
+
+    def save_global(self, obj, name=None):
+        module = "numpy.core.multiarray" if obj.__name__ == "_reconstruct" else obj.__module__
+        self.write(pickle.GLOBAL + f"{module}\n{obj.__name__}\n".encode())
+
+    dispatch[type] = dispatch[type(len)] = save_global
+
+
+def cifar_batch(first, count=4, **changes):
+    data = np.arange(first, first + count * 3072).astype(np.uint8).reshape(count, 3072)
+    labels = [(first + i) % 10 for i in range(count)]
+    batch = {"batch_label": "training batch", "labels": labels, "data": data, "filenames": ["a.png"] * count}
+    buffer = io.BytesIO()
+    Python2Pickler(buffer, 2).dump(batch | changes)
+    return buffer.getvalue()
+
+
+NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+
+
+def cifar_folder(path, batches=None):
+    folder = path / "cifar-10-batches-py"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        (folder / name).write_bytes((batches or {}).get(name) or cifar_batch(number))
+    return folder
+
+
+def archive(path, folder):
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(folder, folder.name)
+    return path
+
+
+@pytest.mark.parametrize("given", ["archive", "folder of the archive", "batches", "folder of the batches"])
+def test_reads_cifar10(tmp_path, given):
+    folder = cifar_folder(tmp_path)
+    path = folder if given == "batches" else tmp_path
+    if "archive" in given:
+        path = archive(tmp_path / "cifar-10-python.tar.gz", folder)
+        folder.rename(tmp_path / "elsewhere")
+    images, labels = read_cifar10(path.parent if given == "folder of the archive" else path, "train")
+    assert images.shape == (20, 32, 32, 3) and images.dtype == np.uint8
+    assert images[4, 0, 0].tolist() == [1, (1 + 1024) % 256, (1 + 2048) % 256]  # red, green and blue are planes
+    assert images[4, 1, 0, 0] == 33
+    assert labels.tolist() == [(batch + i) % 10 for batch in range(5) for i in range(4)]
+    assert len(read_cifar10(path, "test")[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (cifar_batch(0)[:-100], "data_batch_2 .* cut short"),
+        (cifar_batch(0, labels=[0, 1, 2, 10]), "does not hold"),
+        (cifar_batch(0, labels=[0, 1, 2]), "does not hold"),
+        (cifar_batch(0, data=np.zeros((4, 3072), np.float32)), "does not hold"),
+        (cifar_batch(0, data="no array"), "does not hold"),
+        (pickle.dumps([1, 2], 2), "does not hold"),
+        (b"cos\nsystem\n(S'touch RAN'\ntR.", "data_batch_2"),
+        (b"\x80\x02cos\nsystem\nU\x09touch RAN\x85R.", "names os.system"),
+    ],
+)
+def test_wrong_cifar10_batches_are_refused(tmp_path, monkeypatch, batch, message):
+    monkeypatch.chdir(tmp_path)
+    cifar_folder(tmp_path, {"data_batch_2": batch})
+    with pytest.raises(UserError, match=message):
+        read_cifar10(tmp_path, "train")
+    assert not (tmp_path / "RAN").exists()
+
+
+def test_wrong_cifar10_archives_are_refused(tmp_path):
+    with pytest.raises(UserError, match="holds neither"):
+        read_cifar10(tmp_path, "train")
+    folder = cifar_folder(tmp_path)
+    whole = archive(tmp_path / "whole.tar.gz", folder).read_bytes()
+    (folder / "data_batch_3").unlink()
+    (folder / "data_batch_3").symlink_to("/etc/passwd")
+    archive(tmp_path / "link.tar.gz", folder)
+    (folder / "data_batch_3").unlink()
+    archive(tmp_path / "lacks.tar.gz", folder)
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "junk.tar.gz").write_bytes(b"junk" * 1000)
+    # A chain of long-name headers, each of which tarfile reads by a call within the last.
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 1
+    (tmp_path / "deep.tar.gz").write_bytes(gzip.compress((header.tobuf() + b"a" + bytes(511)) * 5000))
+    for name in ("link", "lacks", "cut", "junk", "deep"):
+        with pytest.raises(UserError):
+            read_cifar10(tmp_path / f"{name}.tar.gz", "train")
+
+
+# Downloads: the same code as with the real servers, at other addresses.
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Address of a server of `tmp_path`/served and a list of what it was asked for; Paddle's cache is in `tmp_path`."""
+    from paddle.dataset import common
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(common, "DATA_HOME", str(tmp_path / "cache"))
+    (tmp_path / "served").mkdir()
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            time.sleep(0.1)
+            super().do_GET()
+
+    handler = functools.partial(Handler, directory=tmp_path / "served")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, args=[0.01]).start()
+        yield f"http://127.0.0.1:{httpd.server_port}", asked
+        httpd.shutdown()
+
+
+def test_downloads_mnist_once(server, tmp_path, images, monkeypatch):
+    from paddle.vision.datasets import FashionMNIST
+
+    address, asked = server
+    for kind, array in (("IMAGE", images), ("LABEL", np.zeros(20, np.uint8))):
+        data = gzip.compress(idx(array))
+        (tmp_path / "served" / f"{kind}.gz").write_bytes(data)
+        monkeypatch.setattr(FashionMNIST, f"TRAIN_{kind}_URL", f"{address}/{kind}.gz")
+        monkeypatch.setattr(FashionMNIST, f"TRAIN_{kind}_MD5", hashlib.md5(data).hexdigest())
+    read, labels = read_mnist("fashion-mnist", None, "train")
+    np.testing.assert_array_equal(read, images)
+    assert len(labels) == 20
+    read_mnist("fashion-mnist", None, "train")
+    assert asked == ["/IMAGE.gz", "/LABEL.gz"]
+
+
+def test_processes_that_start_together_download_cifar10_once(server, tmp_path, monkeypatch):
+    from paddle.vision.datasets import cifar
+
+    address, asked = server
+    path = archive(tmp_path / "served" / "cifar-10-python.tar.gz", cifar_folder(tmp_path))
+    monkeypatch.setattr(cifar, "CIFAR10_URL", f"{address}/{path.name}")
+    monkeypatch.setattr(cifar, "CIFAR10_MD5", hashlib.md5(path.read_bytes()).hexdigest())
+    with ThreadPoolExecutor(4) as pool:  # threads stand for processes: the lock is held by an open file
+        for images, _ in pool.map(lambda _: read_cifar10(None, "test"), range(4)):
+            assert images.shape == (4, 32, 32, 3)
+    assert asked == [f"/{path.name}"]
+
+
+def test_a_download_that_fails_says_what_to_do(server, tmp_path, monkeypatch):
+    from paddle.vision.datasets import MNIST
+
+    url = f"{server[0]}/nothing.gz"
+    monkeypatch.setattr(MNIST, "TRAIN_IMAGE_URL", url)
+    with pytest.raises(UserError) as error:
+        read_mnist("mnist", None, "train")
+    message = str(error.value)
+    assert url in message and str(tmp_path / "cache" / "mnist") in message and "--data_path" in message

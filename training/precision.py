@@ -1,0 +1,75 @@
+"""Mixed precision on a GPU (Micikevicius et al., *Mixed Precision Training*, ICLR 2018), with `paddle.amp`."""
+
+import numpy as np
+import paddle
+
+from utils import UserError
+
+DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
+# The entries of the scaler's state that training changes.
+SCALER_STATE = ("scale", "incr_count", "decr_count")
+
+
+class Precision:
+    """Runs forwards in a precision and scales gradients. `amp` is "bf16", "fp16", or None for the weights' own.
+
+    Convolutions and matrix products run in half precision, from float32 weights. Spectral norm's products of a matrix
+    and a vector, and the losses, stay in float32. float16 needs a scaled loss. When the gradients of a step overflow,
+    the step is skipped, on all processes because they share the gradients.
+    Raises UserError for a device that lacks the precision.
+    """
+
+    def __init__(self, amp):
+        self.dtype = DTYPES.get(amp)
+        if amp and paddle.get_device() == "cpu":
+            raise UserError(
+                f"--amp {amp} needs a GPU: Paddle has no {self.dtype} convolution for the CPU; give --amp none"
+            )
+        if amp and not getattr(paddle.amp, f"is_{self.dtype}_supported")():
+            raise UserError(
+                f"--amp {amp}: this GPU does not support {self.dtype}; give another precision or --amp none"
+            )
+        self.scaler = paddle.amp.GradScaler() if amp == "fp16" else None
+
+    def generate(self, G, z, labels):
+        """Images of the generator `G`, in the precision of `z`."""
+        if not self.dtype:
+            return G(z, labels)
+        with self._autocast():
+            images = G(z, labels)
+        return images.astype(z.dtype)
+
+    def judge(self, D, images, labels):
+        """The two logits of the discriminator `D`, in the precision of `images`. The second may be None."""
+        if not self.dtype:
+            return D(images, labels)
+        with self._autocast():
+            logits, classes = D(images, labels)
+        return logits.astype(images.dtype), None if classes is None else classes.astype(images.dtype)
+
+    def _autocast(self):
+        return paddle.amp.auto_cast(dtype=self.dtype, custom_white_list={"conv2d_transpose"})
+
+    def backward(self, loss):
+        """Add the gradients of `loss` to the weights' gradients, scaled if there is a scaler."""
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
+
+    def step(self, optimizer):
+        """One step of `optimizer` on the weights' gradients. Scaled gradients that overflow are skipped."""
+        if not self.scaler:
+            optimizer.step()
+            return
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def state(self):
+        """The scaler's state, NumPy arrays [1] by name. Empty without a scaler."""
+        state = self.scaler.state_dict() if self.scaler else {}
+        return {name: np.asarray(state[name], "float32").reshape(1) for name in SCALER_STATE if state}
+
+    def load(self, arrays):
+        """Set the scaler's state to `arrays`, as `state` gives them."""
+        if self.scaler and arrays:
+            scale, *counts = (arrays[name] for name in SCALER_STATE)
+            counts = dict(zip(SCALER_STATE[1:], (int(count[0]) for count in counts), strict=True))
+            self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": scale} | counts)

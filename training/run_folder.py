@@ -1,0 +1,380 @@
+"""Where a run writes: its folder, log.txt, VisualDL records, sample grids, progress bar."""
+
+import contextlib
+import dataclasses
+import errno
+import itertools
+import math
+import os
+import shlex
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import checkpoint
+import pictures
+from parameters import changed_options
+from processes import collectives
+from utils import (
+    LOCK_FILE,
+    RUN_FILE,
+    Pace,
+    UserError,
+    atomic_path,
+    lock,
+    naming,
+    remove_leftovers,
+    run_numbers,
+    so_far,
+)
+
+# VisualDL groups its charts by the tag's first part.
+TAGS = {
+    "d_real": "loss/d_real",
+    "d_fake": "loss/d_fake",
+    "d_penalty": "loss/d_penalty",
+    "d_class_real": "loss/d_class_real",
+    "d_class_fake": "loss/d_class_fake",
+    "g_adv": "loss/g_adv",
+    "g_class": "loss/g_class",
+    "D_x": "logits/D(x)",
+    "D_G_z": "logits/D(G(z))",
+    "accuracy_real": "class accuracy/real",
+    "accuracy_fake": "class accuracy/fake",
+    "images_per_second": "speed/images_per_second",
+}
+LOG, RECORDS = "log.txt", "vdlrecords.run.log"
+
+
+class RunFolder:
+    """One run's folder and the records in it. Only the first process writes.
+
+    A new run takes `save_path/name`, or the first free `save_path/RECIPE-NUMBER`. An existing folder is used only by a
+    run that resumes, and by one run at a time. Raises UserError for a folder that cannot be used.
+    """
+
+    def __init__(self, parameters):
+        self.parameters = p = parameters
+        self.writes = collectives.rank() == 0
+        self._lock = self._writer = self._bar = self._writing = self._measured = None
+        self._shown, self._lines = "", []  # metrics of this step, and other lines, for `advance` to print
+        self.path = Path(collectives.from_first(self._claim))
+        self.weights = self.path / p.model_weights_dir
+        self.images = self.path / p.sample_images_dir
+        self._thread = ThreadPoolExecutor(1)
+
+    def _claim(self):
+        path = _choose_folder(self.parameters)
+        self._lock = _lock(path)
+        for folder in (path, path / self.parameters.model_weights_dir, path / self.parameters.sample_images_dir):
+            remove_leftovers(folder)
+        return str(path)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self._wait()
+        finally:
+            self._thread.shutdown()
+            if self._bar is not None:
+                self._bar.close()
+            if self._writer:
+                self._writer.close()
+            if self._lock:
+                self._lock.close()
+
+    def begin(self, start, image_set):
+        """Write the parameters and a grid of real images; open the records for the steps after the `Start` `start`.
+
+        A resumed run trains the steps after its checkpoint again, so the records are cut back to that step. The
+        parameters that have changed since then are logged.
+        """
+        if not self.writes:
+            return
+        p, step = self.parameters, start.step
+        notes = start.checkpoint.notes if start.is_own else dict.fromkeys((LOG, RECORDS), 0)
+        self._class_names, self._data = image_set.class_names, image_set.fingerprint()
+        with atomic_path(self.path / RUN_FILE) as temporary:  # first: it makes the folder a run's
+            temporary.write_text(p.to_yaml(), encoding="utf-8")
+        self.weights.mkdir(exist_ok=True)
+        self.images.mkdir(exist_ok=True)
+        for name in (LOG, RECORDS):
+            _cut(self.path / name, notes.get(name))
+        self._open_records(image_set)
+        processes = collectives.world_size()
+        whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
+        begun = "resumed" if step else "started"
+        self._write_line(
+            f"{begun} at step {step} of {p.total_step}: {len(image_set)} images, {p.batch_size} a step{whole}"
+        )
+        if start.is_own:
+            self._point_to(start.checkpoint.path)
+            for name, (old, new) in changed_options(start.checkpoint.parameters, dataclasses.asdict(p)).items():
+                self._write_line(f"changed --{name} from {old} to {new}")
+            if changed := _changed_data(notes.get("data"), self._data):
+                self._write_line(f"the data have changed: {changed}")
+                collectives.say(f"the data have changed: {changed}")
+        collectives.say(f"writes to {self.path}; to watch: visualdl --logdir {shlex.quote(str(self.path))}")
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
+        self._pace, self._begun = Pace(), (step, time.monotonic())
+        self._logged = self._begun
+
+    def _open_records(self, image_set):
+        """Open VisualDL's records, which begin with the parameters and real images."""
+        from visualdl import LogWriter  # slow to import
+
+        class Writer(LogWriter):
+            @property
+            def file_name(self):  # VisualDL makes an identifier in UTF-8 from it
+                return _escaped(super().file_name)
+
+        shown = range(min(image_set.num_classes, pictures.ROWS))
+        self._row_names = pictures.row_names(image_set.class_names, shown)
+        if numbered := pictures.numbered_names(image_set.class_names, shown):
+            collectives.say(f"pictures show these class names as numbers: {numbered}")
+        records, grid = self.path / RECORDS, pictures.grid(_real_images(image_set, shown), self._row_names)
+        pictures.save_image(self.images / "real.png", grid)
+        new = not records.exists() or records.stat().st_size == 0
+        with contextlib.redirect_stdout(None):  # VisualDL prints a line where the file exists
+            # One file for all sessions of a run: VisualDL shows only the newest file of a folder.
+            self._writer = Writer(str(self.path), file_name=RECORDS)
+        if new:
+            values = dataclasses.asdict(self.parameters)
+            plain = {k: v if isinstance(v, (int, float)) else _escaped(str(v)) for k, v in values.items()}
+            plain = {k: int(v) if isinstance(v, bool) else v for k, v in plain.items()}
+            self._writer.add_hparams(plain, ["loss/g_adv"])
+            self._writer.add_image("samples/real", _rgb(grid), 0)
+
+    def advance(self, step):
+        """Show that `step` is done. Raises the error of a checkpoint whose writing has failed meanwhile.
+
+        Without a terminal it prints a line now and then. Everything that a step prints is printed here, after its
+        records are complete. Raises BrokenPipeError when nobody reads the output any more.
+        """
+        if not self.writes:
+            return
+        if self._writing and self._writing.done():
+            self._wait()
+        lines, shown = self._lines, self._shown
+        self._lines, self._shown = [], ""
+        for line in lines:
+            tqdm.write(line)
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+        elif self._pace.is_due():
+            told = so_far(step, self.parameters.total_step, *self._begun)
+            print(f"step {told}" + (f": {shown}" if shown else ""), file=sys.stderr, flush=True)
+
+    def log(self, step, metrics):
+        """Record `metrics`, floats by name, on the bar, in log.txt and in VisualDL."""
+        if not self.writes:
+            return
+        p, (last_step, last_time), now = self.parameters, self._logged, time.monotonic()
+        batch = p.batch_size * p.d_steps_per_iter * collectives.world_size()
+        metrics = metrics | {"images_per_second": (step - last_step) * batch / (now - last_time)}
+        self._logged = (step, now)
+        shown = {name: f"{value:.4g}" for name, value in metrics.items()}
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+        self._shown = " ".join(f"{name} {value}" for name, value in shown.items())
+        self._write_line(f"step {step} {self._shown}")
+        for name, value in metrics.items():
+            self._writer.add_scalar(TAGS[name], value, step)
+
+    def log_figures(self, step, figures, seconds):
+        """Record the `figures`, floats by name, of a measurement that took `seconds`, in log.txt and in VisualDL."""
+        if not self.writes:
+            return
+        self._logged = (self._logged[0], self._logged[1] + seconds)  # no part of the training's speed
+        shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
+        self._write_line(f"measured at step {step}: {shown}")
+        self._lines.append(f"measured at step {step}: {shown}")
+        for name, value in figures.items():
+            self._writer.add_scalar(f"measured/{name}", value, step)
+        self._measured = step
+
+    def write_samples(self, step, draw):
+        """Write a picture as PNG and to VisualDL. `draw()` returns its images, as `sampler.grid_samples` does."""
+        if self.writes:
+            grid = pictures.grid(draw(), self._row_names)
+            pictures.save_image(self.images / f"step-{step:08d}.png", grid)
+            self._writer.add_image("samples/generated", _rgb(grid), step)
+
+    def save(self, step, state):
+        """Write a checkpoint of the NumPy arrays, by part and name, that `state()` returns. A thread writes the file.
+
+        The thread also lets `weights/latest` point to it, and removes old ones beyond `keep_checkpoints`. If it fails,
+        as on a full disk or a value that is not finite, the next call of `advance`, `save` or `save_best`, or the end
+        of the run, raises UserError.
+        """
+        if self.writes:
+            self._start_writing(self.weights / f"step-{step:08d}.safetensors", step, state, {})
+
+    def save_best(self, step, score, key, state):
+        """Write `weights/best.safetensors`, as `save` does, if `score` is higher than all scores before.
+
+        Only scores with the same `key`, a text, compare. With another key the best is chosen anew.
+        """
+        if not self.writes:
+            return
+        self._wait()  # the thread may be writing the best
+        path = self.weights / checkpoint.BEST
+        best, best_key = checkpoint.best_score(path)
+        if best_key not in (None, key):
+            self._write_line(f"{path.name} was measured in another way: the best is chosen anew")
+            best = -math.inf
+        if score > best:
+            self._start_writing(path, step, state, {"score": score, "score_key": key})
+
+    def _start_writing(self, path, step, state, notes):
+        self._wait()
+        self._writer.flush()
+        records = [self.path / name for name in (LOG, RECORDS)]
+        notes |= {path.name: path.stat().st_size for path in records if path.exists()}
+        notes |= {"whole_batch": self.parameters.batch_size * collectives.world_size(), "measured": self._measured}
+        notes |= {"data": self._data}
+        self._writing = self._thread.submit(self._write, path, step, state(), notes)
+
+    def _write(self, path, step, parts, notes):
+        for part, arrays in parts.items():
+            for name, array in arrays.items():
+                if not np.isfinite(array).all():
+                    raise diverged(f"{part}/{name}", "not finite", step)
+        try:
+            checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes, self._class_names)
+        except UserError as error:
+            raise UserError(f"{error}; make room there, and --resume goes on from the checkpoint before") from None
+        if path.name != checkpoint.BEST:
+            self._point_to(path)
+            self._remove_old(path)
+
+    def _remove_old(self, newest):
+        if keep := self.parameters.keep_checkpoints:
+            files = [file for file in checkpoint.step_files(self.weights) if file <= newest]
+            for old in files[:-keep]:
+                old.unlink(missing_ok=True)
+
+    def _point_to(self, path):
+        """Make the symbolic link `weights/latest` point to the checkpoint `path`, which is on the disk."""
+        try:
+            with atomic_path(self.weights / "latest") as temporary:
+                temporary.unlink()
+                temporary.symlink_to(path.name)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):  # a file system without links
+                raise
+
+    def finish(self):
+        """Wait, on every process, until all is on the disk: a launcher ends all processes when the first one exits."""
+        self._wait()
+        collectives.meet()
+
+    def _wait(self):
+        """Wait until the checkpoint that is being written is on the disk. Raises its error if it failed."""
+        if self._writing:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def _write_line(self, line):
+        path = self.path / LOG
+        with naming(path), open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def write_animation(self):
+        """Write the sample grids so far as samples-1.gif, samples-2.gif, …, with `max_frames_per_gif` pictures each."""
+        if not self.writes:
+            return
+        grids, most = sorted(self.images.glob("step-*.png")), self.parameters.max_frames_per_gif
+        for number, start in enumerate(range(0, len(grids), most), start=1):
+            path = self.images / f"samples-{number}.gif"
+            pictures.save_animation(path, grids[start : start + most], self._row_names, self.parameters.imsize)
+
+
+def _choose_folder(parameters):
+    """The folder of the run to resume, or else a new one."""
+    p = parameters
+    try:
+        os.makedirs(p.save_path, exist_ok=True)
+        return _named(p) if p.name else _numbered(p)
+    except OSError as error:
+        raise UserError(f"--save_path {p.save_path}: {error.filename} cannot be made: {error.strerror}") from None
+
+
+def _named(p):
+    path = Path(p.save_path, p.name)
+    if p.resume and (path / RUN_FILE).is_file():
+        return path
+    path.mkdir(exist_ok=True)
+    # A run that ended before it began has left only its lock.
+    if any(name != LOCK_FILE and not name.startswith(".tmp") for name in os.listdir(path)):
+        if p.resume:
+            raise UserError(f"--name {p.name}: {path} is no run's folder: it has no {RUN_FILE}; give another name")
+        raise UserError(
+            f"--name {p.name}: {path} exists already; give another name, or --resume auto to go on with that run"
+        )
+    return path
+
+
+def _numbered(p):
+    for number in itertools.count(max(run_numbers(p.save_path, p.recipe), default=0) + 1):
+        path = Path(p.save_path, f"{p.recipe}-{number}")
+        with contextlib.suppress(FileExistsError):  # another run has started at the same time
+            path.mkdir()
+            return path
+
+
+def _lock(path):
+    """The open file that holds the lock of the run folder `path`."""
+    try:
+        return lock(path)
+    except BlockingIOError as owner:
+        raise UserError(f"{path} is in use by {owner}: stop that first, or give another --name") from None
+
+
+def _cut(path, size):
+    """Cut the file `path` back to `size` bytes if it is longer. A `size` that is no number leaves it as it is."""
+    if type(size) is int and path.exists() and 0 <= size < path.stat().st_size:
+        os.truncate(path, size)
+
+
+def _changed_data(before, now):
+    """How a data set's fingerprint `now` differs from the one `before`, in words; "" where it does not."""
+    if not isinstance(before, dict):
+        return ""  # earlier versions saved none
+    changed = {name: (before[name], new) for name, new in now.items() if name in before and before[name] != new}
+    return ", ".join(
+        f"{name} from {old} to {new}" if type(old) is int else name for name, (old, new) in changed.items()
+    )
+
+
+def diverged(name, value, step):
+    """The UserError for the tensor `name`, which is not finite after `step` steps."""
+    return UserError(
+        f"{name} is {value} at step {step}: training has diverged; --resume goes on from the last good checkpoint: "
+        "lower --d_lr and --g_lr with it, or start again with another --manual_seed"
+    )
+
+
+def _real_images(image_set, classes):
+    """The first COLUMNS real images of each of `classes`, as `sampler.grid_samples` returns; white where they end."""
+    images = np.full((len(classes), pictures.COLUMNS, *image_set.image_shape), 255, np.uint8)
+    for row, label in enumerate(classes):
+        for column, index in enumerate(np.flatnonzero(image_set.labels == label)[: pictures.COLUMNS]):
+            images[row, column] = image_set[int(index)][0]
+    return images.reshape(-1, *image_set.image_shape)
+
+
+def _escaped(text):
+    """`text` as UTF-8 can hold it: it may name a file, and a file's name may be other bytes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _rgb(grid):
+    return np.repeat(grid, 3, axis=2) if grid.shape[2] == 1 else grid

@@ -1,0 +1,95 @@
+"""Where a run starts: with new weights, from another run's checkpoint, or from its own newest one."""
+
+from typing import NamedTuple
+
+from checkpoint import Checkpoint, compare_classes, load, load_file_or_run, load_newest
+from dataset import check_count
+from processes import collectives
+from utils import UserError, plural
+
+
+class Start(NamedTuple):
+    """Where a run starts: from a `Checkpoint`, its own or another run's, or with new weights (None)."""
+
+    checkpoint: Checkpoint | None = None
+    is_own: bool = False
+
+    @property
+    def step(self):
+        """Steps that are done already."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+
+def find_start(parameters, weights, loaded, image_set):
+    """The `Start` of a run whose checkpoints are in the folder `weights`. Raises UserError if it cannot start there.
+
+    A resumed run starts from its newest checkpoint. If it has none, it starts as a new run does: from the checkpoint of
+    --pretrained_model, or with new weights. `loaded`: that checkpoint, if the command line has read it already.
+    """
+    p = parameters
+    if p.resume and (own := _load_own(weights)):
+        start = Start(own, is_own=True)
+    elif p.pretrained_model and not loaded:
+        start = Start(load_file_or_run(p.pretrained_model))
+    else:
+        start = Start(loaded)
+    if collectives.world_size() > 1:
+        found = {"as checkpoint": start.checkpoint and start.checkpoint.fingerprint()}
+        collectives.require_same(found, "give every process the same file")
+    if start.is_own:
+        _check_whole_batch(p, start.checkpoint)
+    if start.checkpoint:
+        _check_classes(p, start, image_set)
+    check_count(p, image_set)
+    check_steps_left(p, start)
+    return start
+
+
+def _load_own(weights):
+    """The newest checkpoint in `weights`, or None. Rank 0 chooses the file, and every process reads it."""
+    loaded = None
+
+    def choose():
+        nonlocal loaded
+        loaded = load_newest(weights)
+        return loaded and loaded.path
+
+    path = collectives.from_first(choose)
+    return loaded or (path and load(path))  # rank 0 does not read it twice
+
+
+def check_steps_left(parameters, start):
+    """Refuse a start that leaves no step to train. A run's own last checkpoint is fine: it may lack its pictures."""
+    p = parameters
+    if start.checkpoint and start.step >= p.total_step + start.is_own:
+        raise UserError(
+            f"--total_step {p.total_step} is reached: {start.checkpoint.path} has {plural(start.step, 'step')}; "
+            "give more"
+        )
+
+
+def _check_classes(parameters, start, image_set):
+    """Refuse to resume on other classes, where a label would mean another class. Only say so of another's weights."""
+    path, class_names = start.checkpoint.path, start.checkpoint.class_names
+    if not class_names:
+        collectives.say(f"{path} does not tell the names of its classes, so they are not compared")
+        return
+    difference = compare_classes(class_names, image_set.class_names)
+    if difference and start.is_own:
+        raise UserError(
+            f"{parameters.data_source} does not have the classes that {path} was trained on ({difference}): "
+            "give those, or start another run"
+        )
+    if difference:
+        collectives.say(f"{path} was trained on other classes ({difference}): its weights are trained on these")
+
+
+def _check_whole_batch(parameters, own):
+    """Refuse to resume with another number of images in a step: the data would come in another order."""
+    processes = collectives.world_size()
+    whole, before = parameters.batch_size * processes, own.notes.get("whole_batch")
+    if before not in (None, whole):
+        raise UserError(
+            f"--batch_size {parameters.batch_size} makes {whole} images a step over {processes} process(es), and "
+            f"{own.path} was trained with {before}: give --global_batch_size {before}"
+        )

@@ -1,0 +1,102 @@
+"""Inputs of one update on this process: real images and random numbers.
+
+Each random number is a pure function of the seed, its purpose, the step, the number of the update in the step, and the
+row. Every process draws for the whole batch of all processes and keeps its own rows.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+
+import randomness
+import sampler
+from processes import collectives
+from processes.blocks import blocks
+
+
+class DBatch(NamedTuple):
+    """Inputs of one D update: tensors with one row per sample. Images and noise on images are [N, C, H, W]."""
+
+    images: paddle.Tensor
+    labels: paddle.Tensor  # of the real images, int64 [N]
+    z: paddle.Tensor  # [N, z_dim]
+    fake_labels: paddle.Tensor  # int64 [N]
+    alpha: paddle.Tensor = None  # for the gradient penalty, [N, 1, 1, 1] in [0, 1]
+    real_noise: paddle.Tensor = None  # instance noise
+    fake_noise: paddle.Tensor = None
+    whole: int = None  # rows in the batch of all processes; None: as many as here
+
+
+class GBatch(NamedTuple):
+    """Inputs of one G update: tensors with one row per sample."""
+
+    z: paddle.Tensor  # [N, z_dim]
+    labels: paddle.Tensor  # int64 [N]
+    fake_noise: paddle.Tensor = None  # instance noise, [N, C, H, W]
+    whole: int = None  # rows in the batch of all processes
+
+
+def d_batch(parameters, step, update, images, labels, whole=None):
+    """The `DBatch` of a D update with these real uint8 `images` and their `labels`. `whole` is as in `DBatch`."""
+    p, whole = parameters, whole or len(labels)
+    draws = _Draws(p, step, update, whole)
+    # The projection discriminator compares real and generated images of the same classes. A discriminator with a class
+    # head gets generated images of random classes, as in G's update.
+    fake_labels = labels if p.model == "sagan" else draws.labels("d")
+    alpha = draws.rows("alpha", lambda rng, rows: rng.random((rows, 1, 1, 1))) if p.adv_loss == "wgan_gp" else None
+    noises = draws.instance_noise("d/real"), draws.instance_noise("d/fake")
+    return DBatch(sampler.to_range(images, p), labels, draws.noise("d"), fake_labels, alpha, *noises, whole)
+
+
+def g_batch(parameters, step, update):
+    """The `GBatch` of a G update."""
+    whole = parameters.batch_size * collectives.world_size()
+    draws = _Draws(parameters, step, update, whole)
+    return GBatch(draws.noise("g"), draws.labels("g"), draws.instance_noise("g/fake"), whole)
+
+
+def seed_dropout(parameters, role, step, update):
+    """Seed Paddle's random numbers, which dropout uses, for an update of "d" or "g", equally on all processes."""
+    seed = randomness.generator(parameters.manual_seed, f"dropout/{role}", step, update).integers(2**31)
+    paddle.seed(int(seed))
+
+
+def blocks_of(parameters, whole):
+    """This process's `runtime.Block`s of a batch of `whole` rows."""
+    return blocks(whole, parameters.rounds, collectives.rank(), collectives.world_size())
+
+
+def cut_batch(batch, first, count):
+    """A `DBatch` or `GBatch` of `count` rows of `batch` from row `first` on."""
+    cut = (value[first : first + count] if isinstance(value, paddle.Tensor) else value for value in batch)
+    return type(batch)(*cut)
+
+
+class _Draws:
+    """The random numbers of one update."""
+
+    def __init__(self, parameters, step, update, whole):
+        self.parameters, self.step, self.update, self.whole = parameters, step, update, whole
+
+    def noise(self, role):
+        width = self.parameters.z_dim
+        return self.rows(f"noise/{role}", lambda rng, rows: rng.standard_normal((rows, width)))
+
+    def labels(self, role):
+        classes = self.parameters.num_classes
+        return self.rows(f"labels/{role}", lambda rng, rows: rng.integers(classes, size=rows))
+
+    def instance_noise(self, role):
+        p = self.parameters
+        if not p.inst_noise_sigma or self.step >= p.inst_noise_sigma_iters:
+            return None
+        sigma = p.inst_noise_sigma * (1 - self.step / p.inst_noise_sigma_iters)
+        shape = (p.channels, p.imsize, p.imsize)
+        return sigma * self.rows(f"instance noise/{role}", lambda rng, rows: rng.standard_normal((rows, *shape)))
+
+    def rows(self, purpose, draw):
+        whole = draw(randomness.generator(self.parameters.manual_seed, purpose, self.step, self.update), self.whole)
+        taken = np.concatenate([whole[block.rows] for block in blocks_of(self.parameters, self.whole)])
+        rows = paddle.to_tensor(taken)
+        return rows.astype(paddle.get_default_dtype()) if rows.is_floating_point() else rows
