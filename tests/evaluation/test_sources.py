@@ -232,7 +232,7 @@ def test_npz_bombs_take_little_memory(tmp_path):
         "import resource, sys\n"
         "from metrics.fid import load_statistics\n"
         "from parameters import Parameters\n"
-        "from sources import open_samples\n"
+        "from evaluation.sources import open_samples\n"
         "from utils import UserError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sys.argv[1:]:\n"
