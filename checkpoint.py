@@ -22,8 +22,7 @@ import paddle
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-import acgan_models
-import sagan_models
+import networks
 from formats import published_weights
 from formats.safe_pickle import load_state
 from layers import set_values
@@ -56,11 +55,6 @@ class Checkpoint(NamedTuple):
                 digest.update(f"{part}/{name} {array.shape} {array.dtype}".encode())
                 digest.update(np.ascontiguousarray(array).data)
         return f"step {self.step} {digest.hexdigest()}"
-
-
-def models_of(parameters):
-    """The module with the networks that `parameters` describe."""
-    return sagan_models if parameters.model == "sagan" else acgan_models
 
 
 class NotReadable(UserError):
@@ -225,7 +219,7 @@ def _check_content(loaded, path):
         raise UserError(
             f"{path} cannot be read as a checkpoint: its {len(names)} class names do not fit {p.num_classes} classes"
         )
-    models = models_of(p)
+    models = networks.models_of(p)
     with paddle.LazyGuard():
         shapes = {"G": _shapes(models.make_generator(p)), "D": _shapes(models.make_discriminator(p))}
     shapes["G_ema"] = shapes["G"]

@@ -35,6 +35,7 @@ import numpy as np
 from PIL import Image
 
 import checkpoint
+import networks
 import pictures
 import sampler
 from evaluation.sample_files import class_folder
@@ -89,7 +90,7 @@ class GeneratorSamples(Drawn):
         part = "G_ema" if p.use_ema and "G_ema" in loaded.parts else "G"
         if part not in loaded.parts:
             raise UserError(f"{loaded.path} holds no generator")
-        generator = checkpoint.models_of(p).make_generator(p)
+        generator = networks.models_of(p).make_generator(p)
         checkpoint.load_network(generator, loaded.parts[part], loaded.path)
         generator.eval()
         super().__init__(generator, p, labels=None)

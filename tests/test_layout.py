@@ -1,0 +1,73 @@
+"""The house: modules import only what lies below them, and nothing imports in a circle."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# From the top down. A folder stands for the modules in it.
+FLOORS = (
+    {"train", "test", "convert", "alignment", "benchmarks"},
+    {"trainer", "tester"},
+    {"training", "evaluation"},
+    {"sampler", "checkpoint", "dataset"},
+    {"networks", "command_line"},
+    {"refusals"},
+    {"parameters"},
+    {"metrics"},
+    {"formats"},
+    {"sagan_models", "acgan_models"},
+    {"layers", "losses", "options", "pictures"},
+    {"runtime"},
+    {"processes"},
+    {"randomness", "utils"},
+)
+
+
+def modules():
+    """{module: its path} of the program, such as "formats.safe_pickle"."""
+    folders = [folder for folder in ROOT.iterdir() if (folder / "__init__.py").is_file()]
+    paths = [*ROOT.glob("*.py"), *(path for folder in (*folders, ROOT / "benchmarks") for path in folder.glob("*.py"))]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def imports(path, known):
+    """The modules among `known` that the file `path` imports, at its top or inside of a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & known
+
+
+def test_imports_point_down():
+    known = modules()
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    for module, path in known.items():
+        room = module.split(".")[0]
+        for imported in imports(path, known.keys()):
+            below = imported.split(".")[0]
+            assert below == room or floor[room] < floor[below], f"{module} imports {imported}"
+
+
+def test_every_module_has_its_floor():
+    assert {module.split(".")[0] for module in modules()} == set().union(*FLOORS)
+
+
+def test_training_and_evaluation_do_not_know_each_other():
+    known = modules()
+    for module, path in known.items():
+        room = module.split(".")[0]
+        if room in ("training", "evaluation"):
+            other = {"training": "evaluation", "evaluation": "training"}[room]
+            assert not {name for name in imports(path, known.keys()) if name.split(".")[0] == other}, module
+
+
+def test_no_circle():
+    known = modules()
+    graph = {module: imports(path, known.keys()) - {module} for module, path in known.items()}
+    while leaves := [module for module, needed in graph.items() if not needed & graph.keys()]:
+        for module in leaves:
+            del graph[module]
+    assert not graph, f"a circle among {sorted(graph)}"
