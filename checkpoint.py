@@ -22,10 +22,10 @@ import paddle
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-import networks
 from formats import published_weights
 from formats.safe_pickle import load_state
 from layers import set_values
+from networks import models_of
 from parameters import Parameters, count_classes, from_values, read_parameters, read_recipe
 from utils import RUN_FILE, UserError, atomic_path, printable
 
@@ -219,7 +219,7 @@ def _check_content(loaded, path):
         raise UserError(
             f"{path} cannot be read as a checkpoint: its {len(names)} class names do not fit {p.num_classes} classes"
         )
-    models = networks.models_of(p)
+    models = models_of(p)
     with paddle.LazyGuard():
         shapes = {"G": _shapes(models.make_generator(p)), "D": _shapes(models.make_discriminator(p))}
     shapes["G_ema"] = shapes["G"]

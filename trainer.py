@@ -45,7 +45,7 @@ class Trainer:
     def __init__(self, parameters, networks=None):
         p = self.parameters = parameters
         self.precision = Precision(p.amp)
-        models = networks.models_of(p)
+        models = models_of(p)
         self.G, self.D = networks or (models.build_generator(p), models.build_discriminator(p))
         self.G_ema = copy.deepcopy(self.G) if p.ema_decay else None
         self.g_optimizer = self._adam(p.g_lr, self.G)

@@ -35,12 +35,12 @@ import numpy as np
 from PIL import Image
 
 import checkpoint
-import networks
 import pictures
 import sampler
 from evaluation.sample_files import class_folder
 from formats.image_files import FORMATS, folder_names, image_names, read_image, say_skipped
 from layers import forwards_to_settle
+from networks import models_of
 from processes import collectives
 from utils import UserError, file_digest, npy_header, one_line, open_file_digest, plural, progress
 
@@ -90,7 +90,7 @@ class GeneratorSamples(Drawn):
         part = "G_ema" if p.use_ema and "G_ema" in loaded.parts else "G"
         if part not in loaded.parts:
             raise UserError(f"{loaded.path} holds no generator")
-        generator = networks.models_of(p).make_generator(p)
+        generator = models_of(p).make_generator(p)
         checkpoint.load_network(generator, loaded.parts[part], loaded.path)
         generator.eval()
         super().__init__(generator, p, labels=None)

@@ -14,7 +14,7 @@ import struct
 import zipfile
 
 import checkpoint
-import networks
+from networks import models_of
 
 LIVE = set()
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -468,7 +468,7 @@ def others():
 
 def checkpoints(parameters):
     """A generator's checkpoint as `convert.py` writes it, right but for one or two entries."""
-    network = networks.models_of(parameters).build_generator(parameters)
+    network = models_of(parameters).build_generator(parameters)
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     right = {"format": checkpoint.FORMAT, "step": 1, "parameters": dataclasses.asdict(parameters)}
     first, array = next(iter(weights.items()))

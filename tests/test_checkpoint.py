@@ -19,8 +19,8 @@ from hostile_files import checkpoints
 from safetensors.numpy import save_file
 
 import checkpoint
-import networks
 from dataset import batches, load_dataset
+from networks import models_of
 from parameters import Parameters
 from trainer import Trainer
 from utils import UserError, atomic_path, remove_leftovers
@@ -58,7 +58,7 @@ def test_the_names_of_classes_are_kept(make_parameters, tmp_path):
     few = ("cat", "猫" * 85, "T-shirt/top", *map(str, range(6)), os.fsdecode(b"\xc4\xe3"))
     for names in (few, tuple(f"{label:0255d}" for label in range(65_536))):
         p = make_parameters("sagan", num_classes=len(names), imsize=32, attention_size=16, g_conv_dim=1)
-        generator = networks.models_of(p).make_generator(p)
+        generator = models_of(p).make_generator(p)
         state = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
         path = tmp_path / f"{len(names)}.safetensors"
         checkpoint.save(path, 7, dataclasses.asdict(p), {"G": state}, class_names=names)

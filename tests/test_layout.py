@@ -6,7 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # From the top down. A folder stands for the modules in it.
 FLOORS = (
-    {"train", "test", "convert", "alignment", "benchmarks"},
+    {"benchmarks"},
+    {"train", "test", "convert", "alignment"},
     {"trainer", "tester"},
     {"training", "evaluation"},
     {"sampler", "checkpoint", "dataset"},

@@ -18,10 +18,10 @@ from PIL import Image
 
 import acgan_models
 import checkpoint
-import networks
 import tester
 import utils
 from command_line import CommandLine
+from networks import models_of
 from utils import LOCK_FILE, UserError, lock
 
 FILES = ["class_grid.png", "report.json", "report.md"]
@@ -325,7 +325,7 @@ def test_a_distance_to_real_images_that_are_all_alike(flowers, tmp_path, capsys,
 )
 def test_statistics_that_are_not_settled(make_parameters, tmp_path, capsys, kind, step, options, said):
     p = make_parameters(kind)
-    generator = networks.models_of(p).build_generator(p)
+    generator = models_of(p).build_generator(p)
     state = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
     checkpoint.save(tmp_path / "model.safetensors", step, asdict(p), {"G": state})
     run_test("--pretrained_model", tmp_path / "model.safetensors", "--metrics", "none", "--num_samples", 2, *options)
@@ -338,7 +338,7 @@ def test_statistics_that_are_not_settled(make_parameters, tmp_path, capsys, kind
 
 def test_more_updates_in_a_step_settle_sooner(make_parameters, tmp_path, capsys):
     p = make_parameters("sagan", d_steps_per_iter=5)
-    state = {name: tensor.numpy() for name, tensor in networks.models_of(p).build_generator(p).state_dict().items()}
+    state = {name: tensor.numpy() for name, tensor in models_of(p).build_generator(p).state_dict().items()}
     checkpoint.save(tmp_path / "model.safetensors", 5000, asdict(p), {"G": state})
     run_test("--pretrained_model", tmp_path / "model.safetensors", "--metrics", "none", "--num_samples", 2)
     assert "--standing_batches" not in capsys.readouterr().out
