@@ -15,6 +15,7 @@ import runtime
 import sampler
 from dataset import batches, batches_per_epoch
 from layers import batch_statistics, running_statistics, singular_vectors, training_on_block
+from networks import models_of
 from pictures import ROWS
 from processes import collectives
 from training.precision import SCALER_STATE, Precision
