@@ -491,3 +491,21 @@ def test_a_package_is_named_as_one(tmp_path):
         [sys.executable, "-m", "alignment", tmp_path / "nope.json"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2 and done.stderr.startswith(f"alignment: {tmp_path}/nope.json ")
+
+
+def test_a_start_that_broken_images_stop_can_be_repeated(tmp_path):
+    """It leaves nothing that the same command would take for a run."""
+    for name in ("cats", "dogs"):
+        (tmp_path / "animals" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (16, 16), (60 * number, 0, 0)).save(tmp_path / "animals" / name / f"{number}.png")
+    broken = tmp_path / "animals" / "dogs" / "2.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"")
+    data = ["--dataset", "folder", "--data_path", "animals", "--model", "acgan-digits", "--imsize", 16]
+    command = [ROOT / "train.py", *SMALL, *data, "--batch_size", 4, "--total_step", 1, "--name", "mine"]
+    code, _, err = run(tmp_path, *command)
+    assert code == 2 and "1 of the 8 files in animals cannot be read as images" in err
+    broken.write_bytes(whole)
+    code, out, err = run(tmp_path, *command)
+    assert code == 0 and "trained 1 step" in out, err

@@ -100,13 +100,14 @@ class RunFolder:
         p, step = self.parameters, start.step
         notes = start.checkpoint.notes if start.is_own else dict.fromkeys((LOG, RECORDS), 0)
         self._class_names, self._data = image_set.class_names, image_set.fingerprint()
+        real_grid = self._real_grid(image_set)  # before anything is written: too many broken images are refused here
         with atomic_path(self.path / RUN_FILE) as temporary:  # first: it makes the folder a run's
             temporary.write_text(p.to_yaml(), encoding="utf-8")
         self.weights.mkdir(exist_ok=True)
         self.images.mkdir(exist_ok=True)
         for name in (LOG, RECORDS):
             _cut(self.path / name, notes.get(name))
-        self._open_records(image_set)
+        self._open_records(real_grid)
         processes = collectives.world_size()
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
         begun = "resumed" if step else "started"
@@ -126,8 +127,16 @@ class RunFolder:
         self._pace, self._begun = Pace(), (step, time.monotonic())
         self._logged = self._begun
 
-    def _open_records(self, image_set):
-        """Open VisualDL's records, which begin with the parameters and real images."""
+    def _real_grid(self, image_set):
+        """A picture of real images, uint8 [H, W, C], with one row for each of the first classes."""
+        shown = range(min(image_set.num_classes, pictures.ROWS))
+        self._row_names = pictures.row_names(image_set.class_names, shown)
+        if numbered := pictures.numbered_names(image_set.class_names, shown):
+            collectives.say(f"pictures show these class names as numbers: {numbered}")
+        return pictures.grid(_real_images(image_set, shown), self._row_names)
+
+    def _open_records(self, real_grid):
+        """Open VisualDL's records, which begin with the parameters and the picture of real images."""
         from visualdl import LogWriter  # slow to import
 
         class Writer(LogWriter):
@@ -135,12 +144,8 @@ class RunFolder:
             def file_name(self):  # VisualDL makes an identifier in UTF-8 from it
                 return _escaped(super().file_name)
 
-        shown = range(min(image_set.num_classes, pictures.ROWS))
-        self._row_names = pictures.row_names(image_set.class_names, shown)
-        if numbered := pictures.numbered_names(image_set.class_names, shown):
-            collectives.say(f"pictures show these class names as numbers: {numbered}")
-        records, grid = self.path / RECORDS, pictures.grid(_real_images(image_set, shown), self._row_names)
-        pictures.save_image(self.images / "real.png", grid)
+        records = self.path / RECORDS
+        pictures.save_image(self.images / "real.png", real_grid)
         new = not records.exists() or records.stat().st_size == 0
         with contextlib.redirect_stdout(None):  # VisualDL prints a line where the file exists
             # One file for all sessions of a run: VisualDL shows only the newest file of a folder.
@@ -150,7 +155,7 @@ class RunFolder:
             plain = {k: v if isinstance(v, (int, float)) else _escaped(str(v)) for k, v in values.items()}
             plain = {k: int(v) if isinstance(v, bool) else v for k, v in plain.items()}
             self._writer.add_hparams(plain, ["loss/g_adv"])
-            self._writer.add_image("samples/real", _rgb(grid), 0)
+            self._writer.add_image("samples/real", _rgb(real_grid), 0)
 
     def advance(self, step):
         """Show that `step` is done. Raises the error of a checkpoint whose writing has failed meanwhile.
