@@ -312,7 +312,9 @@ def load_file_or_run(path, option="--pretrained_model", wanted=PARTS):
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{option} {path}: there is no such file")
+        run = Path(Parameters.save_path, path)
+        hint = f"; did you mean {run}?" if run.is_dir() else ""
+        raise UserError(f"{option} {path}: there is no such file{hint}")
     if not path.is_dir():
         return load(path, wanted)
     if not (path / RUN_FILE).is_file():

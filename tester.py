@@ -66,7 +66,7 @@ class Tester:
         if weights := getattr(extractor, "weights", None):
             settings["inception weights"] = weights
         settings["real statistics"] = evaluation.real_place or "none"
-        if not evaluation.metrics:
+        if not evaluation.metrics and self.parameters.metrics != "none":
             print("nothing was measured: give --test_data_path, --reference or --metrics")
         if not (evaluation.metrics or writers):
             settings |= self.source.settings_if_unread

@@ -35,7 +35,8 @@ def main():
     if signal:
         runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {path} goes on")
         return 128 + signal
-    print(f"trained {plural(trainer.step, 'step')}; python test.py --pretrained_model {path} measures it")
+    test_data = " --test_data_path DIR" if parameters.dataset in ("folder", "imagenet") else ""
+    print(f"trained {plural(trainer.step, 'step')}; python test.py --pretrained_model {path}{test_data} measures it")
     return 0
 
 

@@ -375,7 +375,7 @@ def _number_of_class(word, class_names):
     if re.fullmatch("[0-9]{1,5}", word) and int(word) < len(class_names):
         return int(word)
     listed = ", ".join(class_names[:5]) + ", …" * (len(class_names) > 5)
-    hint = did_you_mean(word, class_names)
+    hint = "" if word.isdecimal() else did_you_mean(word, class_names)
     raise UserError(f"--labels {word:.80} is no class: there are {len(class_names)}, from 0: {listed}{hint}")
 
 

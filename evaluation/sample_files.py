@@ -49,8 +49,8 @@ class PNGWriter:
         if not resumes and any(not path.is_dir() for path in self.folder.rglob("*")):
             raise UserError(f"{option} {self.folder} is not empty: give another folder")
         try:
-            for path in self._classes:
-                path.mkdir(parents=True, exist_ok=True)
+            for label in np.unique(self.labels):
+                self._classes[label].mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"{option} {self.folder} cannot be created ({error.strerror}): give another folder"

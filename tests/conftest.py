@@ -4,6 +4,7 @@ import runtime  # noqa: F401, I001, before paddle: it sets the threads
 
 import dataclasses
 import os
+import signal
 
 import pytest
 
@@ -18,6 +19,11 @@ MODELS = {  # each network at the size that its recipe has, as narrow as it goes
     "acgan-mlp": {"imsize": 16, "g_conv_dim": 8, "d_conv_dim": 8},
     "acgan-digits": {"imsize": 16, "g_conv_dim": 8, "d_conv_dim": 8},
 }
+
+
+def pytest_configure():
+    # Under `nohup` SIGHUP is ignored, and the commands that tests start would inherit that.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -362,3 +362,12 @@ def test_a_best_without_a_score_is_beaten_by_any(tmp_path, notes):
     path = tmp_path / "best.safetensors"
     save_file({"G/x": np.zeros(1)}, path, {"format": checkpoint.FORMAT, "notes": notes})
     assert checkpoint.best_score(path) == checkpoint.best_score(tmp_path / "none") == (-math.inf, None)
+
+
+def test_a_runs_name_without_its_folder_is_told_the_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sagan_models" / "mine").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"mine: there is no such file; did you mean sagan_models/mine\?"):
+        checkpoint.load_file_or_run("mine")
+    with pytest.raises(UserError, match=r"other: there is no such file$"):
+        checkpoint.load_file_or_run("other")

@@ -440,7 +440,7 @@ def test_a_training_says_what_it_reads_and_keeps_to_it(flowers):
     assert "turned upright by --exif: 1 of the first 20 images in --data_path flowers" in err.splitlines()
     runs = flowers / "sagan_models"
     code, _, err = run(flowers, ROOT / "train.py", "--resume", runs / "stored", "--exif", "--total_step", 3)
-    assert code == 2 and err.startswith("train.py: --exif True is not what ") and len(err.splitlines()) == 1
+    assert code == 2 and err.startswith("train.py: --exif True differs from that of ") and len(err.splitlines()) == 1
     code, _, err = run(flowers, ROOT / "train.py", "--resume", runs / "turned", "--total_step", 3)
     assert code == 0 and "turned upright by --exif" in err, err
 
