@@ -315,7 +315,7 @@ def _named(p):
     # A run that ended before it began has left only its lock.
     if any(name != LOCK_FILE and not name.startswith(".tmp") for name in os.listdir(path)):
         if p.resume:
-            raise UserError(f"--name {p.name}: {path} is no run's folder: it has no {RUN_FILE}; give another name")
+            raise UserError(f"--name {p.name}: {path} is not a run's folder: it has no {RUN_FILE}; give another name")
         raise UserError(
             f"--name {p.name}: {path} exists already; give another name, or --resume auto to go on with that run"
         )
