@@ -28,9 +28,9 @@ GOES_ON = ": the run stops; --resume auto goes on from its last checkpoint"
 class Watch:
     """The connections of this process. Rank 0 has one to each other process; each other process has one to rank 0.
 
-    The messages are lines of JSON. The first line gives run, rank and name. The next lines are beats, arrivals at a meeting,
-    and the end of the process. Rank 0 forwards the result of a meeting, and a failure, to all. If a connection closes
-    without an end message, its process has died. If SILENT_BEATS are missed, the process or its host hangs.
+    The messages are lines of JSON. The first line gives run, rank and name. The next lines are beats, arrivals at a
+    meeting, and the end of the process. Rank 0 forwards the result of a meeting, and a failure, to all. If a connection
+    closes without an end message, its process has died. If SILENT_BEATS are missed, the process or its host hangs.
 
     `address`: (host, port) on which rank 0 listens. `run`: a text that only processes of this run have. Raises
     UserError if rank 0 cannot listen there.
