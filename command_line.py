@@ -41,7 +41,7 @@ IGNORED_WITHOUT_EVAL = (
 IGNORED_BY_TEST = (
     "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut", "dropout", "eval_step", "eval_samples", "lr",
 )  # fmt: skip
-# Two options that set the same thing. One on the command line replaces the other in a recipe, a run or a checkpoint.
+# Two options that set the same thing. One on the command line overrides the other in a recipe, a run or a checkpoint.
 EITHER_OR = (("total_step", "niter"), ("model_save_step", "save_freq"), ("batch_size", "global_batch_size"))
 
 
@@ -57,7 +57,7 @@ class CommandLine:
         self.program = program
         self._options, self.spelled = parse(
             sys.argv[1:] if argv is None else argv,
-            _names(program),
+            _options_by_spelling(program),
             HIDDEN[program],
             _recipe_list,
             prog=f"{program}.py",
@@ -123,7 +123,7 @@ class CommandLine:
 
         `checkpoint_values`: the parameters, by field name, of the checkpoint that `checkpoint_to_load` names.
         """
-        self._say_what_published_options_do()
+        self._explain_published_options()
         base, reason, folder = self._base_values(checkpoint_values)
         values = _merge(base, self.given)
         if self.program == "train":
@@ -141,7 +141,7 @@ class CommandLine:
                 check_place(parameters, "save_path", ("data_path", "test_data_path"))
         else:
             check_test(parameters, self.given)
-        self._say_what_has_no_effect(parameters)
+        self._print_ignored_options(parameters)
         print(f"recipe {parameters.recipe} ({reason})", flush=True)
         return parameters
 
@@ -184,7 +184,7 @@ class CommandLine:
             # The generator's number, even if the test data have another one.
             values["num_classes"] = trained.get("num_classes")
 
-    def _say_what_published_options_do(self):
+    def _explain_published_options(self):
         for name in ("result_path", "class_result_path", "log_path"):
             if self._options.get(name):
                 print(f"--{name} has {PUBLISHED[name].metadata['help']}", file=sys.stderr)
@@ -194,9 +194,10 @@ class CommandLine:
             if name in self.spelled:
                 print(f"--{name} means --{means} in {self.program}.py, as published", file=sys.stderr)
 
-    def _say_what_has_no_effect(self, parameters):
+    def _print_ignored_options(self, parameters):
         """Print a line for each reason: the given options that have no effect in this program."""
-        reasons, options, ignored = _reasons_without_effect(parameters, self.program), _names(self.program), {}
+        reasons = _reasons_without_effect(parameters, self.program)
+        options, ignored = _options_by_spelling(self.program), {}
         for name in sorted(self.spelled):
             if reason := reasons.get(options[name].name):
                 ignored.setdefault(reason, []).append(f"--{name}")
@@ -204,7 +205,7 @@ class CommandLine:
             print(f"{', '.join(names)} {'have' if len(names) > 1 else 'has'} no effect {reason}", file=sys.stderr)
 
 
-def _names(program):
+def _options_by_spelling(program):
     """{option's name on the command line of `program`, without dashes: the option}."""
     names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
     return names | {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
@@ -283,7 +284,7 @@ def _infer_recipe(spelled, given, program):
 
 
 def _merge(base, given):
-    """The defaults, replaced by `base`, replaced by `given`. Sizes in neither are computed from the other values."""
+    """The defaults, overridden by `base`, then by `given`. Sizes in neither are computed from the other values."""
     values = _overlay(_overlay(asdict(Parameters()), base), given)
     stated = {*base, *given}
     values["resume"] = given.get("resume")  # only the command line sets it, never a file
@@ -298,7 +299,7 @@ def _merge(base, given):
 
 
 def _overlay(below, layer):
-    """`below`, replaced by `layer`. Values of `below` that depend on a replaced value are reset."""
+    """`below`, overridden by `layer`. Values of `below` that depend on an overridden value are reset."""
     values = {**below, **layer}
     if values["dataset"] != below["dataset"]:
         values |= {name: layer.get(name) for name in ("data_path", "test_data_path", "classes", "num_classes")}

@@ -289,9 +289,9 @@ class _Published:
 
     lr: float = _published(None, "both learning rates; --d_lr and --g_lr override it", POSITIVE)
     cuda: bool = _published(False, "use a GPU if there is one (this is the default)")
-    disable_cuda: bool = _published(False, "--device cpu")
-    gpu_id: int = _published(None, "--device gpu:N", UP_TO_256, also="gpu")
-    ngpu: int = _published(None, "0: --device cpu; more have no effect", COUNT_OR_0)
+    disable_cuda: bool = _published(False, "the same as --device cpu")
+    gpu_id: int = _published(None, "the same as --device gpu:N", UP_TO_256, also="gpu")
+    ngpu: int = _published(None, "0: the same as --device cpu; other numbers have no effect", COUNT_OR_0)
     netD: str | None = _published(None, "D's file beside --netG: the same name, with D instead of G", metavar="FILE")
     result_path: str | None = _published(None, "no effect: pictures are in the run's folder", metavar="DIR")
     class_result_path: str | None = _published(
@@ -367,7 +367,8 @@ def check_fit(p):
     if p.batch_size_in_gpu and p.batch_size % p.batch_size_in_gpu:
         origin = f", a process's share of --global_batch_size {p.global_batch_size}" if p.global_batch_size else ""
         raise UserError(
-            f"--batch_size_in_gpu {p.batch_size_in_gpu} does not divide --batch_size {p.batch_size}{origin}"
+            f"--batch_size_in_gpu {p.batch_size_in_gpu} does not divide --batch_size {p.batch_size}{origin}: "
+            "give a divisor of it"
         )
 
 

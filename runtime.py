@@ -38,6 +38,7 @@ def _set_environment():
 
 
 def _physical_cores(cpuinfo):
+    """The number of physical cores that this process may use. `cpuinfo`: the text of /proc/cpuinfo."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
     cores = set()
     for block in cpuinfo.strip().split("\n\n"):
@@ -179,8 +180,8 @@ def quit_on_signals(cleanly=False):
     """Let STOP_SIGNALS end the process with one line and exit code 128 + signal. Unblock them if they were blocked.
 
     This is for the time before `stop_signals`, when there is nothing to save. With `cleanly` a signal raises
-    SystemExit, so that a half-written file is removed. Then no module may be imported, because that must not be
-    interrupted.
+    SystemExit, so that a half-written file is removed. Afterwards no module may be imported, because a signal must not
+    interrupt an import.
     """
     import paddle  # noqa: F401, imported first: when it loads, it sets its own handler for SIGTERM
 

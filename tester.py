@@ -61,6 +61,7 @@ class Tester:
                 self._report(folder, figures, settings, evaluation, writers)
 
     def _report(self, folder, figures, settings, evaluation, writers):
+        """Print the figures, finish the sample files, write the pictures and the report. Complete `settings` first."""
         extractor = evaluation.extractor
         settings["extractor"] = extractor.key if extractor else "none"
         if weights := getattr(extractor, "weights", None):
@@ -82,7 +83,7 @@ class Tester:
 
     @contextlib.contextmanager
     def _claimed(self, key):
-        """Lock the folder of the report against other tests. Yield it, and whether it holds this test, interrupted."""
+        """Lock the folder of the report against other tests. Yield it, and whether this test was interrupted in it."""
         try:
             folder, resumes = collectives.on_rank_0(self._claim, key)
             yield Path(folder), resumes
@@ -91,9 +92,9 @@ class Tester:
                 file.close()
 
     def _claim(self, key):
-        """Find and lock the folder of the report. Returns its path, and whether it holds this test, interrupted."""
+        """Find and lock the folder of the report. Returns its path, and whether this test was interrupted in it."""
         given = self.parameters.test_path
-        for folder in [Path(given)] if given else self._folders(key):
+        for folder in [Path(given)] if given else self._candidate_folders(key):
             try:
                 obstacle = _obstacle(folder, key) or self._lock_folder(folder, key)
             except OSError as error:
@@ -113,7 +114,7 @@ class Tester:
             return f"is in use by {owner}"
         return _obstacle(folder, key)  # check again: the last owner of the lock may have written there
 
-    def _folders(self, key):
+    def _candidate_folders(self, key):
         """Candidates for the folder of the report: folders where this test was interrupted, then new, numbered ones."""
         first = self.source.default_folder
         for folder in sorted(first.parent.glob(f"{glob.escape(first.name)}*")):

@@ -41,6 +41,7 @@ def main():
 
 
 def _listed(names):
+    """The class `names` as text: all of them, or the first two and the last if there are more than 12."""
     return ", ".join(names) if len(names) <= 12 else f"{names[0]}, {names[1]}, … {names[-1]}"
 
 

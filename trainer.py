@@ -93,14 +93,14 @@ class Trainer:
 
                 # Measure before saving, so that the checkpoint covers the lines of the figures in the log.
                 if evaluation and self.step % p.eval_step == 0:
-                    self._read(metrics)
+                    self._read_metrics(metrics)
                     self._evaluate(evaluation, run, stop, self.state)
 
                 # Log, draw samples and save, each at its own interval. The last step is always saved.
                 done = stop.requested() or self.step >= p.total_step
                 logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
                 if logs or saves:
-                    values = self._read(metrics)
+                    values = self._read_metrics(metrics)
                 if logs:
                     run.log(self.step, values)
                 if self.step % p.sample_step == 0 or self.step >= p.total_step:
@@ -120,7 +120,7 @@ class Trainer:
             run.finish()
             return run.path, stop.signal
 
-    def _read(self, metrics):
+    def _read_metrics(self, metrics):
         """The metrics, summed over all processes, as floats by name. Here the host waits for the device.
 
         Raises UserError on every process if a metric or a gradient of the last updates is not finite. The weights after

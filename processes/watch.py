@@ -45,7 +45,8 @@ class Watch:
         self.present, self.lock = {}, threading.Lock()  # {rank: value} at the current meeting; only rank 0 has all
         self.largest = 0  # largest value at the last meeting
         self.stopping = threading.Lock()  # taken by the first reason to end and never released
-        self.started = self.left = False
+        self.started = False  # whether the first meeting is over
+        self.left = False  # whether this process has told its end
         server = None
         if rank == 0:
             try:
@@ -113,6 +114,7 @@ class Watch:
 
     def _read(self, link):
         """Read the messages of another process until it ends. Runs in a thread for each link."""
+        # Exchange the first lines.
         link.settimeout(BEAT_SECONDS)
         self._send(link, self.hello)
         messages = self._messages(link)
@@ -125,6 +127,7 @@ class Watch:
         self.links[hello["rank"]] = link
         if len(self.links) == len(self._others()):
             self.joined.set()
+        # Handle the messages that follow, and count missed beats.
         silent = 0
         for message in messages:
             if message is None:
@@ -140,6 +143,7 @@ class Watch:
                 if message["end"]:
                     self._stop(message["end"], message["code"])
                 return
+        # The connection has closed without an end message.
         self._stop(f"{hello['name']} has died{GOES_ON}", DIED)
 
     @staticmethod

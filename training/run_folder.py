@@ -114,7 +114,7 @@ class RunFolder:
             f"{begun} at step {step} of {p.total_step}: {len(image_set)} images, {p.batch_size} a step{whole}"
         )
         if start.is_own:
-            self._point_to(start.checkpoint.path)
+            self._point_latest_to(start.checkpoint.path)
             for name, (old, new) in changed_options(start.checkpoint.parameters, dataclasses.asdict(p)).items():
                 self._write_line(f"changed --{name} from {old} to {new}")
             if changed := _changed_data(notes.get("data"), self._data):
@@ -252,7 +252,7 @@ class RunFolder:
         except UserError as error:
             raise UserError(f"{error}; make room there, then --resume goes on from the checkpoint before") from None
         if path.name != checkpoint.BEST:
-            self._point_to(path)
+            self._point_latest_to(path)
             self._remove_old(path)
 
     def _remove_old(self, newest):
@@ -261,7 +261,7 @@ class RunFolder:
             for old in files[:-keep]:
                 old.unlink(missing_ok=True)
 
-    def _point_to(self, path):
+    def _point_latest_to(self, path):
         """Make the symbolic link `weights/latest` point to `path`, a checkpoint that is already on the disk."""
         try:
             with atomic_path(self.weights / "latest") as temporary:
