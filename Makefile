@@ -1,7 +1,7 @@
 ## make demo       train on handwritten digits, test the generator and draw samples (2.5 minutes on 2 cores)
 ## make test       run the test suite; PADDLE=2.6.2 runs it with that version, in a separate environment
 ## make test-all   run the test suite with the slow tests
-## make lint       check the style; `make format` repairs it where it can
+## make lint       check the style; `make format` repairs most of it
 ## make setup      install into .venv (the other commands do this too); GPU=1: the GPU build, GPU=0: the CPU build,
 ##                 default: the GPU build if nvidia-smi works; PYTHON=…: the Python to use (3.10 to 3.13; with
 ##                 Paddle 2, 3.10 to 3.12)

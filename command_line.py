@@ -76,7 +76,7 @@ class CommandLine:
         return read_recipe(self.recipe)
 
     def run_to_resume(self, checkpoint_values=None):
-        """The folder of the run that train.py continues; None where it starts a new one.
+        """The folder of the run that train.py continues, or None for a new run.
 
         `checkpoint_values`: the values of the loaded checkpoint, if there is one. With --resume auto its recipe may
         decide which run is continued. In that case the result is None until the checkpoint is loaded. Raises UserError
@@ -237,7 +237,7 @@ def _to_fields(options):
 
 
 def _device_field(options):
-    """{"device": value} that the given device options mean together, or {} if none is given."""
+    """{"device": value} that results from all given device options, or {} if none is given."""
     asked = {
         "--device": options.get("device"),
         "--cuda": "gpu" if options.get("cuda") else None,

@@ -54,8 +54,8 @@ SMALL_IMAGES = {  # data set of small images: the recipe made for it
 # Inception was not trained on images like these. So a classifier that this project trains measures them.
 CLASSIFIED = ("digits", "mnist", "fashion-mnist")
 METRICS = all_metrics()
-# The processes of a run may differ in these: each host has its own devices and its own paths to the same files. Of the
-# values of --save_path, that of rank 0 is used.
+# The processes of a run may differ in these: each host has its own devices and its own paths to the same files. All
+# processes use rank 0's --save_path.
 MAY_DIFFER_BY_PROCESS = ("device", "num_workers", "data_path", "test_data_path", "pretrained_model", "save_path")
 
 

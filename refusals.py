@@ -1,4 +1,4 @@
-"""Refuse wrong options of train.py and test.py before they start. Each message names the option and what works."""
+"""Refuse wrong options of train.py and test.py before they start. Each message names the option and a remedy."""
 
 import os
 from pathlib import Path

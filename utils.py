@@ -25,7 +25,7 @@ NPY_HEADER = 2**16  # bytes read for a header; NumPy writes far fewer
 
 
 class UserError(Exception):
-    """A user's mistake. Its text is one sentence: what was found, and what would work. Commands exit with code 2."""
+    """A user's mistake. Its text is one sentence with the finding and the remedy. Commands exit with code 2."""
 
 
 def printable(text, length=80):
@@ -77,7 +77,7 @@ def atomic_path(path):
 
 @contextlib.contextmanager
 def naming(path):
-    """A context that puts the file name `path` into an OSError; that of a full disk has none."""
+    """A context that adds the file name `path` to an OSError. For a full disk, Python gives no file name."""
     try:
         yield
     except OSError as error:

@@ -38,8 +38,8 @@ def _meeting_point():
         )
     first = endpoints.split(",")[0]
     host, port = first.rsplit(":", 1)
-    # With --ips Paddle's own store listens on rank 0's port, and the next ports belong to the other processes. So take
-    # the port after those.
+    # With --ips Paddle's own store listens on rank 0's port, and the next ports belong to the other processes. So skip
+    # one port for each process.
     port = int(port) + (world_size() if store in (None, first) else 0)
     return (host, port), hashlib.blake2b(f"{endpoints} {store}".encode(), digest_size=16).hexdigest()
 
