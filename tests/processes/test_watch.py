@@ -34,6 +34,7 @@ MEETINGS = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import runtime
+from processes import collectives
 from utils import UserError
 
 def main():
@@ -64,6 +65,7 @@ STEPS = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import runtime
+from processes import collectives
 
 def main():
     with runtime.stop_signals() as stop:
@@ -135,11 +137,9 @@ class Group:
 def changed_meetings(folder, *lines):
     """MEETINGS as a script, with `lines` of its own before it starts."""
     script = Path(folder, "meetings.py")
-    script.write_text(
-        MEETINGS.replace(
-            "import runtime\n", "\n".join(["import runtime, ctypes", "from processes import watch", *lines, ""])
-        )
-    )
+    imports = "from processes import collectives\n"
+    changed = "\n".join(["from processes import collectives, watch", "import ctypes", *lines, ""])
+    script.write_text(MEETINGS.replace(imports, changed))
     return script
 
 
