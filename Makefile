@@ -1,15 +1,16 @@
-## make demo       train on handwritten digits, test what came of it, draw it (2.5 minutes on 2 cores)
-## make test       the test suite; PADDLE=2.6.2 runs it with that version, in an environment of its own
-## make test-all   the test suite with its slow tests
-## make lint       check style; `make format` puts right what can be
-## make setup      install into .venv (the others call it); GPU=1 the GPU build, GPU=0 the CPU build,
-##                 default: the GPU build where nvidia-smi works; PYTHON=… the Python to use (3.10 to 3.13,
-##                 with Paddle 2 3.10 to 3.12)
-## make clean      remove caches; runs and environments stay
+## make demo       train on handwritten digits, test the generator and draw samples (2.5 minutes on 2 cores)
+## make test       run the test suite; PADDLE=2.6.2 runs it with that version, in a separate environment
+## make test-all   run the test suite with the slow tests
+## make lint       check the style; `make format` repairs most of it
+## make setup      install into .venv (the other commands do this too); GPU=1: the GPU build, GPU=0: the CPU build,
+##                 default: the GPU build if nvidia-smi works; PYTHON=…: the Python to use (3.10 to 3.13; with
+##                 Paddle 2, 3.10 to 3.12)
+## make clean      remove caches, but keep runs and environments
 
-# The newest GPU build on PyPI is 2.6.2; it uses the machine's CUDA 11.8 and cuDNN 8.6. Newer ones bring CUDA along:
+# The newest GPU build on PyPI is 2.6.2. It needs CUDA 11.8 and cuDNN 8.6 on the machine. Newer builds contain CUDA and
+# come from Paddle's own index:
 #   make setup PADDLE_INDEX=https://www.paddlepaddle.org.cn/packages/stable/cu126/
-# A mirror of PyPI is pip's own setting: PIP_INDEX_URL=https://pypi.tuna.tsinghua.edu.cn/simple make setup
+# To use a mirror of PyPI, set pip's own variable: PIP_INDEX_URL=https://pypi.tuna.tsinghua.edu.cn/simple make setup
 ifndef GPU
 GPU := $(shell nvidia-smi >/dev/null 2>&1 && echo 1 || echo 0)
 endif
@@ -17,18 +18,18 @@ PADDLE_INDEX ?=
 DEFAULT_PADDLE := $(if $(filter 1,$(GPU)),$(if $(PADDLE_INDEX),3.3.1,2.6.2),3.3.1)
 PADDLE ?= $(DEFAULT_PADDLE)
 
-# Of Paddle 2 it is always the GPU build, the one its users have; it runs without a GPU too.
+# Paddle 2 is always installed as the GPU build, because its users have that one. It also runs without a GPU.
 BUILD := $(if $(filter 2.%,$(PADDLE)),paddle2,$(if $(filter 1,$(GPU)),gpu,cpu))
 PACKAGE := $(if $(filter cpu,$(BUILD)),paddlepaddle,paddlepaddle-gpu)==$(PADDLE)
 VENV := .venv$(if $(filter-out $(DEFAULT_PADDLE),$(PADDLE)),-$(PADDLE))
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/installed-$(subst ==,-,$(PACKAGE))$(addprefix -,$(notdir $(PADDLE_INDEX:/=)))
 
-# In the order in which they are tried. Paddle 2 has no wheels for 3.13, Paddle 3.3.1 has none for 3.14.
+# The Python versions to try, in this order. Paddle 2 has no wheels for 3.13, and Paddle 3.3.1 has none for 3.14.
 VERSIONS := 3.12 $(if $(filter paddle2,$(BUILD)),,3.13) 3.11 3.10
 RANGE := 3.10 to $(if $(filter paddle2,$(BUILD)),3.12,3.13)
 PYTHON ?= $(VERSIONS:%=python%) python3 python
-# A machine with a GPU and Python 3.13 alone gets Paddle 2 by default, which does not run there.
+# If a machine has a GPU and only Python 3.13, the default is Paddle 2, which does not run with 3.13.
 ifeq ($(BUILD) $(PADDLE),paddle2 $(DEFAULT_PADDLE))
 OR_PADDLE_3 := ; Paddle 3 runs with 3.13 too: GPU=0 installs its CPU build, PADDLE_INDEX (see the Makefile) its GPU build
 endif
@@ -40,8 +41,8 @@ help:
 
 setup: $(STAMP)
 
-# Each candidate is run, because a name on PATH may be a broken shim.
-# Always a new environment, and the stamp last: an interrupted or outdated one is never mended, but replaced.
+# Run each candidate, because a name on PATH may be a broken shim.
+# Always create a new environment, and write the stamp last. So an interrupted or outdated environment is replaced.
 $(STAMP): requirements/base.txt requirements/$(BUILD).txt requirements/dev.txt
 	@found=; incomplete=; \
 	for python in $(PYTHON); do \

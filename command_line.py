@@ -1,4 +1,4 @@
-"""One command line, read once: the options given, the recipe they mean, the run they continue, the `Parameters`."""
+"""Read the command line once: find its recipe and the run that it continues, and make the `Parameters`."""
 
 import os
 import sys
@@ -26,13 +26,13 @@ from processes.collectives import world_size
 from refusals import check_changes, check_place, check_test, check_training, generator_file
 from utils import RUN_FILE, UserError, run_numbers
 
-# Options that a checkpoint's parameters do not pass on: they belong to the run that wrote it.
-OF_ONE_RUN = (
+# Options that are not taken from a checkpoint, because they belong to the run that wrote it.
+NOT_FROM_CHECKPOINT = (
     "name", "save_path", "pretrained_model", "check_path", "test_data_path", "test_path", "samples", "samples_dir",
     "samples_npz", "metrics", "reference", "inception_weights", "half_precision", "labels", "device", "num_workers",
 )  # fmt: skip
-# Options without effect: in both programs, in train.py, in train.py without --eval_step, and in test.py (besides the
-# groups in HIDDEN).
+# Options without effect: in both programs; in train.py; in train.py without --eval_step; in test.py. In test.py the
+# groups in HIDDEN have no effect either.
 ALWAYS_IGNORED = {"batch_size_test": "since the generator always draws 16 samples at once"}
 IGNORED_BY_TRAIN = ("samples", "samples_dir", "samples_npz", "test_path", "which_epoch")
 IGNORED_WITHOUT_EVAL = (
@@ -41,23 +41,23 @@ IGNORED_WITHOUT_EVAL = (
 IGNORED_BY_TEST = (
     "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut", "dropout", "eval_step", "eval_samples", "lr",
 )  # fmt: skip
-# Two options that set the same thing: the one in an upper layer replaces the other in a lower one.
+# Two options that set the same thing. One on the command line overrides the other in a recipe, a run or a checkpoint.
 EITHER_OR = (("total_step", "niter"), ("model_save_step", "save_freq"), ("batch_size", "global_batch_size"))
 
 
 class CommandLine:
-    """One command line of `program` ("train" or "test"), read once. All code that depends on it asks this object.
+    """The command line of `program` ("train" or "test"). No other code reads the arguments.
 
-    `given`: its options except --recipe, as typed values by field name. `spelled`: the names of options as spelled.
-    `named`: the value of --recipe, or None. `recipe`, `reason`: the recipe that it means, and why.
-    Raises UserError for a mistake; `--help` prints and exits.
+    `given`: {field name: typed value} of its options, without --recipe. `spelled`: the option names as the user spelled
+    them. `named`: the value of --recipe, or None. `recipe`: the recipe to use. `reason`: why this recipe is used.
+    Raises UserError for a mistake. `--help` prints the help and exits.
     """
 
     def __init__(self, argv=None, program="train"):
         self.program = program
         self._options, self.spelled = parse(
             sys.argv[1:] if argv is None else argv,
-            _names(program),
+            _options_by_spelling(program),
             HIDDEN[program],
             _recipe_list,
             prog=f"{program}.py",
@@ -72,20 +72,21 @@ class CommandLine:
 
     @cached_property
     def recipe_values(self):
-        """The recipe's values by field name. Its file is read when they are first needed, once."""
+        """{field name: value} of the recipe. Its file is read once, at the first use."""
         return read_recipe(self.recipe)
 
     def run_to_resume(self, checkpoint_values=None):
-        """The folder of the run that train.py continues; None where it starts a new one.
+        """The folder of the run that train.py continues, or None for a new run.
 
-        `checkpoint_values`: the values of the loaded checkpoint, if there is one. With --resume auto its recipe decides
-        which run is meant; until it is loaded the answer is None. Raises UserError for a folder that holds no run.
+        `checkpoint_values`: the values of the loaded checkpoint, if there is one. With --resume auto its recipe may
+        decide which run is continued. In that case the result is None until the checkpoint is loaded. Raises UserError
+        for a folder that is not a run's folder.
         """
         resume = self.given.get("resume")
         if resume is None:
             return None
         if resume != "auto":
-            return self._named_run(resume)
+            return self._run_of_folder(resume)
         recipe_is_known = self.named or "name" in self.given or not self.given.get("pretrained_model")
         if checkpoint_values is None and not recipe_is_known:
             return None
@@ -96,19 +97,19 @@ class CommandLine:
         folders = (Path(values["save_path"], name) for name in names)
         return next((folder for folder in folders if os.path.isfile(folder / RUN_FILE)), None)
 
-    def _named_run(self, resume):
+    def _run_of_folder(self, resume):
         if not os.path.isfile(Path(resume, RUN_FILE)):
-            raise UserError(f"--resume {resume} is no run's folder: it has no {RUN_FILE}")
-        folder = Path(resume).resolve()  # so that even "." has a name
+            raise UserError(f"--resume {resume} is not a run's folder: it has no {RUN_FILE}")
+        folder = Path(resume).resolve()  # a full path, because "." has no name
         save_path = Path(self.given.get("save_path", folder.parent)).resolve()
         if save_path != folder.parent or self.given.get("name") not in (None, folder.name):
-            raise UserError(f"--resume {resume} says which run it is; leave out --name and --save_path")
+            raise UserError(f"--resume {resume} already names the run; leave out --name and --save_path")
         return folder
 
     def checkpoint_to_load(self):
-        """(path, option) of the checkpoint that `parameters` needs the values of; None where it needs none.
+        """(path, option) of the checkpoint whose values `parameters` needs, or None.
 
-        A run that continues has its own parameters, so it needs none.
+        A run that continues has its own parameters, so it needs no checkpoint's values.
         """
         if self.program == "test" and (folder := self.given.get("check_path")):
             return generator_file(folder, self.given.get("which_epoch", Parameters.which_epoch)), "--check_path"
@@ -118,19 +119,19 @@ class CommandLine:
         return path, "--pretrained_model"
 
     def parameters(self, checkpoint_values=None):
-        """The one `Parameters` of the command, merged and checked; prints which recipe they are, and why.
+        """Merge and check all values; print the recipe and the reason for it. Returns the `Parameters`.
 
         `checkpoint_values`: the parameters, by field name, of the checkpoint that `checkpoint_to_load` names.
         """
-        self._say_what_published_options_do()
-        base, reason, folder = self._base(checkpoint_values)
+        self._explain_published_options()
+        base, reason, folder = self._base_values(checkpoint_values)
         values = _merge(base, self.given)
         if self.program == "train":
             self._fit_to_training(values, base, folder)
         else:
             self._fit_to_test(values, base if checkpoint_values is not None else None)
             if values["samples"] and not self.named:
-                values["recipe"], reason = "none", "--samples"  # nobody knows which recipe drew them
+                values["recipe"], reason = "none", "--samples"  # the recipe that drew them is unknown
         parameters = Parameters(**values)
         check_fit(parameters)
         check_classes(parameters, self.given, self.recipe)
@@ -140,19 +141,19 @@ class CommandLine:
                 check_place(parameters, "save_path", ("data_path", "test_data_path"))
         else:
             check_test(parameters, self.given)
-        self._say_what_has_no_effect(parameters)
+        self._print_ignored_options(parameters)
         print(f"recipe {parameters.recipe} ({reason})", flush=True)
         return parameters
 
-    def _base(self, checkpoint_values):
-        """(the values that the given options change, where they come from, the folder of the run to resume or None).
+    def _base_values(self, checkpoint_values):
+        """(values that the given options replace, where they come from, folder of the run to resume or None).
 
-        These are the values of the run to resume, or else of the checkpoint, or else of the recipe.
+        They are the values of the run to resume, or else of the checkpoint, or else of the recipe.
         """
         trained = None
         if checkpoint_values is not None:
             trained, reason = typed_options(checkpoint_values, "the checkpoint"), "as the checkpoint says"
-            trained = {name: value for name, value in trained.items() if name not in OF_ONE_RUN}
+            trained = {name: value for name, value in trained.items() if name not in NOT_FROM_CHECKPOINT}
         folder = self.run_to_resume(trained) if self.program == "train" else None
         if folder:
             trained, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
@@ -160,28 +161,30 @@ class CommandLine:
             return self.recipe_values, self.reason, None
         if self.named and self.recipe_values["recipe"] != trained.get("recipe"):
             raise UserError(
-                f"--recipe {self.named} differs from what was trained, {trained.get('recipe')}; leave --recipe out"
+                f"--recipe {self.named} differs from the trained recipe, {trained.get('recipe')}; leave --recipe out"
             )
         return trained, reason, folder
 
     def _fit_to_training(self, values, base, folder):
-        """Complete `values` of train.py: the process's share of a batch, and the place of the run to resume."""
+        """Complete `values` for train.py: set the batch size of each process and the folder of the run to resume."""
         if values["global_batch_size"]:
             values["batch_size"] = _batch_per_process(values["global_batch_size"])
         if folder:
             if values["num_classes"] is None:
-                values["num_classes"] = base.get("num_classes")  # the number that the run's data had
+                values["num_classes"] = base.get("num_classes")  # the number of classes in the run's data
             check_changes(folder, base, values)
             values |= {"save_path": str(folder.parent), "name": folder.name}
 
     def _fit_to_test(self, values, trained):
-        """Complete `values` of test.py; `trained` are those of the checkpoint, or None."""
-        # Only the command names the weights to test. A recipe file may be a run's: then it names those it started from.
+        """Complete `values` for test.py. `trained`: the values of the checkpoint, or None."""
+        # Only the command line names the weights to test. A recipe file may come from a run; then it names the weights
+        # that the run started from.
         values |= {name: self.given.get(name) for name in ("pretrained_model", "check_path")}
         if trained is not None and self.given.get("num_classes") is None:
-            values["num_classes"] = trained.get("num_classes")  # the generator's, whatever data it is compared with
+            # The generator's number, even if the test data have another one.
+            values["num_classes"] = trained.get("num_classes")
 
-    def _say_what_published_options_do(self):
+    def _explain_published_options(self):
         for name in ("result_path", "class_result_path", "log_path"):
             if self._options.get(name):
                 print(f"--{name} has {PUBLISHED[name].metadata['help']}", file=sys.stderr)
@@ -189,41 +192,42 @@ class CommandLine:
             print("--ngpu has no effect: python -m paddle.distributed.launch train.py uses every GPU", file=sys.stderr)
         for name, means in BY_PROGRAM[self.program].items():
             if name in self.spelled:
-                print(f"--{name} is --{means} in {self.program}.py, as published", file=sys.stderr)
+                print(f"--{name} means --{means} in {self.program}.py, as published", file=sys.stderr)
 
-    def _say_what_has_no_effect(self, parameters):
-        """Print the given options that have no effect in this program, one line for each reason."""
-        reasons, options, found = _reasons_without_effect(parameters, self.program), _names(self.program), {}
+    def _print_ignored_options(self, parameters):
+        """Print a line for each reason: the given options that have no effect in this program."""
+        reasons = _reasons_without_effect(parameters, self.program)
+        options, ignored = _options_by_spelling(self.program), {}
         for name in sorted(self.spelled):
             if reason := reasons.get(options[name].name):
-                found.setdefault(reason, []).append(f"--{name}")
-        for reason, names in found.items():
+                ignored.setdefault(reason, []).append(f"--{name}")
+        for reason, names in ignored.items():
             print(f"{', '.join(names)} {'have' if len(names) > 1 else 'has'} no effect {reason}", file=sys.stderr)
 
 
-def _names(program):
-    """{name on the command line of `program`, without dashes: its option}."""
+def _options_by_spelling(program):
+    """{option's name on the command line of `program`, without dashes: the option}."""
     names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
     return names | {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
 
 
 def _recipe_list():
-    """The recipes for `--help`, each with the first line of its file."""
-    lines = ["recipes (without --recipe the data decide which; without any option it is acgan-digits):"]
+    """The text about recipes in `--help`: each recipe with the first line of its file."""
+    lines = ["recipes (without --recipe the data decide the recipe; without any option it is acgan-digits):"]
     for path in sorted(RECIPES.glob("*.yaml")):
         lines.append(f"  {path.stem:21} {path.read_text('utf-8').splitlines()[0].removeprefix('# ')}")
     return "\n".join(lines)
 
 
 def _to_fields(options):
-    """The given `options` as fields of `Parameters`. Published options that are no fields are translated."""
+    """The given `options` as fields of `Parameters`. Published options that are not fields are translated."""
     given = {name: value for name, value in options.items() if name in OPTIONS}
     if "lr" in options:
         given = {"d_lr": options["lr"], "g_lr": options["lr"], **given}
     netG, netD = given.get("pretrained_model"), options.get("netD")
     if netD and (not netG or Path(netD) != Path(netG).parent / Path(netG).name.replace("G", "D", 1)):
         raise UserError(
-            f"--netD {netD} is not read: D's weights come from the file beside --netG that has D for G in its name; "
+            f"--netD {netD} is not read: D's weights come from the file beside --netG whose name has D instead of G; "
             "give that file, or leave --netD out"
         )
     for one, other in EITHER_OR:
@@ -233,7 +237,7 @@ def _to_fields(options):
 
 
 def _device_field(options):
-    """The field `device` that the given options on devices mean together; {} where there are none."""
+    """{"device": value} that results from all given device options, or {} if none is given."""
     asked = {
         "--device": options.get("device"),
         "--cuda": "gpu" if options.get("cuda") else None,
@@ -249,12 +253,12 @@ def _device_field(options):
         raise UserError(f"{' and '.join(asked)} contradict each other: give one of them")
     if not devices:
         return {}
-    # Published commands give --cuda on machines without a GPU too.
+    # Published commands contain --cuda even for machines without a GPU, so --cuda alone does not demand one.
     return {"device": None if set(asked) == {"--cuda"} else devices.pop()}
 
 
 def _infer_recipe(spelled, given, program):
-    """(the recipe that a command without --recipe means, why). Published commands keep their meaning."""
+    """(recipe of a command without --recipe, reason for it). Published commands keep their published meaning."""
     model, dataset = given.get("model"), given.get("dataset")
     if model:
         return "sagan-imagenet" if model == "sagan" else model, f"--model {model}"
@@ -280,10 +284,10 @@ def _infer_recipe(spelled, given, program):
 
 
 def _merge(base, given):
-    """`given` over `base` over the defaults, by field name. Sizes that neither states follow from the other values."""
+    """The defaults, overridden by `base`, then by `given`. Sizes in neither are computed from the other values."""
     values = _overlay(_overlay(asdict(Parameters()), base), given)
     stated = {*base, *given}
-    values["resume"] = given.get("resume")  # of this command, never of a file
+    values["resume"] = given.get("resume")  # only the command line sets it, never a file
     if values["model"] == "sagan":
         if "imsize" not in stated and values["dataset"] in SMALL_IMAGES:
             values["imsize"] = 32
@@ -295,7 +299,7 @@ def _merge(base, given):
 
 
 def _overlay(below, layer):
-    """`layer` over `below`. A value that `layer` replaces takes along the values that only make sense with it."""
+    """`below`, overridden by `layer`. Values of `below` that depend on an overridden value are reset."""
     values = {**below, **layer}
     if values["dataset"] != below["dataset"]:
         values |= {name: layer.get(name) for name in ("data_path", "test_data_path", "classes", "num_classes")}
@@ -308,7 +312,7 @@ def _overlay(below, layer):
 
 
 def _batch_per_process(global_batch_size):
-    """The `batch_size` of each process."""
+    """The `batch_size` of each process. Raises UserError if the processes cannot share the global batch evenly."""
     share, rest = divmod(global_batch_size, world_size())
     if rest:
         raise UserError(
@@ -319,7 +323,7 @@ def _batch_per_process(global_batch_size):
 
 
 def _reasons_without_effect(p, program):
-    """{option that has no effect on `p` in `program`: the end of a sentence that says why}."""
+    """{option without effect in `program` with the `Parameters` `p`: the reason, as the end of a message}."""
     if program == "train":
         without_eval = {} if p.eval_step else dict.fromkeys(IGNORED_WITHOUT_EVAL, "without --eval_step")
         return dict.fromkeys(IGNORED_BY_TRAIN, "in train.py") | without_eval | ALWAYS_IGNORED

@@ -1,13 +1,13 @@
-"""Rewrite a checkpoint, ours or a published one: `python convert.py SOURCE TARGET.safetensors|TARGET.pdparams`.
+"""Convert a checkpoint, of this project or published: `python convert.py SOURCE TARGET.safetensors|TARGET.pdparams`.
 
-A .safetensors file is this project's format; a .pdparams file is what `paddle.load` reads: a dictionary with `step`,
+A .safetensors file has this project's format. A .pdparams file is for `paddle.load`: a dictionary with `step`,
 `parameters`, `class_names` and a state dictionary for each of `G`, `D` and `G_ema` that SOURCE has. Neither file holds
 optimizer states.
 """
 
 import signal
 
-# Held until `runtime.quit_on_signals`: an interrupted import would print a traceback.
+# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 import argparse  # noqa: E402
@@ -20,7 +20,7 @@ from utils import UserError, atomic_path, plural  # noqa: E402
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="a checkpoint, or a run's folder")
-    parser.add_argument("target", help="the file to write; its ending, .safetensors or .pdparams, is its format")
+    parser.add_argument("target", help="the file to write; its ending, .safetensors or .pdparams, chooses the format")
     options = parser.parse_args()
     target = Path(options.target)
     if target.suffix not in (".safetensors", ".pdparams"):

@@ -5,10 +5,10 @@ import paddle.nn.functional as F
 
 
 def discriminator_losses(adv_loss, real_logits, fake_logits):
-    """D's two adversarial losses, (on real, on fake), from logits [N]; each a scalar mean over the batch.
+    """D's two adversarial losses (on real, on fake) from logits [N]. Each is a scalar mean over the batch.
 
     hinge: SAGAN equation 4. dcgan and gan: binary cross-entropy (Goodfellow et al., NeurIPS 2014, equation 1).
-    wgan_gp: the critic's scores (Gulrajani et al., NeurIPS 2017, equation 3), without `gradient_penalty`.
+    wgan_gp: the mean logits (Gulrajani et al., NeurIPS 2017, equation 3), without `gradient_penalty`.
     """
     if adv_loss == "hinge":
         return F.relu(1 - real_logits).mean(), F.relu(1 + fake_logits).mean()
@@ -18,7 +18,7 @@ def discriminator_losses(adv_loss, real_logits, fake_logits):
 
 
 def generator_loss(adv_loss, fake_logits):
-    """G's adversarial loss from D's logits [N] on generated images, a scalar mean over the batch.
+    """G's adversarial loss from D's logits [N] on generated images. It is a scalar mean over the batch.
 
     dcgan: the non-saturating -log D(G(z)). gan: the minimax log(1 - D(G(z))), which saturates while D is much better
     than G. hinge, wgan_gp: -D(G(z)).
@@ -31,7 +31,7 @@ def generator_loss(adv_loss, fake_logits):
 
 
 def class_loss(class_logits, labels):
-    """Cross-entropy of class logits [N, num_classes] against labels int64 [N] (ACGAN section 3, L_C), a scalar mean."""
+    """Mean cross-entropy of class logits [N, num_classes] with labels int64 [N] (ACGAN section 3, L_C), a scalar."""
     return F.cross_entropy(class_logits, labels)
 
 
@@ -39,13 +39,13 @@ def gradient_penalty(discriminator, real, fake, labels, alpha, counts=True):
     """Mean of (‖∇D(x)‖₂ - 1)² at x = alpha·real + (1 - alpha)·fake (Gulrajani et al. 2017, equation 3), a scalar.
 
     `real`, `fake`: [N, C, H, W]; `labels` int64 [N]; `alpha` in [0, 1], [N, 1, 1, 1]. `counts` is False for padding
-    rows. They must not change other processes' gradients through synchronised batch norm.
+    rows, which must not change other processes' gradients through synchronised batch norm.
     """
     mixed = (alpha * real + (1 - alpha) * fake).detach()
     mixed.stop_gradient = False
     logits, _ = discriminator(mixed, labels)
     (gradient,) = paddle.grad(float(counts) * logits.sum(), mixed, create_graph=True)
-    # The offset keeps the root's derivative finite where the gradient is exactly 0.
+    # The offset 1e-16 keeps the derivative of the square root finite if the gradient is exactly 0.
     norm = paddle.sqrt((gradient * gradient).sum([1, 2, 3]) + 1e-16)
     return ((norm - 1) ** 2).mean()
 

@@ -1,13 +1,13 @@
-"""The choice of networks: the module that builds those of a run."""
+"""Choose the module that builds the networks of a run."""
 
 import acgan_models
 import sagan_models
 
 
 def models_of(parameters):
-    """The module whose functions build the networks that `parameters` describe, of `--model`.
+    """The module that builds the networks of `parameters.model`.
 
-    `build_generator` and `build_discriminator` give them with their initial weights, `make_generator` and
-    `make_discriminator` without, for weights that come from a file.
+    Its functions `build_generator` and `build_discriminator` set the initial weights. `make_generator` and
+    `make_discriminator` do not; they are for weights from a file.
     """
     return sagan_models if parameters.model == "sagan" else acgan_models

@@ -1,4 +1,4 @@
-"""How a dataclass becomes a command line: rules for values, and reading them from arguments and YAML files."""
+"""Turn a dataclass into command-line options: rules for values, and reading values from arguments and YAML files."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ import yaml
 from utils import UserError
 
 FILE_LIMIT = 2**16  # bytes
-FLAT = {  # the tokens of one mapping of plain values
+FLAT_TOKENS = {  # YAML tokens of one mapping of plain values
     *(yaml.StreamStartToken, yaml.StreamEndToken, yaml.DocumentStartToken, yaml.BlockMappingStartToken),
     *(yaml.BlockEndToken, yaml.KeyToken, yaml.ValueToken, yaml.ScalarToken),
 }
@@ -24,7 +24,7 @@ BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Rule(NamedTuple):
-    """What a value must be: `phrase` says it in words, `accepts` tests a value of the right type."""
+    """A rule for the value of an option. `phrase`: the rule in words; `accepts`: tests a value of the right type."""
 
     phrase: str
     accepts: Callable
@@ -44,7 +44,7 @@ def whole_number(low, high):
 
 
 def are_unique(names):
-    """Whether no name is there twice."""
+    """Whether every name occurs only once."""
     return len(set(names)) == len(names)
 
 
@@ -62,9 +62,10 @@ PLAIN_NAME = Rule(
 
 
 def option(default, help, valid=None, metavar=None, *, group, also=None, inferred=False):
-    """A dataclass field that is an option. `valid`: its Rule; `metavar`: its value in `--help`; `also`: another name.
+    """A dataclass field that is an option.
 
-    `inferred`: other options decide it where it is left out, so `--help` shows no default.
+    `valid`: its Rule. `metavar`: the placeholder for its value in `--help`. `also`: a second name. `inferred`: without
+    this option, other options decide its value; so `--help` shows no default.
     """
     metadata = {"help": help, "valid": valid, "group": group, "also": also, "metavar": metavar, "inferred": inferred}
     return field(default=default, metadata=metadata)
@@ -76,13 +77,15 @@ def spellings(options):
 
 
 def typed(options, values, where):
-    """`values` (by field name, read from `where`) converted to the types of their options. Raises UserError."""
+    """`values`, by field name, converted to the types of their options. A UserError names their origin `where`."""
     result = {}
     for name, value in values.items():
         if name not in options:
-            raise UserError(f"{where}: {name!r:.80} is no option{did_you_mean(str(name), spellings(options.values()))}")
+            raise UserError(
+                f"{where}: {name!r:.80} is not an option{did_you_mean(str(name), spellings(options.values()))}"
+            )
         try:
-            result[name] = _value(options[name], value)
+            result[name] = _checked_value(options[name], value)
         except argparse.ArgumentTypeError as error:
             raise UserError(f"{where}: {name}: {error}") from None
     return result
@@ -94,18 +97,19 @@ def read_yaml(path):
         with open(path, "rb") as file:
             data = file.read(FILE_LIMIT + 1)
         if len(data) > FILE_LIMIT:
-            raise UserError(f"{path} is larger than 64 KB, so it holds no options")
+            raise UserError(f"{path} is larger than 64 KB, the most that a file of options may have")
         text = data.decode("utf-8-sig")
         tokens = Counter()
-        for token in yaml.scan(text):  # scanning expands no alias and follows no tag; the loop stops at the first one
+        # Safe for any file: scanning neither expands aliases nor follows tags, and the loop stops at the first one.
+        for token in yaml.scan(text):
             tokens[type(token)] += 1
-            if type(token) not in FLAT or tokens[yaml.BlockMappingStartToken] > 1:
+            if type(token) not in FLAT_TOKENS or tokens[yaml.BlockMappingStartToken] > 1:
                 raise UserError(f"{path} must hold `option: value` lines and nothing else")
         values = yaml.safe_load(text)
         if not values or len(values) != tokens[yaml.KeyToken]:
-            raise UserError(f"{path} names no option, or one of them twice")
+            raise UserError(f"{path} has no options, or has one of them twice")
         if any(isinstance(value, int) and value.bit_length() > 64 for value in values.values()):
-            raise ValueError("an integer with too many digits for Python to print")
+            raise ValueError("an integer with more digits than Python prints")
         return {str(name): value for name, value in values.items()}
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
@@ -115,10 +119,11 @@ def read_yaml(path):
 
 
 def parse(argv, names, hidden_groups, epilog, **about):
-    """Read the arguments `argv`: ({field name: typed value}, the names as spelled there, without dashes).
+    """Read the arguments `argv`. Returns ({field name: typed value}, the names as spelled there, without dashes).
 
-    Raises UserError; `--help` prints and exits. `names`: {name: option}. `--help` shows each option once, in its group;
-    it leaves out `hidden_groups` and ends with the text that `epilog()` returns. `about`: other arguments of argparse.
+    `names`: {name: option}. `about`: other arguments of argparse. Raises UserError for a mistake. `--help` prints each
+    option once, in its group, but no group in `hidden_groups`; then it prints the text that `epilog()` returns, and
+    exits.
     """
     parser = _Parser(
         epilog,
@@ -133,12 +138,12 @@ def parse(argv, names, hidden_groups, epilog, **about):
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         shown = name == option.name and title not in hidden_groups
-        kind, _ = _kind(option)
+        kind, _ = _value_type(option)
         groups[title].add_argument(
             f"--{name}",
-            action=_Given,
+            action=_StoreAsSpelled,
             dest=option.name,
-            type=partial(_value, option),
+            type=partial(_checked_value, option),
             metavar=option.metadata["metavar"] or {int: "N", float: "X", bool: "true|false", str: "NAME"}[kind],
             help=_help(option, names) if shown else argparse.SUPPRESS,
             **({"nargs": "?", "const": True} if kind is bool else {}),
@@ -146,16 +151,16 @@ def parse(argv, names, hidden_groups, epilog, **about):
     given, unknown = parser.parse_known_args(argv)
     if unknown and not unknown[0].startswith("-"):
         raise UserError(
-            f"{unknown[0]!r:.80} is no option and no option's value: leave it out; --help lists the options"
+            f"{unknown[0]!r:.80} is not an option and not the value of one: leave it out; --help lists the options"
         )
     if unknown:
         name = unknown[0].split("=")[0]
-        raise UserError(f"{name} is no option{did_you_mean(name.lstrip('-'), names, '--')}; --help lists them")
+        raise UserError(f"{name} is not an option{did_you_mean(name.lstrip('-'), names, '--')}; --help lists them")
     return vars(given), parser.spelled
 
 
 def did_you_mean(word, names, prefix=""):
-    """The end of a sentence about the unknown `word`: "; did you mean …?" with the closest of `names`, or ""."""
+    """The end of a message about the unknown `word`: "; did you mean …?" with the closest of `names`, or ""."""
     close = difflib.get_close_matches(word[:80], names, 1)
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
@@ -167,15 +172,15 @@ class _Parser(argparse.ArgumentParser):
         self.spelled = set()
 
     def format_help(self):
-        self.epilog = self.make_epilog()  # here, because it reads files and only `--help` needs it
+        self.epilog = self.make_epilog()  # made only here: it reads files, and only `--help` needs it
         return super().format_help()
 
     def error(self, message):
         raise UserError(message.removeprefix("argument "))
 
 
-class _Given(argparse.Action):
-    """Stores an option's value and the name that the command line spells."""
+class _StoreAsSpelled(argparse.Action):
+    """Stores an option's value, and the name by which the command line gives it."""
 
     def __call__(self, parser, namespace, value, name=None):
         setattr(namespace, self.dest, value)
@@ -190,15 +195,15 @@ def _help(option, names):
     return option.metadata["help"] + also + default
 
 
-def _kind(option):
-    """An option's type, and whether it can be None."""
+def _value_type(option):
+    """(type of the option's value, whether the value can be None)."""
     kind, *rest = typing.get_args(option.type) or (option.type,)
     return kind, bool(rest)
 
 
-def _value(option, value):
-    """`value`, which may be text, in the option's type. Raises ArgumentTypeError, whose text names the rule."""
-    kind, optional = _kind(option)
+def _checked_value(option, value):
+    """`value`, which may be text, converted to the option's type. Raises ArgumentTypeError if it breaks the rule."""
+    kind, optional = _value_type(option)
     if optional and value in (None, "", "none"):
         return None
     rule = option.metadata["valid"] or ANYTHING[kind]
@@ -210,14 +215,14 @@ def _value(option, value):
 
 
 def _convert(kind, value):
-    """`value` converted to `kind`. Raises KeyError, TypeError, ValueError or OverflowError where it is none."""
+    """`value` converted to the type `kind`. Raises KeyError, TypeError, ValueError or OverflowError if it cannot be."""
     if kind is bool:
         return value if isinstance(value, bool) else BOOLEANS[value]
     if kind is str:
         if not isinstance(value, str) or "\0" in value:
             raise ValueError
         return value
-    # YAML reads 1e-4 as text, so numbers may be text. Python accepts 1_6 as 16; an option does not.
+    # YAML reads 1e-4 as text, so a number may be text. Python reads 1_6 as 16; options refuse it.
     if isinstance(value, bool) or (kind is int and isinstance(value, float)) or "_" in str(value):
         raise ValueError
     return kind(value)

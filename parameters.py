@@ -1,7 +1,7 @@
-"""Every option once: its type, default, help and rule, and its names in the replications. Recipes, and reading them.
+"""All options, with type, default, help, rule and the names they have in the replications; and reading recipes.
 
 The defaults are those of the published SAGAN replication. A recipe (`recipes/NAME.yaml`, or a file) replaces some of
-them; `command_line.py` lays the options of a command over it.
+them. The options on the command line replace those of the recipe (`command_line.py`).
 """
 
 import math
@@ -36,7 +36,7 @@ from options import (
 from utils import UserError
 
 RECIPES = Path(__file__).with_name("recipes")
-IMAGE_SIZES = {  # model: the image sizes, in pixels, that it has layers for
+IMAGE_SIZES = {  # model: the image sizes, in pixels, that its networks can be built for
     "sagan": (32, 64, 128, 256),
     "acgan-imagenet": (128,),
     "acgan-imagenet-torch": (128,),
@@ -45,21 +45,22 @@ IMAGE_SIZES = {  # model: the image sizes, in pixels, that it has layers for
     "acgan-mlp": range(1, 4097),
     "acgan-digits": (16,),
 }
-SMALL_IMAGES = {  # data set: the recipe made for it
+SMALL_IMAGES = {  # data set of small images: the recipe made for it
     "digits": "acgan-digits",
     "mnist": "acgan-mnist",
     "fashion-mnist": "acgan-mnist",
     "cifar10": "acgan-cifar10",
 }
-# A classifier trained here measures these: Inception has never seen such images.
+# Inception was not trained on images like these. So a classifier that this project trains measures them.
 CLASSIFIED = ("digits", "mnist", "fashion-mnist")
 METRICS = all_metrics()
-# Hosts may differ in these: in their devices, and in where the same files are. Rank 0's --save_path counts.
-OF_ONE_HOST = ("device", "num_workers", "data_path", "test_data_path", "pretrained_model", "save_path")
+# The processes of a run may differ in these: each host has its own devices and its own paths to the same files. All
+# processes use rank 0's --save_path.
+MAY_DIFFER_BY_PROCESS = ("device", "num_workers", "data_path", "test_data_path", "pretrained_model", "save_path")
 
 
 def count_classes(text):
-    """How many classes `text` names in the syntax of `--classes`; None where it is wrong."""
+    """The number of classes that `text` chooses, in the syntax of `--classes`; None if the syntax is wrong."""
     if text.startswith("random:"):
         match = re.fullmatch("random:([1-9][0-9]{0,8}):[0-9]{1,18}", text)
         return int(match[1]) if match else None
@@ -83,13 +84,15 @@ METRIC_LIST = Rule(
     lambda text: text in ("auto", "none") or (set(names := text.split(",")) <= set(METRICS) and are_unique(names)),
 )
 LABELS = Rule(
-    "auto, uniform, or some classes by name or number such as daisy,3, each once (names come first: 3 may be one)",
+    "auto, uniform, or some classes by name or number such as daisy,3, each once (a class named 3 comes first)",
     lambda text: all(names := [name.strip() for name in text.split(",")]) and are_unique(names),
 )
 UP_TO_65536 = whole_number(1, 65536)
 UP_TO_256 = whole_number(0, 256)
 DEVICE = Rule("cpu, gpu or gpu:NUMBER, from 0 to 999", re.compile("cpu|gpu(:[0-9]{1,3})?").fullmatch)
-STATE_DICT = Rule("state_dict (a pickled model is code, and code from files is not run)", "state_dict".__eq__)
+STATE_DICT = Rule(
+    "state_dict (a pickled model contains code, and this project runs no code from files)", "state_dict".__eq__
+)
 
 _recipe = partial(option, group="Recipe")
 _data = partial(option, group="Data")
@@ -107,7 +110,7 @@ HIDDEN = {"train": {"Testing"}, "test": {"Losses", "Training", "Output of a run"
 
 @dataclass(frozen=True)
 class Parameters:
-    """The options of one run, made once by `CommandLine.parameters`, passed on and never changed."""
+    """The options of one run. `CommandLine.parameters` makes them once, and nothing changes them afterwards."""
 
     recipe: str = _recipe(
         "sagan-imagenet", "a name listed below, or a YAML file such as a run's", metavar="NAME|FILE", inferred=True
@@ -116,12 +119,14 @@ class Parameters:
 
     dataset: str = _data("imagenet", DATASET.phrase, DATASET)
     data_path: str | None = _data(None, "images to train on, a folder for each class", metavar="DIR", also="dataroot")
-    test_data_path: str | None = _data(None, "images to test against, as --data_path", metavar="DIR")
+    test_data_path: str | None = _data(None, "real images to compare with, in folders as --data_path", metavar="DIR")
     classes: str | None = _data(None, f"use only these: {CLASSES.phrase}", CLASSES, "CLASSES", also="classes_idx")
     num_classes: int | None = _data(None, "number of classes; left out: as many as the data have", UP_TO_65536)
     imsize: int = _data(128, "side of the images the networks see, in pixels", SIZE, also="imageSize")
     centercrop: bool = _data(False, "resize the shorter side and cut out the middle, instead of squeezing the image")
-    centercrop_size: int = _data(128, "side of that cut, in pixels; left out: --imsize", SIZE)
+    centercrop_size: int = _data(
+        128, "side of the square that --centercrop cuts out, in pixels; left out: --imsize", SIZE
+    )
     dont_resize: bool = _data(False, "use images at the size they have")
     exif: bool = _data(False, "turn images of folders upright by their EXIF orientation, which phones store")
     dont_normalize: bool = _data(False, "scale pixels to 0..1 instead of -1..1")
@@ -143,7 +148,7 @@ class Parameters:
     lambda_gp: float = _loss(10.0, "weight of wgan_gp's gradient penalty", WEIGHT)
     class_loss_weight: float = _loss(1.0, "ACGAN: weight of the class loss", WEIGHT)
     inst_noise_sigma: float = _loss(0.0, "standard deviation of noise added to the discriminator's images", WEIGHT)
-    inst_noise_sigma_iters: int = _loss(2000, "steps until that noise has fallen to 0", COUNT)
+    inst_noise_sigma_iters: int = _loss(2000, "steps until --inst_noise_sigma has fallen to 0", COUNT)
 
     total_step: int = _training(3_000_000, "steps to train for", COUNT)
     niter: int | None = _training(None, "epochs to train for, instead of --total_step", COUNT)
@@ -168,14 +173,16 @@ class Parameters:
     name: str | None = _output(None, "name of the run's folder; left out: RECIPE-NUMBER", PLAIN_NAME)
     resume: str | None = _output(
         None,
-        "continue the run in this folder; auto: the run of --name or the newest, or start a new one",
+        "continue the run in this folder; auto: the run of --name or else the newest; a new run if there is none",
         metavar="auto|DIR",
     )
     log_step: int = _output(10, "steps between lines of the log", COUNT)
     sample_step: int = _output(100, "steps between pictures of samples", COUNT)
     model_save_step: int = _output(100, "steps between checkpoints", COUNT)
     save_freq: int | None = _output(None, "epochs between checkpoints, instead of --model_save_step", COUNT)
-    keep_checkpoints: int = _output(10, "newest checkpoints to keep, besides the best by score; 0: all", COUNT_OR_0)
+    keep_checkpoints: int = _output(
+        10, "number of newest checkpoints to keep; the best by score is kept too; 0: keep all", COUNT_OR_0
+    )
     model_weights_dir: str = _output("weights", "folder of the checkpoints in the run's folder", PLAIN_NAME)
     sample_images_dir: str = _output("samples", "folder of the pictures in the run's folder", PLAIN_NAME)
     max_frames_per_gif: int = _output(5000, "pictures in one animation", COUNT)
@@ -183,12 +190,12 @@ class Parameters:
     pretrained_model: str | None = _weights(
         None, "a checkpoint, of this project or published, or a run's folder", metavar="PATH", also="netG"
     )
-    state_dict_or_model: str = _weights("state_dict", "what that file holds", STATE_DICT)
+    state_dict_or_model: str = _weights("state_dict", "content of the --pretrained_model file", STATE_DICT)
 
     metrics: str = _measures(
         "auto",
-        "what to measure: auto (what fits the data; for folders no floor, which reads all training images), none, or "
-        f"some of {', '.join(METRICS)}",
+        "what to measure: auto (metrics that fit the data; for folders not floor, which reads all training images), "
+        f"none, or some of {', '.join(METRICS)}",
         METRIC_LIST,
         "LIST",
     )
@@ -196,11 +203,11 @@ class Parameters:
         None, "statistics of real images (.npz with mu, sigma), instead of --test_data_path", metavar="FILE"
     )
     inception_weights: str | None = _measures(
-        None, "Inception of 2015; left out: downloaded once, where it is needed", metavar="FILE"
+        None, "weights of the Inception of 2015; left out: downloaded once, when first needed", metavar="FILE"
     )
-    half_precision: bool = _measures(False, "Inception in float16, on a GPU; the figures change a little")
+    half_precision: bool = _measures(False, "run Inception in float16, on a GPU; the figures change a little")
     eval_step: int = _measures(0, "train.py: steps between measurements; 0: none", COUNT_OR_0)
-    eval_samples: int = _measures(5000, "train.py: samples in such a measurement", COUNT)
+    eval_samples: int = _measures(5000, "train.py: samples in a measurement of --eval_step", COUNT)
 
     num_samples: int = _testing(50_000, "samples to draw", COUNT)
     samples: str | None = _testing(
@@ -212,22 +219,22 @@ class Parameters:
     )
     labels: str = _testing(
         "auto",
-        "classes to draw, one after the other: uniform (all), or a list of names or numbers; auto: as in "
-        "--test_data_path, else all",
+        "classes to draw, one after the other: uniform (all), or a list of names or numbers; auto: those of "
+        "--test_data_path, or all without it",
         LABELS,
         "LIST",
     )
-    use_ema: bool = _testing(True, "draw from the moving average of the weights where there is one")
+    use_ema: bool = _testing(True, "draw from the moving average of the weights if there is one")
     standing_batches: int = _testing(
-        0, "batches for computing G's batch statistics again; 0: use those of the training", COUNT_OR_0
+        0, "number of batches to compute G's batch statistics from; 0: use those of the training", COUNT_OR_0
     )
-    truncation: float | None = _testing(
-        None, "draw a noise value again while it is beyond this; left out: keep all", POSITIVE
-    )
+    truncation: float | None = _testing(None, "redraw noise values beyond ± this; left out: keep all", POSITIVE)
     batch_size_test: int = _testing(64, "no effect: the generator always draws 16 samples at once", UP_TO_65536)
     check_path: str | None = _testing(None, "folder of G_EPOCH.pdparams (Paddle ACGAN replication)", metavar="DIR")
     which_epoch: int = _testing(499, "EPOCH in --check_path", COUNT_OR_0)
-    test_path: str | None = _testing(None, "folder of the report; left out: in the run's", metavar="DIR")
+    test_path: str | None = _testing(
+        None, "folder of the report; left out: a folder in the run's folder", metavar="DIR"
+    )
 
     manual_seed: int = _runtime(29, "seed of all random numbers", SEED, also="manualSeed")
     device: str | None = _runtime(None, "cpu, gpu or gpu:NUMBER; left out: a GPU if there is one", DEVICE)
@@ -260,10 +267,10 @@ class Parameters:
         return f"--data_path {self.data_path}" if self.data_path else f"--dataset {self.dataset}"
 
     def shared(self):
-        """Values by option that all processes of a run must agree on: all but those of OF_ONE_HOST."""
+        """{option: value} that all processes of a run must agree on: all except MAY_DIFFER_BY_PROCESS."""
         values = asdict(self)
-        first = ("resume", "name")  # of two different runs, these explain the difference best
-        return {f"--{name}": values[name] for name in (*first, *values) if name not in OF_ONE_HOST}
+        first = ("resume", "name")  # compared first: they explain best that two processes have different runs
+        return {f"--{name}": values[name] for name in (*first, *values) if name not in MAY_DIFFER_BY_PROCESS}
 
     @property
     def rounds(self):
@@ -271,34 +278,36 @@ class Parameters:
         return self.batch_size // (self.batch_size_in_gpu or self.batch_size)
 
     def to_yaml(self):
-        """YAML text that `--recipe FILE` reads back. It leaves out `resume` and `name`, of one command and one run."""
+        """YAML text that `--recipe FILE` reads back. It leaves out `resume` and `name`: they belong to one run."""
         values = {name: value for name, value in asdict(self).items() if name not in ("resume", "name")}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
 @dataclass(frozen=True)
 class _Published:
-    """Published options that are no field of `Parameters`; `command_line.py` turns them into fields."""
+    """Published options that are not fields of `Parameters`. `command_line.py` translates them into fields."""
 
     lr: float = _published(None, "both learning rates; --d_lr and --g_lr override it", POSITIVE)
-    cuda: bool = _published(False, "use a GPU if there is one, which is the default")
-    disable_cuda: bool = _published(False, "--device cpu")
-    gpu_id: int = _published(None, "--device gpu:N", UP_TO_256, also="gpu")
-    ngpu: int = _published(None, "0: --device cpu; more have no effect", COUNT_OR_0)
-    netD: str | None = _published(None, "the file beside --netG that has D for its G", metavar="FILE")
+    cuda: bool = _published(False, "use a GPU if there is one (this is the default)")
+    disable_cuda: bool = _published(False, "the same as --device cpu")
+    gpu_id: int = _published(None, "the same as --device gpu:N", UP_TO_256, also="gpu")
+    ngpu: int = _published(None, "0: the same as --device cpu; other numbers have no effect", COUNT_OR_0)
+    netD: str | None = _published(None, "D's file beside --netG: the same name, with D instead of G", metavar="FILE")
     result_path: str | None = _published(None, "no effect: pictures are in the run's folder", metavar="DIR")
-    class_result_path: str | None = _published(None, "no effect: the class grid is with the report", metavar="DIR")
+    class_result_path: str | None = _published(
+        None, "no effect: the class grid is in the folder of the report", metavar="DIR"
+    )
     log_path: str | None = _published(None, "no effect: the log is in the run's folder", metavar="DIR")
 
 
 OPTIONS = {option.name: option for option in fields(Parameters)}
 PUBLISHED = {option.name: option for option in fields(_Published)}
-# Published names that mean another option in one of the two programs, as in the Paddle ACGAN replication.
+# Published names that mean another option in one of the two programs, as they do in the Paddle ACGAN replication.
 BY_PROGRAM = {"train": {"check_path": "save_path"}, "test": {"batchSize": "num_samples", "result_path": "test_path"}}
 
 
 def read_recipe(recipe):
-    """The values by field name of `recipe`: a name in recipes/, or a YAML file."""
+    """{field name: value} of `recipe`, which is a name in recipes/ or a YAML file."""
     names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
     if recipe in names:
         return {**read_parameters(RECIPES / f"{recipe}.yaml"), "recipe": recipe}
@@ -313,7 +322,7 @@ def read_recipe(recipe):
 
 
 def read_parameters(path):
-    """The options in a YAML file of `option: value` lines, typed, by field name."""
+    """{field name: typed value} of a YAML file of `option: value` lines."""
     return typed_options(read_yaml(path), path)
 
 
@@ -326,17 +335,17 @@ def typed_options(values, where):
 
 
 def _check_recipe_name(name, where):
-    """Refuse a recipe's `name`, read from the file `where`, unless it can name the folder of a run."""
+    """Refuse the recipe's `name`, read from the file `where`, if no run's folder can have that name."""
     if not PLAIN_NAME.accepts(name):
         where = str(where) if str(where).isprintable() else repr(str(where))
         raise UserError(
-            f"{where}: the recipe's name {name!r:.80} is not {PLAIN_NAME.phrase}. It names the folders of "
-            "runs: write another as its `recipe`"
+            f"{where}: the recipe's name {name!r:.80} is not {PLAIN_NAME.phrase}. The folders of runs "
+            "get this name: write another one as its `recipe`"
         )
 
 
 def from_values(values, where):
-    """The `Parameters` of `values` by field name, read from the file `where`. Raises UserError for wrong ones."""
+    """The `Parameters` with `values` by field name, read from the file `where`. Raises UserError for wrong values."""
     p = Parameters(**typed_options(values, where))
     check_fit(p)
     check_classes(p, {}, where)
@@ -344,7 +353,7 @@ def from_values(values, where):
 
 
 def check_fit(p):
-    """Refuse values that do not go together."""
+    """Raise UserError if two values contradict each other."""
     sizes = IMAGE_SIZES[p.model]
     if p.imsize not in sizes:
         sizes_in_words = f"a multiple of {sizes.step}" if isinstance(sizes, range) else " or ".join(map(str, sizes))
@@ -358,14 +367,15 @@ def check_fit(p):
     if p.batch_size_in_gpu and p.batch_size % p.batch_size_in_gpu:
         origin = f", a process's share of --global_batch_size {p.global_batch_size}" if p.global_batch_size else ""
         raise UserError(
-            f"--batch_size_in_gpu {p.batch_size_in_gpu} does not divide --batch_size {p.batch_size}{origin}"
+            f"--batch_size_in_gpu {p.batch_size_in_gpu} does not divide --batch_size {p.batch_size}{origin}: "
+            "give a divisor of it"
         )
 
 
 def check_classes(p, given, where):
-    """Refuse a number of classes that differs from that of `classes`.
+    """Raise UserError if `num_classes` differs from the number of classes that `classes` chooses.
 
-    The message depends on where the number comes from: the options `given`, a generator's weights, or the file `where`.
+    The message depends on the origin of the number: the options `given`, a generator's weights, or the file `where`.
     """
     if not p.classes or p.num_classes in (None, count := count_classes(p.classes)):
         return
@@ -383,7 +393,7 @@ def check_classes(p, given, where):
 
 
 def changed_options(before, after):
-    """{option: (old, new)} where the values `before` and `after`, by field name, differ; a run's place is left out."""
+    """{option: (old, new)} of the values, by field name, that differ. Options that only locate the run are left out."""
     before = asdict(Parameters()) | before
     names = [name for name in OPTIONS if name not in ("save_path", "name", "resume")]
     return {name: (before[name], after[name]) for name in names if before[name] != after[name]}

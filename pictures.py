@@ -1,4 +1,4 @@
-"""Pictures to look at: a grid with a row of images for each class and its name, and an animation of such grids."""
+"""Pictures: a grid with one row for each class (its name and its images), and an animation of such grids."""
 
 import functools
 import math
@@ -8,12 +8,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from utils import atomic_path
 
-ROWS, COLUMNS = 10, 10  # classes in a picture, and images of each
+ROWS, COLUMNS = 10, 10  # of a grid: classes, and images of each class
 GAP = 2  # pixels between images
-SMALL = 64  # pixels a side: smaller images are enlarged to about this size
-WIDEST_NAME = 12  # times the size of the letters: a longer name is cut
-FRAME, FRAME_LETTERS = 320, 12  # pixels: the side of a square that holds the images of a frame; the size of letters
-FRAME_TIME, LAST_FRAME_TIME = 100, 3000  # milliseconds
+SMALL = 64  # pixels; images with smaller sides are enlarged to about this size
+WIDEST_NAME = 12  # in multiples of the letter size; longer names are cut
+FRAME, FRAME_LETTERS = 320, 12  # pixels: largest side of a frame's images together; size of letters in a frame
+FRAME_TIME, LAST_FRAME_TIME = 100, 3000  # milliseconds that the frames of an animation are shown
 
 
 def save_image(path, image):
@@ -27,7 +27,7 @@ def _picture(image):
 
 
 def row_names(class_names, classes):
-    """The text beside the row of each of `classes` (numbers): its name, or its number if the font cannot draw that."""
+    """The text beside the row of each of `classes` (numbers): its name, or its number if the font lacks letters."""
     return [class_names[label] if _can_draw(class_names[label]) else str(label) for label in classes]
 
 
@@ -39,7 +39,7 @@ def numbered_names(class_names, classes):
 def _can_draw(name):
     """Whether Pillow's own font has all letters of `name`. It has ASCII and few others."""
     letters = _font(FRAME_LETTERS)
-    missing = bytes(letters.getmask("\uffff"))  # the box that is drawn for a letter that the font lacks
+    missing = bytes(letters.getmask("\uffff"))  # the box that the font draws for a letter that it lacks
     drawn = all(bytes(letters.getmask(letter)) != missing for letter in set(name))
     return drawn and name.isprintable() and bool(name.strip())
 
@@ -50,7 +50,7 @@ def _font(size):
 
 
 def grid(images, names):
-    """A picture of images uint8 [N, C, H, W] on white: one row for each of `names`, with the name on its left.
+    """A picture of images uint8 [N, C, H, W] on white. Each of `names` has a row; the name is on the left.
 
     Small images are enlarged by a whole factor. Returns uint8 [height, width, C].
     """
@@ -65,7 +65,7 @@ def _factor(side):
 
 
 def _cells(images, rows):
-    """The images in rows, without names: uint8 [height, width, C]."""
+    """A picture of the images in rows, without names: uint8 [height, width, C]."""
     factor = _factor(images.shape[-1])
     images = images.repeat(factor, axis=2).repeat(factor, axis=3)
     count, channels, height, width = images.shape
@@ -94,7 +94,7 @@ def _with_names(cells, names, size, title=""):
 
 
 def _shortened(name, font, width):
-    """`name`, cut and with an ellipsis if it is wider than `width` pixels."""
+    """`name`; if it is wider than `width` pixels, cut and with an ellipsis."""
     if font.getlength(name) <= width:
         return name
     while font.getlength(name + "…") > width:

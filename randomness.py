@@ -1,4 +1,4 @@
-"""Random numbers by address: pure functions of a seed, a purpose and an index."""
+"""Random numbers as pure functions of an address: a seed, a purpose and an index."""
 
 import hashlib
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 def rng(seed, purpose, *index):
-    """A NumPy generator that is a pure function of its address, whatever was drawn before or elsewhere.
+    """NumPy random numbers that depend only on the address, not on other random numbers drawn before.
 
-    Philox is counter-based (Salmon et al., *Parallel random numbers: as easy as 1, 2, 3*, SC 2011): `seed` and
-    `purpose` (a word such as "noise") make its key, up to three integers of `index` its counter; each address has
-    2^64 blocks of numbers of its own.
+    Philox is a counter-based method (Salmon et al., *Parallel random numbers: as easy as 1, 2, 3*, SC 2011). Its key
+    comes from `seed` and `purpose` (a word such as "noise"). Its counter comes from `index`, up to three integers. Each
+    address has its own 2^64 blocks of numbers.
     """
     if len(index) > 3:
         raise ValueError(f"an address has at most three integers, not {len(index)}")

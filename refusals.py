@@ -1,4 +1,4 @@
-"""Options that train.py and test.py refuse before they start. Each message names the option and a value that works."""
+"""Refuse wrong options of train.py and test.py before they start. Each message names the option and a remedy."""
 
 import os
 from pathlib import Path
@@ -10,8 +10,8 @@ from utils import UserError
 OPTIONS_OF_DRAWING = {
     "num_samples", "labels", "truncation", "standing_batches", "use_ema", "samples_dir", "samples_npz",
 }  # fmt: skip
-# Options that a resumed run may change. The others decide what is trained, on which images, in which order. How many
-# images are in a step depends on the number of processes as well, so `training/run_start.py` compares that.
+# Options that a resumed run may change. All others decide what is trained, on which images, in which order. The number
+# of images in a step also depends on the number of processes, so `training/run_start.py` checks it.
 CHANGEABLE = frozenset({
     "total_step", "niter", "d_lr", "g_lr", "batch_size", "global_batch_size", "batch_size_in_gpu", "log_step",
     "sample_step", "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path",
@@ -20,20 +20,22 @@ CHANGEABLE = frozenset({
 
 
 def check_changes(folder, before, after):
-    """Refuse an option that changes what the run in `folder` trains; `before` and `after` are values by field name."""
+    """Refuse an option that changes the training of the run in `folder`. `before`, `after`: {field name: value}."""
     for name, (old, new) in changed_options(before, after).items():
         if name not in CHANGEABLE and OPTIONS[name].metadata["group"] not in ("Testing", "Measures"):
-            raise UserError(f"--{name} {new} differs from that of {folder}, {old}: leave it out, or start another run")
+            raise UserError(
+                f"--{name} {new} differs from {old}, its value in {folder}: leave it out, or start another run"
+            )
 
 
 def check_training(p):
-    """Refuse the `Parameters` of train.py where a training cannot start with them."""
+    """Refuse the `Parameters` of train.py if training cannot start with them."""
     if p.dataset in ("folder", "imagenet") and p.data_path is None:
-        raise UserError(
-            f"--dataset {p.dataset} needs --data_path: a folder that holds one folder of images for each class"
-        )
+        raise UserError(f"--dataset {p.dataset} needs --data_path: a folder with one folder of images for each class")
     if p.dataset in ("digits", "fake") and p.data_path is not None:
-        raise UserError(f"--data_path {p.data_path} would not be read: --dataset {p.dataset} brings its own images")
+        raise UserError(
+            f"--data_path {p.data_path} has no effect: --dataset {p.dataset} has its own images; leave it out"
+        )
     if p.exif and p.dataset not in ("folder", "imagenet"):
         raise UserError(f"--exif has no effect: the images of --dataset {p.dataset} have no EXIF; leave it out")
     _must_exist("data_path", p.data_path)
@@ -45,13 +47,13 @@ def check_training(p):
             raise UserError("--eval_step has nothing to measure: give --test_data_path, --reference or --metrics")
         if SAMPLES not in METRICS[first := p.chosen_metrics[0]].sets:
             raise UserError(
-                f"--metrics {p.metrics}: with --eval_step the first metric chooses the best weights, and {first} does "
-                "not depend on them; put another first"
+                f"--metrics {p.metrics}: with --eval_step the first metric decides which weights are the best, and "
+                f"{first} does not depend on the weights; put another metric first"
             )
 
 
 def check_test(p, given):
-    """Refuse the `Parameters` of test.py where they cannot be tested; `given` holds the options of the command."""
+    """Refuse the `Parameters` of test.py if it cannot run with them. `given`: the options of the command line."""
     if sum(map(bool, (p.pretrained_model, p.check_path, p.samples))) != 1:
         raise UserError(
             "give one thing to test: --pretrained_model PATH (a checkpoint or run), or --check_path DIR, or "
@@ -71,7 +73,7 @@ def check_test(p, given):
 
 
 def generator_file(check_path, epoch):
-    """The file of the generator in a folder of the Paddle ACGAN replication. Raises UserError where there is none."""
+    """The generator's file in a folder of the Paddle ACGAN replication. Raises UserError if it does not exist."""
     _must_exist("check_path", check_path)
     path = Path(check_path, f"G_{epoch}.pdparams")
     if not path.is_file():
@@ -80,15 +82,15 @@ def generator_file(check_path, epoch):
 
 
 def _check_measures(p):
-    """Refuse options that say what to measure, and against what, where they do not go together."""
+    """Refuse metrics, and real images to compare with, that contradict each other or the data set."""
     for name in ("test_data_path", "reference", "inception_weights"):
         _must_exist(name, getattr(p, name))
     chosen = [METRICS[name] for name in sorted(p.chosen_metrics)]
     if p.reference and p.test_data_path:
-        raise UserError("--reference and --test_data_path are both real images to measure against; give one of them")
+        raise UserError("--reference and --test_data_path both set the real images to compare with; give one of them")
     if p.dataset in ("digits", "fake") and p.test_data_path:
         raise UserError(
-            f"--test_data_path {p.test_data_path} would not be read: --dataset {p.dataset} brings its own images"
+            f"--test_data_path {p.test_data_path} has no effect: --dataset {p.dataset} has its own images; leave it out"
         )
     if p.dataset in CLASSIFIED:
         for name in ("reference", "inception_weights", "half_precision"):
@@ -96,14 +98,14 @@ def _check_measures(p):
                 raise UserError(
                     f"--{name} is for Inception, which does not measure --dataset {p.dataset}; leave it out"
                 )
-    if p.reference and (images := [metric.name for metric in chosen if not metric.takes_statistics]):
+    if p.reference and (need_images := [metric.name for metric in chosen if not metric.takes_statistics]):
         raise UserError(
-            f"--metrics {images[0]} needs real images, not statistics: give --test_data_path for --reference"
+            f"--metrics {need_images[0]} needs real images, not statistics: give --test_data_path, not --reference"
         )
-    of_inception = [metric.name for metric in chosen if metric.layer not in ("", LAST_LAYER)]
-    if p.dataset in CLASSIFIED and of_inception:
+    need_inception = [metric.name for metric in chosen if metric.layer not in ("", LAST_LAYER)]
+    if p.dataset in CLASSIFIED and need_inception:
         raise UserError(
-            f"--metrics {of_inception[0]} needs Inception, which does not measure --dataset {p.dataset}; give fid"
+            f"--metrics {need_inception[0]} needs Inception, which does not measure --dataset {p.dataset}; give fid"
         )
     if p.dataset in ("folder", "imagenet"):
         metric_of_set = {name: metric.name for metric in chosen for name in metric.sets}
@@ -119,13 +121,16 @@ def _check_measures(p):
 
 
 def check_place(p, written, read):
-    """Refuse the folder of the option `written` inside a data folder, of the options `read`: it would be a class."""
+    """Refuse a folder to write to, of the option `written`, inside a data folder, of the options `read`.
+
+    There it would become a class.
+    """
     if p.dataset not in ("folder", "imagenet") or getattr(p, written) is None:
         return
     for name in read:
         if getattr(p, name) is None:
             continue
-        for full in (os.path.abspath, os.path.realpath):  # both, because a link in the data folder is a class too
+        for full in (os.path.abspath, os.path.realpath):  # both, because a link inside the data folder is also a class
             place, data = Path(full(getattr(p, written))), Path(full(getattr(p, name)))
             if place.is_relative_to(data):
                 outside = data.parent / (place.relative_to(data).name or "sagan_models")

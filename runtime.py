@@ -1,4 +1,4 @@
-"""Threads, devices, processes, seeds. Import this module before paddle: it sets what paddle reads when it loads."""
+"""Threads, devices, processes, signals. Import this before paddle: it sets environment variables that paddle reads."""
 
 import contextlib
 import os
@@ -14,30 +14,31 @@ from processes.watch import GRACE_SECONDS
 from utils import UserError, program
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# SIGHUP comes when a terminal or an SSH session ends. Under `nohup` it is ignored, and stays so.
+# A process gets SIGHUP when its terminal or SSH session ends. Under `nohup` it is ignored; it stays ignored here.
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
     STOP_SIGNALS += (signal.SIGHUP,)
-BURST_SECONDS = 5
+BURST_SECONDS = 5  # see `stop_signals`
 
 
 def _set_environment():
-    """Give the maths library every physical core and its fast path; leave alone what the user has set.
+    """Let the maths library use every physical core and its fast path. Variables that the user has set stay.
 
-    Paddle computes on one thread unless told. The Intel MKL in its CPU wheel takes a slow path on AMD processors.
+    By default Paddle computes on one thread. The Intel MKL in its CPU wheel uses slow code on AMD processors.
     """
     info = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
     threads = str(max(1, _physical_cores(info) // int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))))
-    if "OMP_NUM_THREADS" not in os.environ:  # which paddle, when set, warns about
+    if "OMP_NUM_THREADS" not in os.environ:  # not set here, because paddle warns if it is set
         os.environ.setdefault("MKL_NUM_THREADS", threads)
         os.environ.setdefault("FLAGS_paddle_num_threads", threads)
     if "AuthenticAMD" in info:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
-    os.environ.setdefault("GLOG_minloglevel", "2")  # paddle's C++ warnings; errors still show
+    os.environ.setdefault("GLOG_minloglevel", "2")  # hide paddle's C++ warnings; show errors
     warnings.filterwarnings("ignore", message="No ccache found")
-    warnings.filterwarnings("ignore", message="You are using GPU version Paddle")  # where there is none: the CPU serves
+    warnings.filterwarnings("ignore", message="You are using GPU version Paddle")  # on a machine without one
 
 
 def _physical_cores(cpuinfo):
+    """The number of physical cores that this process may use. `cpuinfo`: the text of /proc/cpuinfo."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
     cores = set()
     for block in cpuinfo.strip().split("\n\n"):
@@ -51,14 +52,14 @@ _set_environment()
 
 
 def threads():
-    """How many threads a call of the maths library runs on."""
-    # Paddle sets OMP_NUM_THREADS to 1 when it loads; MKL's own variable goes before it.
+    """The number of threads that a call of the maths library uses."""
+    # Paddle sets OMP_NUM_THREADS to 1 when it loads. MKL_NUM_THREADS has priority.
     return int(os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or 1)
 
 
 @contextlib.contextmanager
 def math_threads(count):
-    """Inside, a call of the maths library on the CPU runs on `count` threads."""
+    """A context in which calls of the maths library on the CPU use `count` threads."""
     set_threads(count)
     try:
         yield
@@ -67,18 +68,18 @@ def math_threads(count):
 
 
 def set_threads(count):
-    """Let each later call of the maths library on the CPU run on `count` threads."""
+    """Let all later calls of the maths library on the CPU use `count` threads."""
     from paddle.base import core
 
     core.set_num_threads(count)
 
 
 def parallel(function, items):
-    """`function` of each of `items`, a list in their order.
+    """A list of `function(item)` for each of `items`, in their order.
 
-    On a CPU several threads work on items, and each computes on one thread of the maths library: how many threads a
-    matrix product runs on changes how it rounds. So the bits depend neither on the number of threads nor on that of
-    processes, and other work on the machine slows the items down gently.
+    On a CPU several threads work on different items, and each uses one thread of the maths library. The reason: a
+    matrix product rounds differently with another number of threads. So the bits depend neither on the number of
+    threads nor on the number of processes. Other work on the machine also slows this down less.
     """
     import paddle
 
@@ -89,12 +90,12 @@ def parallel(function, items):
 
 
 def run(main):
-    """Run an entry point as a command: a UserError is one line on stderr and exit code 2.
+    """Run the function `main` of a command and exit. A UserError becomes one line on stderr and exit code 2.
 
-    Of several processes each learns why another ends before its time, and ends too.
+    If one of several processes ends early, the others learn the reason and end too.
     """
     code, reason = 1, None
-    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may not be valid text
     try:
         collectives.join()
         code = main()
@@ -102,41 +103,41 @@ def run(main):
             sys.stdout.flush()
     except UserError as error:
         code, reason = 2, str(error)
-        _say(reason)
+        _print_reason(reason)
     except KeyboardInterrupt:
         code, reason = 128 + signal.SIGINT, "interrupted"
     except BrokenPipeError:
-        # Who read the output, such as `head`, has gone: end without a word, as SIGPIPE ends other programs. The signal
-        # itself stays ignored, as Python has it: a socket to another process must not end this one.
+        # The reader of the output, such as `head`, has ended. End silently, as SIGPIPE ends other programs. Python
+        # ignores SIGPIPE itself; this stays so, because a closed socket to another process must not end this one.
         code, reason = 128 + signal.SIGPIPE, "nobody reads its output any more"
     except Exception as error:
         if collectives.is_watched():
-            # Another's death shows as an error in a collective. Give the watch time to end this process.
+            # If another process has died, a collective raises an error here. Give the watch time to end this process.
             time.sleep(2 * GRACE_SECONDS)
         if not isinstance(error, OSError):
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"
             raise
-        # a full disk, a folder that cannot be written
+        # An OSError is the user's to solve: a full disk, or a folder that cannot be written.
         code, reason = 2, f"{error.filename or 'a file'}: {error.strerror or error}"
-        _say(reason)
+        _print_reason(reason)
     finally:
         collectives.leave(reason, code)
         _close_output()
     sys.exit(code)
 
 
-def _say(reason):
+def _print_reason(reason):
     warn(f"{program()}: {reason}")
 
 
 def warn(line):
-    """Print a line on stderr, if that is still there: an SSH session that has ended takes it along."""
+    """Print a line on stderr. If stderr is gone, as after the end of an SSH session, do nothing."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def _close_output():
-    """Drop what cannot be written any more: Python would try again at its exit, and change the exit code."""
+    """Drop output that cannot be written. Otherwise Python tries again at its exit and changes the exit code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -145,10 +146,10 @@ def _close_output():
 
 
 def start(parameters):
-    """Choose the device and, in a process that `paddle.distributed.launch` started beside others, join them.
+    """Choose the device. If `paddle.distributed.launch` started several processes, set up Paddle's collectives too.
 
-    `parameters.device` is "cpu", "gpu" or "gpu:N"; None takes a GPU where there is one. Raises UserError for a device
-    that is not there.
+    `parameters.device` is "cpu", "gpu" or "gpu:N". None means a GPU if there is one, else the CPU. Raises UserError for
+    a device that does not exist.
     """
     import paddle
 
@@ -160,14 +161,15 @@ def start(parameters):
             build = "no GPU is visible" if paddle.is_compiled_with_cuda() else "this paddlepaddle is the CPU build"
             raise UserError(f"--device {device} cannot be used: {build}; give --device cpu or install paddlepaddle-gpu")
         if number and int(number) >= gpus:
-            raise UserError(f"--device {device} is not there: {gpus} GPU(s) are visible, gpu:0 to gpu:{gpus - 1}")
+            raise UserError(f"--device {device} does not exist: {gpus} GPU(s) are visible, gpu:0 to gpu:{gpus - 1}")
         device = device if number else f"gpu:{os.environ.get('FLAGS_selected_gpus', '0').split(',')[0]}"
     paddle.set_device(device)
     if collectives.world_size() > 1:
         import paddle.distributed
 
-        collectives.meet()  # before Paddle's own rendezvous, which would wait 15 minutes for a process that has failed
-        # It waits outside Python, where Python's handlers do not run.
+        # Meet before Paddle's own rendezvous, because that waits 15 minutes for a process that has failed.
+        collectives.meet()
+        # Paddle's rendezvous waits in C++, where Python's signal handlers do not run: use the default ones meanwhile.
         handlers = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS}
         paddle.distributed.init_parallel_env()
         for number, handler in handlers.items():
@@ -175,24 +177,25 @@ def start(parameters):
 
 
 def quit_on_signals(cleanly=False):
-    """Have STOP_SIGNALS, which may have been held so far, end the process with one line and code 128 + signal.
+    """Let STOP_SIGNALS end the process with one line and exit code 128 + signal. Unblock them if they were blocked.
 
-    For the time before `stop_signals`, in which there is nothing to save. With `cleanly` they do so by SystemExit, so
-    that a file half written is removed; no module may be imported meanwhile.
+    This is for the time before `stop_signals`, when there is nothing to save. With `cleanly` a signal raises
+    SystemExit, so that a half-written file is removed. Afterwards no module may be imported, because a signal must not
+    interrupt an import.
     """
-    import paddle  # noqa: F401, it takes SIGTERM for itself when it loads
+    import paddle  # noqa: F401, imported first: when it loads, it sets its own handler for SIGTERM
 
     for number in STOP_SIGNALS:
-        signal.signal(number, _leave if cleanly else _quit)
+        signal.signal(number, _exit_cleanly if cleanly else _exit_at_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
-def _leave(number, _frame):
-    _say(f"stopped by {signal.Signals(number).name}")
+def _exit_cleanly(number, _frame):
+    _print_reason(f"stopped by {signal.Signals(number).name}")
     raise SystemExit(128 + number)
 
 
-def _quit(number, _frame):
+def _exit_at_once(number, _frame):
     with contextlib.suppress(OSError):  # the terminal may be gone
         os.write(2, f"{program()}: stopped by {signal.Signals(number).name}\n".encode())
     os._exit(128 + number)
@@ -201,14 +204,15 @@ def _quit(number, _frame):
 class StopRequest:
     """Whether a signal has asked the run to stop.
 
-    `asked`: the signal that this process was sent; `signal`: the one that all processes stop by. Numbers, or None.
+    `asked`: the signal that this process received. `signal`: the signal that all processes agree to stop for. Both are
+    numbers, or None.
     """
 
     def __init__(self):
         self.asked = self.signal = None
 
     def requested(self):
-        """True on every process, at the same call, once any of them has been signalled."""
+        """True after any process has received a signal. All processes get True in the same call."""
         if self.signal is None:
             self.signal = collectives.meet(self.asked or 0) or None
         return self.signal is not None
@@ -216,19 +220,19 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_signals():
-    """Turn STOP_SIGNALS into a `StopRequest` that the loop reads between steps; a second one quits at once.
+    """Turn STOP_SIGNALS into a `StopRequest` that the loop reads between steps. A second signal quits at once.
 
-    Those within BURST_SECONDS are one, but for SIGINT: Paddle's launcher sends three SIGTERMs to end a process, and a
-    shell and the terminal a SIGHUP each.
+    Signals other than SIGINT within BURST_SECONDS of the first count as one with it: Paddle's launcher sends three
+    SIGTERMs to end a process, and the shell and the terminal send one SIGHUP each.
     """
     stop, first, before = StopRequest(), None, {}
 
     def ask(number, _frame):
         nonlocal first
         now = time.monotonic()
-        if first is None:  # though another process's may have stopped the run already
+        if first is None:  # also when another process's signal has stopped the run already
             first, stop.asked = now, number
-            warn("\nstopping; once more to quit at once")
+            warn("\nstopping; send the signal once more to quit at once")
         elif number == signal.SIGINT or now - first > BURST_SECONDS:
             os._exit(128 + number)
 

@@ -1,4 +1,4 @@
-"""Generated images by index: sample i depends only on the seed, i and its class, in any batch and on any process."""
+"""Generate images by index. Sample i depends only on the seed, i and its class, not on the batch or the process."""
 
 import numpy as np
 import paddle
@@ -15,69 +15,69 @@ CHUNK = 16  # rows of each call of G in evaluation
 
 
 def to_range(images, parameters):
-    """uint8 images in the networks' range: [-1, 1], or [0, 1] with `dont_normalize`."""
+    """Scale uint8 images to the networks' range: [-1, 1], or [0, 1] with `dont_normalize`."""
     images = images.astype(paddle.get_default_dtype())
     return images / 255 if parameters.dont_normalize else images / 127.5 - 1
 
 
 def to_pixels(images, parameters):
-    """A generator's images to NumPy uint8, the reverse of `to_range`."""
+    """Convert a generator's images to NumPy uint8, the inverse of `to_range`."""
     images = images * 255 if parameters.dont_normalize else (images + 1) * 127.5
     return images.round().clip(0, 255).astype("uint8").numpy()
 
 
 def generate(generator, parameters, indices, labels, purpose="sample"):
-    """Images uint8 [N, C, H, W] of samples `indices` of classes `labels` (both int [N]), by G in evaluation mode.
+    """Draw samples `indices` of classes `labels` (both int [N]) with G in evaluation mode. Returns uint8 [N, C, H, W].
 
     A matrix product rounds a row differently when the number of rows differs. So G always gets CHUNK rows, and sample i
     is always in the same row. Its bits then depend only on the seed, i and its class.
     """
     p, indices, labels = parameters, np.asarray(indices), np.asarray(labels)
-    rows = _row(indices)
+    rows = _rows_in_batch(indices)
 
     def draw(places):
         z, classes = np.zeros([CHUNK, p.z_dim]), np.zeros(CHUNK, np.int64)  # rows without a sample stay 0
-        z[rows[places]] = _noise_of(p, purpose, indices[places])
+        z[rows[places]] = _noises(p, purpose, indices[places])
         classes[rows[places]] = labels[places]
-        return _call(generator, p, z, classes)[rows[places]]
+        return _run_generator(generator, p, z, classes)[rows[places]]
 
-    calls = _calls(rows)
+    calls = _group_into_calls(rows)
     images = runtime.parallel(draw, calls)
     return np.concatenate(images)[np.argsort(np.concatenate(calls))]
 
 
 def generate_batch(generator, parameters, indices, labels, purpose="sample"):
     """Like `generate`, but in one call of G, for batch norms that use the batch's own statistics."""
-    z = _noise_of(parameters, purpose, indices)
-    return _call(generator, parameters, z, np.asarray(labels))
+    z = _noises(parameters, purpose, indices)
+    return _run_generator(generator, parameters, z, np.asarray(labels))
 
 
-def _row(indices):
-    """The row of G's batch that each sample of int [N] is in.
+def _rows_in_batch(indices):
+    """The row of each sample, int [N], in a batch of G.
 
-    Each aligned chunk of CHUNK samples fills a whole batch. The 7 rotates every chunk by another amount. So samples at
-    a fixed distance, such as those of one class, are in different rows too, and need few batches.
+    Each aligned chunk of CHUNK samples fills a whole batch. Each chunk is rotated by 7 rows more than the one before.
+    So samples at a fixed distance, such as those of one class, are also in different rows, and need few batches.
     """
     return (indices + 7 * (indices // CHUNK)) % CHUNK
 
 
-def _calls(rows):
-    """The positions in `rows`, int [N], grouped into calls of G: no row occurs twice in a call."""
+def _group_into_calls(rows):
+    """Group the positions in `rows`, int [N], into calls of G, so that no row occurs twice in a call."""
     order = np.argsort(rows, kind="stable")
     counts = np.bincount(rows, minlength=CHUNK)
     call = np.empty(len(rows), np.int64)
-    call[order] = np.concatenate([np.arange(count) for count in counts])  # the n-th sample of a row is in call n
+    call[order] = np.concatenate([np.arange(count) for count in counts])  # call n has the n-th sample of each row
     return [np.flatnonzero(call == number) for number in range(counts.max())]
 
 
-def _call(generator, parameters, z, labels):
+def _run_generator(generator, parameters, z, labels):
     with paddle.no_grad():
         images = generator(paddle.to_tensor(z.astype(paddle.get_default_dtype())), paddle.to_tensor(labels))
     return to_pixels(images, parameters)
 
 
-def _noise_of(parameters, purpose, indices):
-    """Noise [N, z_dim] of samples `indices`."""
+def _noises(parameters, purpose, indices):
+    """Noise [N, z_dim] of the samples `indices`."""
     p = parameters
     return np.stack([_noise(randomness.rng(p.manual_seed, purpose, i), p) for i in indices])
 
@@ -85,8 +85,8 @@ def _noise_of(parameters, purpose, indices):
 def _noise(rng, parameters):
     """Noise [z_dim] from N(0, 1), truncated to ± `truncation` (Brock et al., 2019, section 3.1).
 
-    The paper draws a value again until it lies between the bounds. Inverting the distribution function between the
-    bounds gives the same distribution in one draw.
+    The paper draws a value again until it lies between the bounds. Here one draw is enough: the inverse of the
+    distribution function, between the bounds, gives the same distribution.
     """
     p = parameters
     if p.truncation is None:
@@ -110,7 +110,7 @@ def use_standing_statistics(generator, parameters):
         indices = range(batch * p.batch_size, (batch + 1) * p.batch_size)
         numbers = randomness.rng(p.manual_seed, "standing labels", batch)
         labels = numbers.integers(p.num_classes, size=p.batch_size)
-        with runtime.math_threads(1):  # every number of processes gets the same bits
+        with runtime.math_threads(1):  # one thread, so that the bits are the same with any number of processes
             generate_batch(generator, p, indices, labels, "standing")
     for norm in norms:
         norm.eval()
@@ -119,7 +119,7 @@ def use_standing_statistics(generator, parameters):
 def grid_samples(generator, parameters, classes, draw=generate):
     """Samples of `classes` (numbers) for a picture, uint8 [len(classes) * COLUMNS, C, H, W], class by class.
 
-    Those of a class have the same noise at every call, whichever other classes there are.
+    The noise of a class is the same in every call and does not depend on the other classes.
     `draw`: `generate`, or `generate_batch` for a G that uses the batch's own statistics.
     """
     labels = np.repeat(classes, COLUMNS)

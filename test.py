@@ -2,7 +2,7 @@
 
 import signal
 
-# Held until `runtime.quit_on_signals`: an interrupted import would print a traceback.
+# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 import runtime  # noqa: E402
@@ -14,7 +14,8 @@ def main():
     command = CommandLine(program="test")
     loaded = None
     if needed := command.checkpoint_to_load():
-        from checkpoint import load_file_or_run  # slow, because it imports paddle: a mistake is told without it
+        # Imported only here, because it imports paddle, which is slow. Other mistakes are reported without it.
+        from checkpoint import load_file_or_run
 
         loaded = load_file_or_run(*needed, wanted=("G", "G_ema"))
     parameters = command.parameters(loaded and loaded.parameters)

@@ -1,4 +1,4 @@
-"""Tester: open a source of samples, write them, measure them, write the report."""
+"""Tester: opens a source of samples, writes and measures the samples, and writes the report."""
 
 import contextlib
 import dataclasses
@@ -18,12 +18,12 @@ from evaluation.sources import open_source
 from processes import collectives
 from utils import LOCK_FILE, UserError, lock
 
-# An interrupted test resumes on another machine, with other values of these.
-OF_THE_MACHINE = ("device", "num_workers", "batch_size_test", "parallel")
+# An interrupted test may resume with other values of these, because it may resume on another machine.
+MAY_DIFFER_ON_RESUME = ("device", "num_workers", "batch_size_test", "parallel")
 
 
 class Tester:
-    """Measures samples of the generator in the `checkpoint.Checkpoint` `loaded`.
+    """Measures samples of the generator in `loaded`, a `checkpoint.Checkpoint`.
 
     Without a checkpoint it measures the images that `parameters.samples` names.
     """
@@ -35,7 +35,7 @@ class Tester:
         collectives.say(self.source.opened)
 
     def test(self):
-        """Measure the samples, write the files that were asked for and the report, print the figures.
+        """Measure the samples, write the requested files and the report, and print the figures.
 
         An interrupted test resumes when the same command runs again. Raises SystemExit after a stop signal.
         """
@@ -44,8 +44,8 @@ class Tester:
         source.choose_classes(evaluation)
         source.check(evaluation)
         settings = self._settings(evaluation)
-        key = _key((settings, source.class_names), self.parameters)
-        # Claim every place that is written to before anything is computed.
+        key = _test_key((settings, source.class_names), self.parameters)
+        # Claim every folder and file that the test writes, before the long computation.
         with self._claimed(key) as (folder, resumes):
             writers = self._writers(folder, key, resumes)
             evaluation.prepare()
@@ -61,6 +61,7 @@ class Tester:
                 self._report(folder, figures, settings, evaluation, writers)
 
     def _report(self, folder, figures, settings, evaluation, writers):
+        """Print the figures, finish the sample files, write the pictures and the report. Complete `settings` first."""
         extractor = evaluation.extractor
         settings["extractor"] = extractor.key if extractor else "none"
         if weights := getattr(extractor, "weights", None):
@@ -82,7 +83,7 @@ class Tester:
 
     @contextlib.contextmanager
     def _claimed(self, key):
-        """Yield the folder of the report, locked against other tests, and whether this test was interrupted in it."""
+        """Lock the folder of the report against other tests. Yield it, and whether this test was interrupted in it."""
         try:
             folder, resumes = collectives.on_rank_0(self._claim, key)
             yield Path(folder), resumes
@@ -91,15 +92,16 @@ class Tester:
                 file.close()
 
     def _claim(self, key):
+        """Find and lock the folder of the report. Returns its path, and whether this test was interrupted in it."""
         given = self.parameters.test_path
-        for folder in [Path(given)] if given else self._folders(key):
+        for folder in [Path(given)] if given else self._candidate_folders(key):
             try:
                 obstacle = _obstacle(folder, key) or self._lock_folder(folder, key)
             except OSError as error:
                 reason = f"cannot be used ({error.strerror})"
                 raise UserError(f"--test_path {folder} {reason}: give another folder") from None
             if not obstacle:
-                return str(folder), key in _tests(folder)
+                return str(folder), key in _interrupted_tests(folder)
             if given:
                 raise UserError(f"--test_path {folder} {obstacle}: give another folder")
 
@@ -110,13 +112,13 @@ class Tester:
             self._locks.append(lock(folder))
         except BlockingIOError as owner:
             return f"is in use by {owner}"
-        return _obstacle(folder, key)  # again: the last owner of the lock may have written
+        return _obstacle(folder, key)  # check again: the last owner of the lock may have written there
 
-    def _folders(self, key):
-        """Candidates for the folder of the report: those where this test was interrupted, then new, numbered ones."""
+    def _candidate_folders(self, key):
+        """Candidates for the folder of the report: folders where this test was interrupted, then new, numbered ones."""
         first = self.source.default_folder
         for folder in sorted(first.parent.glob(f"{glob.escape(first.name)}*")):
-            if key in _tests(folder):
+            if key in _interrupted_tests(folder):
                 yield folder
         yield first
         for number in itertools.count(2):
@@ -127,7 +129,7 @@ class Tester:
         labels, class_names = self.source.labels, self.source.class_names
         if p.samples_dir:
             writers.append(PNGWriter("--samples_dir", p.samples_dir, labels, class_names, resumes))
-        elif p.check_path:  # the published command makes samples and nothing else
+        elif p.check_path:  # the published command only makes samples
             writers.append(PNGWriter("--test_path", folder / "samples", labels, class_names, resumes))
         if p.samples_npz:
             shape = (p.channels, p.imsize, p.imsize)
@@ -136,7 +138,7 @@ class Tester:
         return writers
 
     def _settings(self, evaluation):
-        """The settings that the figures depend on: plain values by name, for the report."""
+        """{name: plain value} of the settings that the figures depend on, for the report."""
         p, source = self.parameters, self.source
         return {
             "samples": source.description,
@@ -154,21 +156,21 @@ class Tester:
         }
 
 
-def _key(drawn, parameters):
-    """A text that is equal for an interrupted test and the one that resumes it."""
-    values = {k: v for k, v in dataclasses.asdict(parameters).items() if k not in OF_THE_MACHINE}
+def _test_key(drawn, parameters):
+    """A text that identifies a test. It is the same for an interrupted test and the test that resumes it."""
+    values = {k: v for k, v in dataclasses.asdict(parameters).items() if k not in MAY_DIFFER_ON_RESUME}
     return hashlib.sha256(repr((drawn, values)).encode()).hexdigest()
 
 
-def _tests(folder):
-    """The keys of the tests that were interrupted in `folder`."""
-    return {key.partition(" ")[0] for key in unfinished_keys(folder)}  # the rest of a key is the extractor's
+def _interrupted_tests(folder):
+    """The keys of the interrupted tests in `folder`."""
+    return {key.partition(" ")[0] for key in unfinished_keys(folder)}  # after the space comes the extractor's key
 
 
 def _obstacle(folder, key):
     """The reason why the test `key` cannot use `folder`, or None."""
     if (folder / "report.json").exists():
         return "already holds a report"
-    if _tests(folder) - {key}:
+    if _interrupted_tests(folder) - {key}:
         return "holds the files of an interrupted test with other options or weights"
     return None

@@ -1,8 +1,8 @@
-"""Train a conditional GAN: `python train.py --help` lists the options, and no options train on handwritten digits."""
+"""Train a conditional GAN. `python train.py` trains on handwritten digits; `--help` lists the options."""
 
 import signal
 
-# Held until `runtime.quit_on_signals`: an interrupted import would print a traceback.
+# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 import runtime  # noqa: E402
@@ -15,7 +15,8 @@ def main():
     command = CommandLine(program="train")
     loaded = None
     if needed := command.checkpoint_to_load():
-        from checkpoint import load_file_or_run  # slow, because it imports paddle: a mistake is told without it
+        # Imported only here, because it imports paddle, which is slow. Other mistakes are reported without it.
+        from checkpoint import load_file_or_run
 
         loaded = load_file_or_run(*needed)
     parameters = command.parameters(loaded and loaded.parameters)
@@ -41,6 +42,7 @@ def main():
 
 
 def _listed(names):
+    """The class `names` as text: all of them, or the first two and the last if there are more than 12."""
     return ", ".join(names) if len(names) <= 12 else f"{names[0]}, {names[1]}, … {names[-1]}"
 
 

@@ -1,4 +1,4 @@
-"""Trainer: build, one D update, one G update, the loop around them."""
+"""Trainer: builds the networks, updates D and G, and runs the training loop."""
 
 import contextlib
 import copy
@@ -25,7 +25,7 @@ from training.step_batches import blocks_of, cut_batch, d_batch, g_batch, seed_d
 
 
 def resolve(parameters, image_set):
-    """`parameters` completed from the data: the number of classes, and steps in place of epochs."""
+    """`parameters` completed with facts from the data: the number of classes, and steps instead of epochs."""
     p = parameters
     steps_per_epoch = batches_per_epoch(image_set, p, collectives.world_size()) / p.d_steps_per_iter
     changes = {"num_classes": p.num_classes or image_set.num_classes}
@@ -37,9 +37,9 @@ def resolve(parameters, image_set):
 
 
 class Trainer:
-    """Trains the generator and discriminator that `parameters` (resolved) describe.
+    """Trains the generator and discriminator that `parameters` describe; `resolve` must have completed them.
 
-    `train` is a whole run; `update_discriminator` and `update_generator` are its two updates, on given batches.
+    `train` does a whole run. `update_discriminator` and `update_generator` do one update on a given batch.
     `networks`: a (generator, discriminator) to train instead of those that the parameters describe.
     """
 
@@ -51,31 +51,32 @@ class Trainer:
         self.G_ema = copy.deepcopy(self.G) if p.ema_decay else None
         self.g_optimizer = self._adam(p.g_lr, self.G)
         self.d_optimizer = self._adam(p.d_lr, self.D)
-        self.step = 0  # steps done
+        self.step = 0  # number of completed steps
 
     def _adam(self, learning_rate, network):
         p = self.parameters
         return paddle.optimizer.Adam(learning_rate, p.beta1, p.beta2, parameters=network.parameters())
 
     def train(self, image_set, loaded=None):
-        """Train on `image_set` until `total_step`, or until a signal asks to stop, and write the run's folder.
+        """Train on `image_set` until `total_step`, or until a stop signal. Write the run's folder.
 
         `loaded`: the checkpoint of --pretrained_model, if the command line has read it already. Returns the folder's
-        path and the signal's number (None when the run is complete). Raises UserError when a loss or a gradient is not
+        path and the signal's number (None if the run is complete). Raises UserError if a loss or a gradient is not
         finite.
         """
         p = self.parameters
-        # Refuse what cannot run, and prepare the measurements: both before a folder is made.
+        # Before a folder is made, refuse a run that cannot start, and prepare the measurements.
         if loaded and not p.resume:
             check_steps_left(p, Start(loaded))
         evaluation = self._evaluation(image_set)
-        with runtime.stop_signals() as stop, RunFolder(p) as run:  # in this order: a signal waits for the last write
+        # The run's folder closes before the signal handlers do, so a signal waits for the last write.
+        with runtime.stop_signals() as stop, RunFolder(p) as run:
             # Start: find the checkpoint to start from, load it, open the records.
             start = find_start(p, run.weights, loaded, image_set)
             if start.checkpoint:
                 self.load(start.step, start.checkpoint.parts, start.checkpoint.path)
-                lacks = _lacks(start.checkpoint.parts)
-                collectives.say(f"goes on from {start.checkpoint.path}, step {start.step}{lacks}")
+                missing = _missing_parts(start.checkpoint.parts)
+                collectives.say(f"goes on from {start.checkpoint.path}, step {start.step}{missing}")
             run.begin(start, image_set)
             done = self.step >= p.total_step
 
@@ -90,16 +91,16 @@ class Trainer:
             while not done:
                 metrics = self.train_step(data)
 
-                # Measure before the save: the figures' lines in the log belong to the checkpoint.
+                # Measure before saving, so that the checkpoint covers the lines of the figures in the log.
                 if evaluation and self.step % p.eval_step == 0:
-                    self._read(metrics)
+                    self._read_metrics(metrics)
                     self._evaluate(evaluation, run, stop, self.state)
 
-                # Log, draw and save when it is time; the last step is always saved.
+                # Log, draw samples and save, each at its own interval. The last step is always saved.
                 done = stop.requested() or self.step >= p.total_step
                 logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
                 if logs or saves:
-                    values = self._read(metrics)
+                    values = self._read_metrics(metrics)
                 if logs:
                     run.log(self.step, values)
                 if self.step % p.sample_step == 0 or self.step >= p.total_step:
@@ -107,7 +108,7 @@ class Trainer:
                 if saves:
                     run.save(self.step, self.state)
 
-                # Show the progress. When nobody reads the output any more, save this step and end.
+                # Show the progress. If the reader of the output has gone, save this step and end.
                 try:
                     run.advance(self.step)
                 except BrokenPipeError:
@@ -119,20 +120,21 @@ class Trainer:
             run.finish()
             return run.path, stop.signal
 
-    def _read(self, metrics):
-        """The metrics over all processes as floats. Here the host waits for the device.
+    def _read_metrics(self, metrics):
+        """The metrics, summed over all processes, as floats by name. Here the host waits for the device.
 
-        Raises UserError, on every process, when a metric or a gradient of the last updates is not finite: the weights
-        after it are useless.
+        Raises UserError on every process if a metric or a gradient of the last updates is not finite. The weights after
+        such an update are useless.
         """
         values = paddle.stack(list(metrics.values()))
         collectives.add_up([values])
         values = dict(zip(metrics, values.tolist(), strict=True))
-        for part, network in (("D", self.D), ("G", self.G)):  # in the order of the step: the first one is the cause
+        # Check in the order of the updates, so that the first error is the cause.
+        for part, network in (("D", self.D), ("G", self.G)):
             for name, value in values.items():
                 if name.startswith("g_") == (part == "G") and not math.isfinite(value):
                     raise diverged(name, value, self.step)
-            if self.precision.scaler:  # it skips updates whose gradients are not finite
+            if self.precision.scaler:  # the scaler skips updates whose gradients are not finite
                 continue
             gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
             finite = paddle.stack([paddle.isfinite(gradient).all() for gradient in gradients.values()]).numpy()
@@ -141,7 +143,7 @@ class Trainer:
         return values
 
     def train_step(self, data):
-        """One step on the next batches of `data`: D updates, then G updates. Returns their metrics, tensors by name."""
+        """Do one step on the next batches of `data`: D updates, then G updates. Returns {name: metric as a tensor}."""
         p, metrics = self.parameters, {}
         self.G.train()
         self.D.train()
@@ -159,9 +161,10 @@ class Trainer:
         return metrics
 
     def sample_grid(self):
-        """Samples of the first classes for a picture, as `sampler.grid_samples`, with the same noise at every step.
+        """Samples of the first classes for a picture, as `sampler.grid_samples` returns. Every step has the same noise.
 
-        It uses the batch's own statistics: SAGAN's running ones take thousands of steps to settle.
+        Batch norm uses the batch's own statistics, because SAGAN's running statistics need thousands of steps to
+        become accurate.
         """
         generator = self.G_ema or self.G
         generator.eval()
@@ -181,7 +184,7 @@ class Trainer:
         return evaluation
 
     def _is_unmeasured(self, start):
-        """Whether the run's own checkpoint is due to be measured, but was not, as when a signal interrupted it."""
+        """Whether the run's own checkpoint still needs its measurement, for example because a signal interrupted it."""
         return (
             start.is_own
             and self.step % self.parameters.eval_step == 0
@@ -189,17 +192,17 @@ class Trainer:
         )
 
     def _measure_again(self, evaluation, run, stop, own):
-        """Measure the run's `own` checkpoint, and save it again: the figures' line in the log belongs to it."""
-        # The checkpoint's own arrays are saved: Paddle's optimizers have no state before their first step.
+        """Measure the run's `own` checkpoint. Save it again, so that it covers the line of the figures in the log."""
+        # Save the checkpoint's own arrays, because Paddle's optimizers have no state before their first step.
         self._evaluate(evaluation, run, stop, lambda: own.parts)
         run.save(self.step, lambda: own.parts)
         run.advance(self.step)
 
     def _evaluate(self, evaluation, run, stop, state):
-        """Measure `eval_samples` samples as `test.py` does, log the figures, save `state()` if it is the best."""
+        """Measure `eval_samples` samples as `test.py` does. Log the figures. Save `state()` if it is the best."""
         p, start = self.parameters, time.monotonic()
         generator = (p.use_ema and self.G_ema) or self.G
-        if p.standing_batches:  # they replace the running statistics, which the training still needs
+        if p.standing_batches:  # use a copy: they replace the running statistics, which training still needs
             generator = copy.deepcopy(generator)
         generator.eval()
         sampler.use_standing_statistics(generator, p)
@@ -209,16 +212,16 @@ class Trainer:
             run.save_best(self.step, evaluation.score(figures), evaluation.key, state)
 
     def update_discriminator(self, batch):
-        """One Adam step of D on a `DBatch`, whose gradients stay readable. Returns the metrics, tensors by name."""
+        """Do one Adam step of D on a `DBatch`; the gradients stay readable. Returns {name: metric as a tensor}."""
         return self._update(self.D, self.d_optimizer, batch, self._d_losses)
 
     def update_generator(self, batch):
-        """One Adam step of G on a `GBatch`, whose gradients stay readable. Returns the metrics, tensors by name."""
+        """Do one Adam step of G on a `GBatch`; the gradients stay readable. Returns {name: metric as a tensor}."""
         with _frozen(self.D):
             return self._update(self.G, self.g_optimizer, batch, self._g_losses)
 
     def _d_losses(self, batch, counts=True):
-        """D's loss on the rows of `batch` and its terms by name, scalar means over the rows.
+        """D's loss on the rows of `batch`, and its terms and metrics by name. All are scalar means over the rows.
 
         `counts`: False for padding rows, as in `losses.gradient_penalty`.
         """
@@ -243,7 +246,7 @@ class Trainer:
         return loss, terms
 
     def _g_losses(self, batch, counts=True):
-        """G's loss on the rows of `batch` and its terms by name, scalar means over the rows."""
+        """G's loss on the rows of `batch`, and its terms by name. All are scalar means over the rows."""
         p = self.parameters
         fake = _noisy(self.precision.generate(self.G, batch.z, batch.labels), batch.fake_noise)
         logits, classes = self.precision.judge(self.D, fake, batch.labels)
@@ -255,8 +258,8 @@ class Trainer:
         return loss, terms
 
     def _update(self, network, optimizer, batch, losses_of):
-        """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of its terms."""
-        optimizer.clear_grad(set_to_zero=False)  # without gradients, backward writes them instead of adding to zeros
+        """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of the terms."""
+        optimizer.clear_grad(set_to_zero=False)  # remove them, so that backward need not add to zeros
         if self.parameters.rounds == collectives.world_size() == 1:
             loss, terms = losses_of(batch)
             self.precision.backward(loss)
@@ -269,10 +272,11 @@ class Trainer:
     def _backward_in_blocks(self, network, batch, losses_of):
         """Leave the gradients of the mean loss over the whole batch in `network`. Returns as `_update` does.
 
-        The batch is cut into accumulation rounds, and each round among the processes. All rounds start from the same
-        buffers and the same dropout stream, as one round would. The running statistics become the mean of those that
-        rounds and processes end with. So the result does not depend on how a batch is cut. Batch norm is the
-        exception: it sees one block at a time, or one round with `sync_bn`. One all-reduce serves the update.
+        The batch is cut into accumulation rounds, and each round into one block for each process. All rounds start from
+        the same buffers and the same dropout stream, as a single round would. The new running statistics are the mean
+        over the blocks, weighted by their shares of the batch. So the result does not depend on how a batch is cut.
+        Batch norm is the exception: it sees one block at a time, or one round with `sync_bn`. The update needs only one
+        all-reduce.
         """
         p, statistics, buffers = self.parameters, self._running_statistics, self._buffers
         synchronized = p.sync_bn and collectives.world_size() > 1
@@ -280,9 +284,11 @@ class Trainer:
         sums = [paddle.zeros_like(buffer) for buffer in statistics]
         metrics, first = {}, 0
         for block in blocks_of(p, batch.whole or len(batch.z)):
+            # Restore the buffers and the dropout stream that the first round started from.
             if first:
                 _assign(buffers, first_buffers)
                 paddle.set_rng_state(dropout)
+            # Add the gradients of this block, and its share of the metrics and the running statistics.
             rows = cut_batch(batch, first, len(block.rows))
             first += len(block.rows)
             with training_on_block((self.G, self.D), block, synchronized):
@@ -291,6 +297,7 @@ class Trainer:
             for name, value in terms.items():
                 metrics[name] = metrics.get(name, 0) + block.share * value.detach()
             sums = [total + block.share * buffer for total, buffer in zip(sums, statistics, strict=True)]
+        # Sum the gradients and the statistics over all processes.
         gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
         collectives.add_up(gradients + sums)
         _assign(statistics, sums)
@@ -302,13 +309,13 @@ class Trainer:
 
     @cached_property
     def _buffers(self):
-        """The buffers that a training forward changes."""
+        """The buffers that a forward pass in training changes."""
         return [*self._running_statistics, *singular_vectors(self.G, self.D)]
 
     def state(self):
-        """All that a resumed run needs, NumPy arrays by part and name.
+        """All tensors that a resumed run needs: {part: {name: NumPy array}}.
 
-        Parts are G, D, G_ema, the two optimizers and, with float16, the scaler of its gradients.
+        The parts are G, D, G_ema, the two optimizers and, with float16, the gradient scaler.
         """
         parts = {"G": _arrays(self.G.state_dict()), "D": _arrays(self.D.state_dict())}
         if self.G_ema:
@@ -316,14 +323,14 @@ class Trainer:
         if scaler := self.precision.state():
             parts["grad_scaler"] = scaler
         return parts | {
-            "g_optimizer": _slots(self.g_optimizer, self.G),
-            "d_optimizer": _slots(self.d_optimizer, self.D),
+            "g_optimizer": _optimizer_state(self.g_optimizer, self.G),
+            "d_optimizer": _optimizer_state(self.d_optimizer, self.D),
         }
 
     def load(self, step, parts, source):
-        """Go on after `step` steps from `parts`, as `state` gives them, read from `source`; what they lack stays as is.
+        """Load `parts`, as `state` returns them, and continue after `step` steps. Missing parts stay unchanged.
 
-        Raises UserError for parts of another network.
+        Raises UserError for parts of another network; the message names the file `source`.
         """
         for part, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema)):
             if network and (arrays := parts.get(part) or (part == "G_ema" and parts.get("G"))):
@@ -347,7 +354,7 @@ class Trainer:
         self.step = step
 
     def _update_ema(self):
-        # The average starts short, so that the initial weights do not linger in a short run.
+        # The decay is lower at first, so that the average soon forgets the initial weights, even in a short run.
         decay = min(self.parameters.ema_decay, (1 + self.step) / (10 + self.step))
         with paddle.no_grad():
             for average, value in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
@@ -356,23 +363,23 @@ class Trainer:
                 paddle.assign(value, average)
 
 
-def _lacks(parts):
-    """The end of a sentence on a checkpoint with these `parts`: what else a training has; "" where that is nothing."""
+def _missing_parts(parts):
+    """The end of a message about a checkpoint with these `parts`: the parts that it lacks for training, or ""."""
     needed = {
         "G": "generator", "D": "discriminator", "g_optimizer": "optimizer of G", "d_optimizer": "optimizer of D"
     }  # fmt: skip
-    lacks = [f"no {name}" for part, name in needed.items() if not parts.get(part)]
-    if not lacks:
+    missing = [f"no {name}" for part, name in needed.items() if not parts.get(part)]
+    if not missing:
         return ""
-    return f"; it holds {', '.join(lacks)}: {'these start' if len(lacks) > 1 else 'this starts'} anew"
+    return f"; it holds {', '.join(missing)}: {'these start' if len(missing) > 1 else 'this starts'} anew"
 
 
 def _arrays(state):
     return {name: tensor.numpy() for name, tensor in state.items()}
 
 
-def _slots(optimizer, network):
-    """An optimizer's state by weight and slot; Paddle names it by its own count of weights, which no file should."""
+def _optimizer_state(optimizer, network):
+    """{WEIGHT/SLOT: array} of an optimizer's state. Paddle's own names contain a running number, unfit for a file."""
     state = optimizer.state_dict()
     return {
         f"{name}/{key.removeprefix(weight.name + '_')}": state[key].numpy()
@@ -383,7 +390,7 @@ def _slots(optimizer, network):
 
 
 def _slot_shapes(weights):
-    """What Adam keeps of each weight: two moments, and the powers of its betas."""
+    """{WEIGHT/SLOT: shape} of Adam's state: two moments of each weight, and the powers of the two betas."""
     shapes = {}
     for name, weight in weights.items():
         shapes |= {f"{name}/{moment}_0": list(weight.shape) for moment in ("moment1", "moment2")}
@@ -399,7 +406,7 @@ def _assign(tensors, values):
 
 @contextlib.contextmanager
 def _frozen(network):
-    """Gradients pass through `network` but are not computed for its weights."""
+    """A context in which gradients pass through `network` but are not computed for its weights."""
     for weight in network.parameters():
         weight.stop_gradient = True
     try:

@@ -1,4 +1,4 @@
-"""Small helpers that two modules share."""
+"""Small helpers that several modules share."""
 
 import contextlib
 import fcntl
@@ -17,23 +17,24 @@ from tqdm import tqdm
 
 LOCK_FILE = ".lock"
 RUN_FILE = "parameters.yaml"  # in every run folder
-_UMASK = os.umask(0)  # which to read is to set, for all threads: once, while there is one
+# The umask can only be read by setting it, which affects all threads. So read it once, while there is one thread.
+_UMASK = os.umask(0)
 os.umask(_UMASK)
-FIRST_LINE, LINES_APART = 5, 30  # seconds, between lines on progress where there is no terminal
-NPY_HEADER = 2**16  # bytes, many times what NumPy writes
+FIRST_LINE, LINES_APART = 5, 30  # seconds until the first line of progress, and between lines, without a terminal
+NPY_HEADER = 2**16  # bytes read for a header; NumPy writes far fewer
 
 
 class UserError(Exception):
-    """A user's mistake, told in one sentence: what was found and what would do. Entry points exit with code 2."""
+    """A user's mistake. Its text is one sentence with the finding and the remedy. Commands exit with code 2."""
 
 
 def printable(text, length=80):
-    """A stranger's text as it may stand in a sentence."""
+    """The first `length` characters of `text`, which may come from any file, as printable text for a message."""
     return "".join(character if character.isprintable() else "?" for character in text[:length])
 
 
 def one_line(error):
-    """What an exception that a stranger's file caused says, on one line of at most 200 characters."""
+    """The text of an exception, which may quote any file, on one line of at most 200 characters."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else getattr(error, "strerror", None) or error
     return " ".join(str(text).split())[:200]
 
@@ -44,17 +45,17 @@ def plural(count, noun):
 
 
 def program():
-    """The name that the running command's messages begin with, such as train.py; that of a package run by -m."""
+    """The command's name for its messages, such as train.py; the package's name if it runs with `python -m`."""
     path = Path(sys.argv[0])
     return path.parent.name if path.name == "__main__.py" else path.name
 
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Yield a temporary path beside `path`; when the block ends well it is flushed to disk and renamed to `path`.
+    """Yield a temporary path beside `path`. After the block, without error, flush it to disk and rename it to `path`.
 
-    A killed process, a full disk or a power cut leaves what stood at `path` before. The temporary name keeps the
-    suffix, which image and array writers choose their format by.
+    After a killed process, a full disk or a power cut, the old file is still at `path`. The temporary name has the same
+    suffix, because image and array writers choose their format by it.
     """
     path = Path(path)
     with naming(path):
@@ -76,7 +77,7 @@ def atomic_path(path):
 
 @contextlib.contextmanager
 def naming(path):
-    """Have an OSError name the file `path`, as one of a full disk does not."""
+    """A context that adds the file name `path` to an OSError. For a full disk, Python gives no file name."""
     try:
         yield
     except OSError as error:
@@ -84,7 +85,7 @@ def naming(path):
 
 
 def run_numbers(save_path, recipe):
-    """The numbers, ascending, in the names RECIPE-NUMBER of what is in the folder `save_path`."""
+    """The numbers of the folders and files RECIPE-NUMBER in the folder `save_path`, ascending."""
     try:
         names = os.listdir(save_path)
     except FileNotFoundError:
@@ -96,18 +97,19 @@ def run_numbers(save_path, recipe):
 
 
 def remove_leftovers(folder):
-    """Remove what killed writers, `atomic_path` and safetensors, left in `folder`, in which nobody writes now."""
+    """Remove temporary files that killed writers (`atomic_path`, safetensors) left in `folder`, which is locked."""
     for path in Path(folder).glob(".tmp*"):
         if path.is_symlink() or path.is_file():
             path.unlink()
 
 
 def lock(folder):
-    """The open file that holds the lock of `folder`, which the kernel drops when it is closed or this process ends.
+    """Lock `folder` against other processes. Returns the open file that holds the lock.
 
-    Raises BlockingIOError where another process holds it: its text says which.
+    The kernel releases the lock when the file is closed or this process ends. Raises BlockingIOError if another process
+    holds the lock; the error's text names that process.
     """
-    file = open(Path(folder, LOCK_FILE), "a+", encoding="utf-8", errors="replace")  # noqa: SIM115, closed by who locks
+    file = open(Path(folder, LOCK_FILE), "a+", encoding="utf-8", errors="replace")  # noqa: SIM115, the caller closes it
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -116,7 +118,10 @@ def lock(folder):
         file.close()
         raise BlockingIOError(owner) from None
     except OSError as error:
-        print(f"{folder} cannot be locked ({error.strerror}): let no other process write in it", file=sys.stderr)
+        print(
+            f"{folder} cannot be locked ({error.strerror}): make sure that no other process writes in it",
+            file=sys.stderr,
+        )
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
@@ -124,7 +129,7 @@ def lock(folder):
 
 
 def _flush(path):
-    """Have a file's content, or a folder's names, on the disk."""
+    """Write a file's content, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -133,15 +138,15 @@ def _flush(path):
 
 
 def npy_header(member):
-    """(shape, Fortran order, dtype) of an open .npy file, which is left where its content begins.
+    """Read the header of an open .npy file up to where its content begins. Returns (shape, Fortran order, dtype).
 
-    Raises one of many exceptions, ValueError as a rule, for anything else; takes little memory whatever the file says.
+    For any other file it raises an exception, usually a ValueError. It needs little memory for any file.
     """
     head = io.BytesIO(member.read(NPY_HEADER))
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     reader = readers.get(np.lib.format.read_magic(head))
     if reader is None:
-        raise ValueError("it is in no known .npy version")
+        raise ValueError("its .npy version is unknown")
     header = reader(head)
     member.seek(head.tell())
     return header
@@ -162,7 +167,7 @@ def open_file_digest(file):
 
 
 class Pace:
-    """When a line on progress is due where there is no terminal: after FIRST_LINE seconds, then every LINES_APART."""
+    """Tells when a line of progress is due without a terminal: after FIRST_LINE seconds, then every LINES_APART."""
 
     def __init__(self):
         self._next = time.monotonic() + FIRST_LINE
@@ -175,7 +180,7 @@ class Pace:
 
 
 def so_far(done, total, done_before, start):
-    """How much is done of `total`, and the time left: text. `done_before` was done at the time `start`."""
+    """Text on progress: how much of `total` is done, and the time left. At the time `start`, `done_before` was done."""
     if not total:
         return f"{done}"
     each = (time.monotonic() - start) / max(done - done_before, 1)
@@ -183,9 +188,9 @@ def so_far(done, total, done_before, start):
 
 
 def progress(items=None, *, title, unit, total=None, done=0, shown=True):
-    """`items`, or a `total` of which `update` says how much more is done, with a bar on a terminal while it lasts.
+    """Show progress while a loop reads `items`, or while calls of `update(count)` count up to `total`.
 
-    Elsewhere, such as in a job's log, a line is printed now and then.
+    A terminal shows a bar until the end. Elsewhere, such as in a job's log, a line is printed from time to time.
     """
     if sys.stderr.isatty() or not shown:
         return tqdm(items, desc=title, unit=unit, total=total, initial=done, leave=False, disable=not shown)
@@ -193,7 +198,7 @@ def progress(items=None, *, title, unit, total=None, done=0, shown=True):
 
 
 class _Lines:
-    """What `progress` needs of tqdm, with lines in place of a bar."""
+    """The part of tqdm's interface that `progress` needs, with lines instead of a bar."""
 
     def __init__(self, items, title, unit, total, done):
         self.items, self.title, self.unit, self.n = items, title, unit, done

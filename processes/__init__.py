@@ -1,1 +1,1 @@
-"""Several processes that work together."""
+"""Code for several processes that work together."""

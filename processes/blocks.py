@@ -4,20 +4,23 @@ from typing import NamedTuple
 
 
 class Block(NamedTuple):
-    """What one process takes of a step's whole batch in one accumulation round."""
+    """The rows of a step's whole batch that one process computes in one accumulation round."""
 
-    rows: range  # of the whole batch; never empty
-    share: float  # of the whole batch that these rows are; 0 where there are too few and one of another block stands in
-    in_round: int  # rows of the round over all processes, or 1 where none of them counts
-    whole: int  # rows of the whole batch
+    rows: range  # indices in the whole batch; never empty
+    share: float  # part of the whole batch that these rows are; 0 for a padding row, taken from another block
+    in_round: int  # number of rows of the round over all processes; 1 if the round has only padding rows
+    whole: int  # number of rows of the whole batch
 
 
 def blocks(count, rounds, rank, world_size):
-    """The `Block` of each round that process `rank` takes of a batch of `count` rows.
+    """The blocks of process `rank` in a batch of `count` rows: one `Block` for each round.
 
-    The batch is cut into `rounds` and each of them among the processes, in order and as evenly as can be. So a round
-    holds the same rows with any number of processes, and the blocks are the same for any `rounds` and `world_size` of
-    one product.
+    The batch is cut into `rounds` rounds, and each round into one block for each process, in order and as evenly as
+    possible. So a round has the same rows with any number of processes. The cuts depend only on the product of `rounds`
+    and `world_size`.
+
+    If there are more blocks than rows, a block without rows of its own gets one padding row: a row of another block,
+    with share 0.
     """
     cuts = [count * block // (rounds * world_size) for block in range(rounds * world_size + 1)]
     taken = []

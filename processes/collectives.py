@@ -1,4 +1,4 @@
-"""Several processes that compute together: who they are, and what they exchange."""
+"""Ranks of the processes that compute together, and the exchange of values between them."""
 
 import errno
 import hashlib
@@ -7,29 +7,29 @@ import os
 from processes.watch import Watch
 from utils import UserError
 
-_watch = None  # over the other processes, if there are any
+_watch = None  # the Watch over the other processes, if there are any
 
 
 def join():
-    """Meet the other processes, if there are any; each then notices when another ends before its time."""
+    """Connect to the other processes, if there are any. Then each process notices when another one ends early."""
     global _watch
     if world_size() > 1:
         _watch = Watch(rank(), world_size(), *_meeting_point())
 
 
 def is_watched():
-    """Whether another process's end would end this one too."""
+    """Whether this process ends when another one ends early."""
     return _watch is not None
 
 
 def leave(reason, code):
-    """Tell the other processes, if there are any, that this one ends: `reason` (None if all is well) and exit code."""
+    """Tell the other processes that this one ends. `reason`: the failure, or None if all is well. `code`: exit code."""
     if _watch:
         _watch.leave(reason, code)
 
 
 def _meeting_point():
-    """Rank 0's address for the watch, among those that the launcher has chosen, and what tells this run from others."""
+    """(rank 0's address for the watch, a text that identifies this run). Both come from the launcher's variables."""
     endpoints, store = os.environ.get("PADDLE_TRAINER_ENDPOINTS"), os.environ.get("PADDLE_MASTER")
     if not endpoints:
         raise UserError(
@@ -38,48 +38,50 @@ def _meeting_point():
         )
     first = endpoints.split(",")[0]
     host, port = first.rsplit(":", 1)
-    # With --ips Paddle's own store listens on the first one; the numbers after it are the other processes'.
+    # With --ips Paddle's own store listens on rank 0's port, and the next ports belong to the other processes. So skip
+    # one port for each process.
     port = int(port) + (world_size() if store in (None, first) else 0)
     return (host, port), hashlib.blake2b(f"{endpoints} {store}".encode(), digest_size=16).hexdigest()
 
 
 def rank():
-    """This process's number among all; 0 when there is one."""
+    """This process's number, from 0; a single process has 0."""
     return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 
 
 def world_size():
-    """How many processes take part."""
+    """The number of processes."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
 def say(line):
-    """Print a line, on the first process."""
+    """Print a line, on rank 0 only."""
     if rank() == 0:
         try:
             print(line, flush=True)
         except OSError as error:
-            if error.errno != errno.EIO:  # the terminal is gone: its SIGHUP stops the run, or is ignored
+            # EIO means that the terminal is gone. Its SIGHUP stops the run, unless SIGHUP is ignored.
+            if error.errno != errno.EIO:
                 raise
 
 
 def meet(value=0):
-    """Wait for the other processes, however long they take; over gloo a collective gives up after 30 seconds.
+    """Wait until all processes have called this, without a time limit. Returns the largest `value`, a whole number.
 
-    Returns the largest `value`, a whole number, that any of them came with. No device is waited for.
+    Call it before a collective, because over gloo a collective fails after 30 seconds. It does not wait for the device.
     """
     return _watch.meet(value) if _watch else value
 
 
 def synchronized(items):
-    """`items`, each as soon as every process has its own."""
+    """Yield each of `items` when every process has its own item."""
     for item in items:
         meet()
         yield item
 
 
 def agree(value):
-    """Rank 0's `value` (any picklable object) on every process."""
+    """Returns rank 0's `value` (any picklable object) on every process."""
     if world_size() == 1:
         return value
     import paddle.distributed
@@ -91,7 +93,7 @@ def agree(value):
 
 
 def on_rank_0(function, *arguments):
-    """What `function` returns on rank 0, on every process; a UserError that it raises is raised on every process."""
+    """Call `function` on rank 0 and return its result on every process. Its UserError is raised on every process."""
     result = problem = None
     if rank() == 0:
         try:
@@ -105,7 +107,7 @@ def on_rank_0(function, *arguments):
 
 
 def gather(value):
-    """The `value` (any picklable object) of every process, by rank, on every process."""
+    """Returns the list of all processes' `value` (any picklable object), by rank, on every process."""
     if world_size() == 1:
         return [value]
     import paddle.distributed
@@ -117,9 +119,9 @@ def gather(value):
 
 
 def require_same(values, advice):
-    """Raise UserError on every process where `values`, texts or numbers by name, are not the same on all of them.
+    """Raise UserError on every process if `values`, texts or numbers by name, differ between processes.
 
-    `advice` ends the message. All processes must ask about the same names.
+    `advice` ends the message. All processes must give the same names.
     """
     found = gather(values)
     for number, other in enumerate(found):
@@ -129,7 +131,7 @@ def require_same(values, advice):
 
 
 def add_up(tensors):
-    """Replace each of `tensors`, all of one dtype, by its sum over all processes; one all-reduce for all of them."""
+    """Replace each of `tensors`, all of one dtype, by its sum over all processes, with one all-reduce for all."""
     if world_size() == 1:
         return
     import paddle

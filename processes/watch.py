@@ -1,6 +1,6 @@
-"""The processes of a run watch each other: when one fails or dies, the others say which and why, and end too.
+"""The processes of a run watch each other. If one fails or dies, the others print which one and why, and end too.
 
-Without this they would wait in a collective for the one that is gone: for minutes over gloo, for ever over NCCL.
+Without this they would wait for the lost process in a collective: for minutes over gloo, for ever over NCCL.
 """
 
 import contextlib
@@ -14,34 +14,39 @@ import time
 from utils import UserError, program
 
 DIED = 75  # exit code when another process has died: EX_TEMPFAIL of sysexits.h, "try again"
-JOIN_SECONDS = 120  # for all processes to come
-LEAVE_SECONDS = 10  # for the others to come and hear why one fails at its start
-BEAT_SECONDS = 5
-SILENT_BEATS = 5  # that may be missed, 25 seconds; counted, so that a run that was suspended as a whole goes on
-GRACE_SECONDS = 1  # for a process that fails of the same cause to say so itself
-LONGEST_LINE = 10_000
+JOIN_SECONDS = 120  # time until all processes must have connected
+LEAVE_SECONDS = 10  # a process that fails early waits this long for the others to connect and get the reason
+BEAT_SECONDS = 5  # time between two beats
+# After this many missed beats (25 seconds) a process counts as hung. Beats are counted, not seconds, so that a run
+# continues after all its processes were suspended together.
+SILENT_BEATS = 5
+GRACE_SECONDS = 1  # time for a process that fails of the same cause to print its own message
+LONGEST_LINE = 10_000  # bytes
 GOES_ON = ": the run stops; --resume auto goes on from its last checkpoint"
 
 
 class Watch:
-    """This process's connections: rank 0 has one to each of the others, each of the others has one to rank 0.
+    """The connections of this process. Rank 0 has one to each other process; each other process has one to rank 0.
 
-    Over them go lines of JSON: who this is, then beats, arrivals at a meeting, how it ended; rank 0 passes on what
-    concerns all. A connection that closes without a word is a process that has died; one that misses SILENT_BEATS is a
-    process or host that hangs. `address`: (host, port) on which rank 0 listens. `run`: a text that only processes of
-    this run have. Raises UserError when rank 0 cannot listen there.
+    The messages are lines of JSON. The first line gives run, rank and name. The next lines are beats, arrivals at a
+    meeting, and the end of the process. Rank 0 forwards the result of a meeting, and a failure, to all. If a connection
+    closes without an end message, its process has died. If SILENT_BEATS are missed, the process or its host hangs.
+
+    `address`: (host, port) on which rank 0 listens. `run`: a text that only processes of this run have. Raises
+    UserError if rank 0 cannot listen there.
     """
 
     def __init__(self, rank, world_size, address, run):
         self.rank, self.world_size, self.address = rank, world_size, address
         self.hello = {"run": run, "rank": rank, "name": f"rank {rank} ({socket.gethostname()}, pid {os.getpid()})"}
         self.links = {}  # rank: socket
-        self.joined = threading.Event()  # all links are there
-        self.met = threading.Event()  # all are at the meeting that this process waits at
-        self.present, self.lock = {}, threading.Lock()  # who is at it, with what value; rank 0 knows all
-        self.largest = 0  # value at the last meeting
-        self.stopping = threading.Lock()  # taken for the first reason to end, for good
-        self.started = self.left = False
+        self.joined = threading.Event()  # set when all links exist
+        self.met = threading.Event()  # set when all processes have arrived at the current meeting
+        self.present, self.lock = {}, threading.Lock()  # {rank: value} at the current meeting; only rank 0 has all
+        self.largest = 0  # largest value at the last meeting
+        self.stopping = threading.Lock()  # taken by the first reason to end and never released
+        self.started = False  # whether the first meeting is over
+        self.left = False  # whether this process has told its end
         server = None
         if rank == 0:
             try:
@@ -52,28 +57,28 @@ class Watch:
             threading.Thread(target=work, args=arguments, daemon=True).start()
 
     def meet(self, value=0):
-        """The largest `value`, a whole number, of all processes, when every one has come here, however long it takes.
+        """Wait until all processes have called this, without a time limit. Returns the largest `value`, a whole number.
 
-        Raises UserError when one has not even started, at the first meeting.
+        Raises UserError if a process has not connected within JOIN_SECONDS.
         """
         if not self.joined.wait(JOIN_SECONDS):
             missing = ", ".join(str(rank) for rank in sorted(self._others() - set(self.links)))
-            raise UserError(f"rank {missing} did not come within {JOIN_SECONDS} seconds: its log says why")
+            raise UserError(f"rank {missing} did not connect within {JOIN_SECONDS} seconds: read the reason in its log")
         self.met.clear()
         if self.rank == 0:
             self._arrived(0, value)
         else:
-            self._tell({"here": value})
+            self._send_to_all({"here": value})
         self.met.wait()
         self.started = True
         return self.largest
 
     def leave(self, reason=None, code=0):
-        """Say that this process ends, well or for a `reason` that ends all of them with exit code `code`."""
+        """Tell the others that this process ends. With a `reason`, all of them end too, with exit code `code`."""
         if reason is not None:
             self.joined.wait(LEAVE_SECONDS)
         self.left = True
-        self._tell({"end": reason and f"{self.hello['name']} has stopped: {reason}", "code": code})
+        self._send_to_all({"end": reason and f"{self.hello['name']} has stopped: {reason}", "code": code})
 
     def _others(self):
         return set(range(1, self.world_size)) if self.rank == 0 else {0}
@@ -97,33 +102,37 @@ class Watch:
     def _beat(self):
         while True:
             time.sleep(BEAT_SECONDS)
-            self._tell({})
+            self._send_to_all({})
 
-    def _tell(self, message):
+    def _send_to_all(self, message):
         for link in list(self.links.values()):
             self._send(link, message)
 
     def _send(self, link, message):
-        with contextlib.suppress(OSError):  # which its reader sees too
+        with contextlib.suppress(OSError):  # the thread that reads this link notices it too
             link.sendall(json.dumps(message).encode() + b"\n")
 
     def _read(self, link):
-        """Follow what another process says until it ends."""
+        """Read the messages of another process until it ends. Runs in a thread for each link."""
+        # Exchange the first lines.
         link.settimeout(BEAT_SECONDS)
         self._send(link, self.hello)
         messages = self._messages(link)
-        # Others may take long to say who they are, while an import holds their interpreter.
+        # Wait for the first message as long as links are missing: a slow import in the other process may delay it.
         hello = next((message for message in messages if message is not None or self.joined.is_set()), None) or {}
-        if hello.get("run") != self.hello["run"] or hello["rank"] not in self._others():  # a stranger, or an echo
+        # Refuse another program, or this process itself.
+        if hello.get("run") != self.hello["run"] or hello["rank"] not in self._others():
             link.close()
             return
         self.links[hello["rank"]] = link
         if len(self.links) == len(self._others()):
             self.joined.set()
+        # Handle the messages that follow, and count missed beats.
         silent = 0
         for message in messages:
             if message is None:
-                silent += self.started  # before, an import may hold the interpreter for long
+                # Before the first meeting beats are not counted: a slow import may block the other process.
+                silent += self.started
                 if silent == SILENT_BEATS:
                     self._stop(f"{hello['name']} has not answered for {silent * BEAT_SECONDS} seconds{GOES_ON}", DIED)
                 continue
@@ -134,11 +143,12 @@ class Watch:
                 if message["end"]:
                     self._stop(message["end"], message["code"])
                 return
+        # The connection has closed without an end message.
         self._stop(f"{hello['name']} has died{GOES_ON}", DIED)
 
     @staticmethod
     def _messages(link):
-        """The messages that come over `link` until it closes, and None for BEAT_SECONDS without one."""
+        """Yield the messages from `link` until it closes. Yield None after each BEAT_SECONDS without a message."""
         rest = b""
         while len(rest) < LONGEST_LINE:
             try:
@@ -158,9 +168,10 @@ class Watch:
                     return
 
     def _arrived(self, rank, value):
-        """At rank 0: `rank` is at the meeting, and when all are, it is over. Elsewhere: rank 0 says that it is.
+        """Handle an arrival at the current meeting.
 
-        `value`: what `rank` comes with, or from rank 0 the largest of all.
+        On rank 0, process `rank` has arrived with `value`; the meeting ends when all have arrived. On other processes,
+        the message from rank 0 ends the meeting, and `value` is the largest of all.
         """
         with self.lock:
             self.present[rank] = value
@@ -169,15 +180,15 @@ class Watch:
             self.largest = max(self.present.values())
             self.present.clear()
         if self.rank == 0:
-            self._tell({"here": self.largest})
+            self._send_to_all({"here": self.largest})
         self.met.set()
 
     def _stop(self, reason, code):
-        """End this process; rank 0 has all others end too, whose end is then no reason of its own."""
+        """End this process for the first `reason`; ignore later ones. Rank 0 also tells all others to end."""
         if not self.stopping.acquire(blocking=False):
             return
         if self.rank == 0:
-            self._tell({"end": reason, "code": code})
+            self._send_to_all({"end": reason, "code": code})
         if code != DIED:
             time.sleep(GRACE_SECONDS)
         if not self.left:

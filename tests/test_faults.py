@@ -409,7 +409,7 @@ def slow_to_stop(tmp_path):
     log = tmp_path / "sagan_models" / "mine" / "log.txt"
     wait_for(process, lambda: log.exists() and "started" in log.read_text())
     process.terminate()
-    assert any("stopping; once more" in line for line in process.stderr)
+    assert any("stopping; send the signal once more" in line for line in process.stderr)
     return process
 
 

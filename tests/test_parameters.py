@@ -322,8 +322,8 @@ def test_options_without_effect_say_so(capsys):
 def test_names_that_mean_another_option_in_one_program_say_so(capsys):
     parse("--check_path checkpoints/class-10-20 --batchSize=16 --result_path out", "test")
     assert capsys.readouterr().err.splitlines() == [
-        "--batchSize is --num_samples in test.py, as published",
-        "--result_path is --test_path in test.py, as published",
+        "--batchSize means --num_samples in test.py, as published",
+        "--result_path means --test_path in test.py, as published",
     ]
     parse("--batchSize 16")
     assert capsys.readouterr().err == ""
@@ -347,7 +347,7 @@ def test_names_that_mean_another_option_in_one_program_say_so(capsys):
         ("test", "--netG w.pdparams --batch_size 5", ["--batch_size has no effect without --standing_batches"]),
         ("test", "--netG w.pdparams --batch_size 5 --standing_batches 2", []),
         ("test", "--netG w.pdparams --global_batch_size 4", ["--global_batch_size has no effect in test.py"]),
-        ("test", "--netG w.pdparams --batchSize 5", ["--batchSize is --num_samples in test.py, as published"]),
+        ("test", "--netG w.pdparams --batchSize 5", ["--batchSize means --num_samples in test.py, as published"]),
         ("test", "--check_path checkpoints/class-10-20 --which_epoch 499 --nz 110 --dataroot train --labels 3", []),
         ("test", "--netG w.pdparams --imsize 64 --ngf 64 --workers 0 --manualSeed 3 --device cpu --parallel", []),
         ("train", "--samples_dir s --which_epoch 3", ["--samples_dir, --which_epoch have no effect in train.py"]),
@@ -759,7 +759,7 @@ def test_a_file_that_does_not_end_is_refused(files):
 
 def test_unknown_keys_are_named_with_what_is_near(files):
     (files / "near.yaml").write_text("imsise: 32\n")
-    assert "'imsise' is no option; did you mean imsize?" in refusal("--recipe near.yaml")
+    assert "'imsise' is not an option; did you mean imsize?" in refusal("--recipe near.yaml")
 
 
 UGLY_NAMES = {
@@ -816,10 +816,10 @@ def test_a_recipes_file_whose_name_names_no_folder_is_refused(name, files):
         ("--imsise 32", ["--imsise", "did you mean --imsize?"]),
         ("--batchsize 32", ["--batchsize", "did you mean --batch_size?"]),
         ("--imsi 32", ["--imsi"]),
-        ("stray", ["'stray' is no option", "leave it out"]),
-        ("beta2", ["'beta2' is no option", "leave it out"]),
-        ("--data_path train val", ["'val' is no option", "leave it out"]),
-        ("'' --imsize 16", ["'' is no option", "leave it out"]),
+        ("stray", ["'stray' is not an option", "leave it out"]),
+        ("beta2", ["'beta2' is not an option", "leave it out"]),
+        ("--data_path train val", ["'val' is not an option", "leave it out"]),
+        ("'' --imsize 16", ["'' is not an option", "leave it out"]),
         ("--imsise 32 stray", ["--imsise", "did you mean --imsize?"]),
         ("--imsize", ["--imsize"]),
         ("--imsize big", ["--imsize", "'big'", "a whole number"]),
@@ -904,7 +904,7 @@ def test_a_recipes_file_whose_name_names_no_folder_is_refused(name, files):
         ("--pretrained_model nowhere", ["--pretrained_model nowhere"]),
         ("--netD netD_epoch_5.pth", ["--netD netD_epoch_5.pth", "--netG"]),
         ("--netG netG_epoch_5.pth --netD w.pdparams", ["--netD w.pdparams"]),
-        ("--eval_step 5 --metrics floor,fid", ["--metrics floor,fid", "--eval_step", "put another first"]),
+        ("--eval_step 5 --metrics floor,fid", ["--metrics floor,fid", "--eval_step", "put another metric first"]),
     ],
 )
 def test_wrong_value_is_one_sentence(command, found):

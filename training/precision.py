@@ -6,17 +6,17 @@ import paddle
 from utils import UserError
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
-# The entries of the scaler's state that training changes.
+# The entries of the gradient scaler's state that training changes.
 SCALER_STATE = ("scale", "incr_count", "decr_count")
 
 
 class Precision:
-    """Runs forwards in a precision and scales gradients. `amp` is "bf16", "fp16", or None for the weights' own.
+    """Runs forward passes in a chosen precision and scales gradients.
 
-    Convolutions and matrix products run in half precision, from float32 weights. Spectral norm's products of a matrix
-    and a vector, and the losses, stay in float32. float16 needs a scaled loss. When the gradients of a step overflow,
-    the step is skipped, on all processes because they share the gradients.
-    Raises UserError for a device that lacks the precision.
+    `amp` is "bf16", "fp16", or None for the precision of the weights. Convolutions and matrix products run in half
+    precision; the weights stay float32. Spectral norm's products of a matrix and a vector, and the losses, stay in
+    float32. float16 needs a scaled loss. If the gradients of a step overflow, the step is skipped. All processes skip
+    it, because they have the same summed gradients. Raises UserError if the device does not support the precision.
     """
 
     def __init__(self, amp):
@@ -32,7 +32,7 @@ class Precision:
         self.scaler = paddle.amp.GradScaler() if amp == "fp16" else None
 
     def generate(self, G, z, labels):
-        """Images of the generator `G`, in the precision of `z`."""
+        """The images of the generator `G`, in the dtype of `z`."""
         if not self.dtype:
             return G(z, labels)
         with self._autocast():
@@ -40,7 +40,7 @@ class Precision:
         return images.astype(z.dtype)
 
     def judge(self, D, images, labels):
-        """The two logits of the discriminator `D`, in the precision of `images`. The second may be None."""
+        """(real/fake logits, class logits or None) of the discriminator `D`, in the dtype of `images`."""
         if not self.dtype:
             return D(images, labels)
         with self._autocast():
@@ -55,7 +55,7 @@ class Precision:
         (self.scaler.scale(loss) if self.scaler else loss).backward()
 
     def step(self, optimizer):
-        """One step of `optimizer` on the weights' gradients. Scaled gradients that overflow are skipped."""
+        """Do one step of `optimizer` with the weights' gradients. If scaled gradients overflow, skip the step."""
         if not self.scaler:
             optimizer.step()
             return
@@ -63,12 +63,12 @@ class Precision:
         self.scaler.update()
 
     def state(self):
-        """The scaler's state, NumPy arrays [1] by name. Empty without a scaler."""
+        """{name: NumPy array [1]} of the scaler's state; empty without a scaler."""
         state = self.scaler.state_dict() if self.scaler else {}
         return {name: np.asarray(state[name], "float32").reshape(1) for name in SCALER_STATE if state}
 
     def load(self, arrays):
-        """Set the scaler's state to `arrays`, as `state` gives them."""
+        """Set the scaler's state to `arrays`, as `state` returns them."""
         if self.scaler and arrays:
             scale, *counts = (arrays[name] for name in SCALER_STATE)
             counts = dict(zip(SCALER_STATE[1:], (int(count[0]) for count in counts), strict=True))

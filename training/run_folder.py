@@ -1,4 +1,4 @@
-"""Where a run writes: its folder, log.txt, VisualDL records, sample grids, progress bar."""
+"""The folder of a run: checkpoints, log.txt, VisualDL records, sample grids; and the progress bar."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ from utils import (
     so_far,
 )
 
-# VisualDL groups its charts by the tag's first part.
+# Tags of the metrics in VisualDL, which groups its charts by the part before the slash.
 TAGS = {
     "d_real": "loss/d_real",
     "d_fake": "loss/d_fake",
@@ -51,17 +51,17 @@ LOG, RECORDS = "log.txt", "vdlrecords.run.log"
 
 
 class RunFolder:
-    """One run's folder and the records in it. Only the first process writes.
+    """The folder of one run and the records in it. Only rank 0 writes.
 
-    A new run takes `save_path/name`, or the first free `save_path/RECIPE-NUMBER`. An existing folder is used only by a
-    run that resumes, and by one run at a time. Raises UserError for a folder that cannot be used.
+    A new run creates `save_path/name`, or `save_path/RECIPE-NUMBER` with the next free number. Only a resumed run uses
+    an existing folder, and only one run at a time uses a folder. Raises UserError for a folder that cannot be used.
     """
 
     def __init__(self, parameters):
         self.parameters = p = parameters
         self.writes = collectives.rank() == 0
         self._lock = self._writer = self._bar = self._writing = self._measured = None
-        self._shown, self._lines = "", []  # metrics of this step, and other lines, for `advance` to print
+        self._shown, self._lines = "", []  # the metrics and other lines of this step, printed by `advance`
         self.path = Path(collectives.on_rank_0(self._claim))
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
@@ -92,8 +92,8 @@ class RunFolder:
     def begin(self, start, image_set):
         """Write the parameters and a grid of real images; open the records for the steps after the `Start` `start`.
 
-        A resumed run trains the steps after its checkpoint again, so the records are cut back to that step. The
-        parameters that have changed since then are logged.
+        A resumed run trains the steps after its checkpoint again, so the records are truncated to that step. Changed
+        parameters are logged.
         """
         if not self.writes:
             return
@@ -101,12 +101,12 @@ class RunFolder:
         notes = start.checkpoint.notes if start.is_own else dict.fromkeys((LOG, RECORDS), 0)
         self._class_names, self._data = image_set.class_names, image_set.fingerprint()
         real_grid = self._real_grid(image_set)  # before anything is written: too many broken images are refused here
-        with atomic_path(self.path / RUN_FILE) as temporary:  # first: it makes the folder a run's
+        with atomic_path(self.path / RUN_FILE) as temporary:  # first, because this file marks a run's folder
             temporary.write_text(p.to_yaml(), encoding="utf-8")
         self.weights.mkdir(exist_ok=True)
         self.images.mkdir(exist_ok=True)
         for name in (LOG, RECORDS):
-            _cut(self.path / name, notes.get(name))
+            _truncate(self.path / name, notes.get(name))
         self._open_records(real_grid)
         processes = collectives.world_size()
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
@@ -115,7 +115,7 @@ class RunFolder:
             f"{begun} at step {step} of {p.total_step}: {len(image_set)} images, {p.batch_size} a step{whole}"
         )
         if start.is_own:
-            self._point_to(start.checkpoint.path)
+            self._point_latest_to(start.checkpoint.path)
             for name, (old, new) in changed_options(start.checkpoint.parameters, dataclasses.asdict(p)).items():
                 self._write_line(f"changed --{name} from {old} to {new}")
             if changed := _changed_data(notes.get("data"), self._data):
@@ -141,14 +141,14 @@ class RunFolder:
 
         class Writer(LogWriter):
             @property
-            def file_name(self):  # VisualDL makes an identifier in UTF-8 from it
+            def file_name(self):  # VisualDL encodes it as UTF-8, so it must be valid text
                 return _escaped(super().file_name)
 
         records = self.path / RECORDS
         pictures.save_image(self.images / "real.png", real_grid)
         new = not records.exists() or records.stat().st_size == 0
-        with contextlib.redirect_stdout(None):  # VisualDL prints a line where the file exists
-            # One file for all sessions of a run: VisualDL shows only the newest file of a folder.
+        with contextlib.redirect_stdout(None):  # VisualDL prints a line if the file exists
+            # All parts of a resumed run use one file, because VisualDL shows only the newest file of a folder.
             self._writer = Writer(str(self.path), file_name=RECORDS)
         if new:
             values = dataclasses.asdict(self.parameters)
@@ -158,10 +158,10 @@ class RunFolder:
             self._writer.add_image("samples/real", _rgb(real_grid), 0)
 
     def advance(self, step):
-        """Show that `step` is done. Raises the error of a checkpoint whose writing has failed meanwhile.
+        """Show that `step` is done. All output of a step is printed here, after its records are complete.
 
-        Without a terminal it prints a line now and then. Everything that a step prints is printed here, after its
-        records are complete. Raises BrokenPipeError when nobody reads the output any more.
+        Without a terminal it prints a line from time to time. Raises the error if writing a checkpoint has failed.
+        Raises BrokenPipeError if the reader of the output has gone.
         """
         if not self.writes:
             return
@@ -178,7 +178,7 @@ class RunFolder:
             print(f"step {told}" + (f": {shown}" if shown else ""), file=sys.stderr, flush=True)
 
     def log(self, step, metrics):
-        """Record `metrics`, floats by name, on the bar, in log.txt and in VisualDL."""
+        """Show `metrics`, floats by name, on the bar, and record them in log.txt and in VisualDL."""
         if not self.writes:
             return
         p, (last_step, last_time), now = self.parameters, self._logged, time.monotonic()
@@ -197,7 +197,7 @@ class RunFolder:
         """Record the `figures`, floats by name, of a measurement that took `seconds`, in log.txt and in VisualDL."""
         if not self.writes:
             return
-        self._logged = (self._logged[0], self._logged[1] + seconds)  # no part of the training's speed
+        self._logged = (self._logged[0], self._logged[1] + seconds)  # the training speed does not include this time
         shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
         self._write_line(f"measured at step {step}: {shown}")
         self._lines.append(f"measured at step {step}: {shown}")
@@ -206,30 +206,30 @@ class RunFolder:
         self._measured = step
 
     def write_samples(self, step, draw):
-        """Write a picture as PNG and to VisualDL. `draw()` returns its images, as `sampler.grid_samples` does."""
+        """Write a grid of samples, as PNG and in VisualDL. `draw()` returns them as `sampler.grid_samples` does."""
         if self.writes:
             grid = pictures.grid(draw(), self._row_names)
             pictures.save_image(self.images / f"step-{step:08d}.png", grid)
             self._writer.add_image("samples/generated", _rgb(grid), step)
 
     def save(self, step, state):
-        """Write a checkpoint of the NumPy arrays, by part and name, that `state()` returns. A thread writes the file.
+        """Write a checkpoint of `state()`, which returns {part: {name: NumPy array}}. A thread writes the file.
 
-        The thread also lets `weights/latest` point to it, and removes old ones beyond `keep_checkpoints`. If it fails,
-        as on a full disk or a value that is not finite, the next call of `advance`, `save` or `save_best`, or the end
-        of the run, raises UserError.
+        The thread then points `weights/latest` to it, and removes the oldest checkpoints beyond `keep_checkpoints`. It
+        fails if the disk is full or a value is not finite. Then the next call of `advance`, `save` or `save_best`, or
+        the end of the run, raises UserError.
         """
         if self.writes:
             self._start_writing(self.weights / f"step-{step:08d}.safetensors", step, state, {})
 
     def save_best(self, step, score, key, state):
-        """Write `weights/best.safetensors`, as `save` does, if `score` is higher than all scores before.
+        """Write `weights/best.safetensors`, as `save` does, if `score` is higher than all earlier scores.
 
-        Only scores with the same `key`, a text, compare. With another key the best is chosen anew.
+        Only scores with the same `key`, a text, are comparable. If the key has changed, earlier scores are ignored.
         """
         if not self.writes:
             return
-        self._wait()  # the thread may be writing the best
+        self._wait()  # the thread may still be writing the last best
         path = self.weights / checkpoint.BEST
         best, best_key = checkpoint.best_score(path)
         if best_key not in (None, key):
@@ -255,9 +255,9 @@ class RunFolder:
         try:
             checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes, self._class_names)
         except UserError as error:
-            raise UserError(f"{error}; make room there, and --resume goes on from the checkpoint before") from None
+            raise UserError(f"{error}; make room there, then --resume goes on from the checkpoint before") from None
         if path.name != checkpoint.BEST:
-            self._point_to(path)
+            self._point_latest_to(path)
             self._remove_old(path)
 
     def _remove_old(self, newest):
@@ -266,23 +266,23 @@ class RunFolder:
             for old in files[:-keep]:
                 old.unlink(missing_ok=True)
 
-    def _point_to(self, path):
-        """Make the symbolic link `weights/latest` point to the checkpoint `path`, which is on the disk."""
+    def _point_latest_to(self, path):
+        """Make the symbolic link `weights/latest` point to `path`, a checkpoint that is already on the disk."""
         try:
             with atomic_path(self.weights / "latest") as temporary:
                 temporary.unlink()
                 temporary.symlink_to(path.name)
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):  # a file system without links
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):  # the file system has no links
                 raise
 
     def finish(self):
-        """Wait, on every process, until all is on the disk: a launcher ends all processes when the first one exits."""
+        """Wait, on every process, until all is on the disk. A launcher ends all processes when the first one exits."""
         self._wait()
         collectives.meet()
 
     def _wait(self):
-        """Wait until the checkpoint that is being written is on the disk. Raises its error if it failed."""
+        """Wait until the checkpoint that is being written is on the disk. Raises the error if writing failed."""
         if self._writing:
             writing, self._writing = self._writing, None
             writing.result()
@@ -293,7 +293,7 @@ class RunFolder:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def write_animation(self):
-        """Write the sample grids so far as samples-1.gif, samples-2.gif, …, with `max_frames_per_gif` pictures each."""
+        """Write all sample grids as samples-1.gif, samples-2.gif, …, each with up to `max_frames_per_gif` pictures."""
         if not self.writes:
             return
         grids, most = sorted(self.images.glob("step-*.png")), self.parameters.max_frames_per_gif
@@ -303,56 +303,56 @@ class RunFolder:
 
 
 def _choose_folder(parameters):
-    """The folder of the run to resume, or else a new one."""
+    """The folder of the run to resume, or else a new folder."""
     p = parameters
     try:
         os.makedirs(p.save_path, exist_ok=True)
-        return _named(p) if p.name else _numbered(p)
+        return _make_named_folder(p) if p.name else _make_numbered_folder(p)
     except OSError as error:
         raise UserError(f"--save_path {p.save_path}: {error.filename} cannot be made: {error.strerror}") from None
 
 
-def _named(p):
+def _make_named_folder(p):
     path = Path(p.save_path, p.name)
     if p.resume and (path / RUN_FILE).is_file():
         return path
     path.mkdir(exist_ok=True)
-    # A run that ended before it began has left only its lock.
+    # A run that ended before `begin` has left only its lock file and temporary files: its folder may be used.
     if any(name != LOCK_FILE and not name.startswith(".tmp") for name in os.listdir(path)):
         if p.resume:
-            raise UserError(f"--name {p.name}: {path} is no run's folder: it has no {RUN_FILE}; give another name")
+            raise UserError(f"--name {p.name}: {path} is not a run's folder: it has no {RUN_FILE}; give another name")
         raise UserError(
-            f"--name {p.name}: {path} exists already; give another name, or --resume auto to go on with that run"
+            f"--name {p.name}: {path} exists already; give another name, or --resume auto to continue that run"
         )
     return path
 
 
-def _numbered(p):
+def _make_numbered_folder(p):
     for number in itertools.count(max(run_numbers(p.save_path, p.recipe), default=0) + 1):
         path = Path(p.save_path, f"{p.recipe}-{number}")
-        with contextlib.suppress(FileExistsError):  # another run has started at the same time
+        with contextlib.suppress(FileExistsError):  # another run has just created it: try the next number
             path.mkdir()
             return path
 
 
 def _lock(path):
-    """The open file that holds the lock of the run folder `path`."""
+    """Lock the run folder `path`. Returns the open file that holds the lock."""
     try:
         return lock(path)
     except BlockingIOError as owner:
         raise UserError(f"{path} is in use by {owner}: stop that first, or give another --name") from None
 
 
-def _cut(path, size):
-    """Cut the file `path` back to `size` bytes if it is longer. A `size` that is no number leaves it as it is."""
+def _truncate(path, size):
+    """Truncate the file `path` to `size` bytes if it is longer. If `size` is not an int, do nothing."""
     if type(size) is int and path.exists() and 0 <= size < path.stat().st_size:
         os.truncate(path, size)
 
 
 def _changed_data(before, now):
-    """How a data set's fingerprint `now` differs from the one `before`, in words; "" where it does not."""
+    """The differences between a data set's fingerprints `before` and `now`, in words; "" if there are none."""
     if not isinstance(before, dict):
-        return ""  # earlier versions saved none
+        return ""  # a checkpoint of an earlier version has no fingerprint
     changed = {name: (before[name], new) for name, new in now.items() if name in before and before[name] != new}
     return ", ".join(
         f"{name} from {old} to {new}" if type(old) is int else name for name, (old, new) in changed.items()
@@ -363,12 +363,12 @@ def diverged(name, value, step):
     """The UserError for the tensor `name`, which is not finite after `step` steps."""
     return UserError(
         f"{name} is {value} at step {step}: training has diverged; --resume goes on from the last good checkpoint: "
-        "lower --d_lr and --g_lr with it, or start again with another --manual_seed"
+        "give it a lower --d_lr and --g_lr, or start a new run with another --manual_seed"
     )
 
 
 def _real_images(image_set, classes):
-    """The first COLUMNS real images of each of `classes`, as `sampler.grid_samples` returns; white where they end."""
+    """The first COLUMNS real images of each of `classes`, as `sampler.grid_samples` returns. Missing ones are white."""
     images = np.full((len(classes), pictures.COLUMNS, *image_set.image_shape), 255, np.uint8)
     for row, label in enumerate(classes):
         for column, index in enumerate(np.flatnonzero(image_set.labels == label)[: pictures.COLUMNS]):
@@ -377,7 +377,7 @@ def _real_images(image_set, classes):
 
 
 def _escaped(text):
-    """`text` as UTF-8 can hold it: it may name a file, and a file's name may be other bytes."""
+    """`text` in valid UTF-8. It may contain a file's name, whose bytes may be invalid."""
     return text.encode(errors="backslashreplace").decode()
 
 

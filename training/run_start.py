@@ -1,4 +1,4 @@
-"""Where a run starts: with new weights, from another run's checkpoint, or from its own newest one."""
+"""Find where a run starts: with new weights, from another run's checkpoint, or from its own newest checkpoint."""
 
 from typing import NamedTuple
 
@@ -9,19 +9,19 @@ from utils import UserError, plural
 
 
 class Start(NamedTuple):
-    """Where a run starts: from a `Checkpoint`, its own or another run's, or with new weights (None)."""
+    """The start of a run. `checkpoint` is None for new weights. `is_own`: whether this run wrote the checkpoint."""
 
     checkpoint: Checkpoint | None = None
     is_own: bool = False
 
     @property
     def step(self):
-        """Steps that are done already."""
+        """Number of steps that are already done."""
         return self.checkpoint.step if self.checkpoint else 0
 
 
 def find_start(parameters, weights, loaded, image_set):
-    """The `Start` of a run whose checkpoints are in the folder `weights`. Raises UserError if it cannot start there.
+    """The `Start` of a run with its checkpoints in the folder `weights`. Raises UserError if it cannot start there.
 
     A resumed run starts from its newest checkpoint. If it has none, it starts as a new run does: from the checkpoint of
     --pretrained_model, or with new weights. `loaded`: that checkpoint, if the command line has read it already.
@@ -55,21 +55,24 @@ def _load_own(weights):
         return loaded and loaded.path
 
     path = collectives.on_rank_0(choose)
-    return loaded or (path and load(path))  # rank 0 does not read it twice
+    return loaded or (path and load(path))  # on rank 0, `choose` has loaded it already
 
 
 def check_steps_left(parameters, start):
-    """Refuse a start that leaves no step to train. A run's own last checkpoint is fine: it may lack its pictures."""
+    """Refuse a start with no steps left. A run's own last checkpoint is accepted, as its pictures may be missing."""
     p = parameters
     if start.checkpoint and start.step >= p.total_step + start.is_own:
         raise UserError(
             f"--total_step {p.total_step} is reached: {start.checkpoint.path} has {plural(start.step, 'step')}; "
-            "give more"
+            "give a larger number"
         )
 
 
 def _check_classes(parameters, start, image_set):
-    """Refuse to resume on other classes, where a label would mean another class. Only say so of another's weights."""
+    """Refuse to resume with other classes, because a label would mean another class.
+
+    For weights from another run, only print the difference.
+    """
     path, class_names = start.checkpoint.path, start.checkpoint.class_names
     if not class_names:
         collectives.say(f"{path} does not tell the names of its classes, so they are not compared")
@@ -78,14 +81,16 @@ def _check_classes(parameters, start, image_set):
     if difference and start.is_own:
         raise UserError(
             f"{parameters.data_source} does not have the classes that {path} was trained on ({difference}): "
-            "give those, or start another run"
+            "give data with those classes, or start another run"
         )
     if difference:
-        collectives.say(f"{path} was trained on other classes ({difference}): its weights are trained on these")
+        collectives.say(
+            f"{path} was trained on other classes ({difference}): its weights are now trained on the new classes"
+        )
 
 
 def _check_whole_batch(parameters, own):
-    """Refuse to resume with another number of images in a step: the data would come in another order."""
+    """Refuse to resume with another number of images in a step, because the order of the data would change."""
     processes = collectives.world_size()
     whole, before = parameters.batch_size * processes, own.notes.get("whole_batch")
     if before not in (None, whole):

@@ -1,7 +1,7 @@
 """Inputs of one update on this process: real images and random numbers.
 
-Each random number is a pure function of the seed, its purpose, the step, the number of the update in the step, and the
-row. Every process draws for the whole batch of all processes and keeps its own rows.
+Each random number is a pure function of the seed, its purpose, the step, the index of the update in the step, and the
+row. Every process draws the numbers of the whole batch, over all processes, and keeps those of its own rows.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class DBatch(NamedTuple):
     alpha: paddle.Tensor = None  # for the gradient penalty, [N, 1, 1, 1] in [0, 1]
     real_noise: paddle.Tensor = None  # instance noise
     fake_noise: paddle.Tensor = None
-    whole: int = None  # rows in the batch of all processes; None: as many as here
+    whole: int = None  # number of rows in the batch of all processes; None: the same as here
 
 
 class GBatch(NamedTuple):
@@ -34,7 +34,7 @@ class GBatch(NamedTuple):
     z: paddle.Tensor  # [N, z_dim]
     labels: paddle.Tensor  # int64 [N]
     fake_noise: paddle.Tensor = None  # instance noise, [N, C, H, W]
-    whole: int = None  # rows in the batch of all processes
+    whole: int = None  # number of rows in the batch of all processes
 
 
 def d_batch(parameters, step, update, images, labels, whole=None):
@@ -57,24 +57,24 @@ def g_batch(parameters, step, update):
 
 
 def seed_dropout(parameters, role, step, update):
-    """Seed Paddle's random numbers, which dropout uses, for an update of "d" or "g", equally on all processes."""
+    """Seed Paddle's random numbers, which dropout uses, for an update of "d" or "g". All processes use one seed."""
     seed = randomness.rng(parameters.manual_seed, f"dropout/{role}", step, update).integers(2**31)
     paddle.seed(int(seed))
 
 
 def blocks_of(parameters, whole):
-    """This process's `blocks.Block`s of a batch of `whole` rows."""
+    """This process's blocks in a batch of `whole` rows: one `Block` for each round."""
     return blocks(whole, parameters.rounds, collectives.rank(), collectives.world_size())
 
 
 def cut_batch(batch, first, count):
-    """A `DBatch` or `GBatch` of `count` rows of `batch` from row `first` on."""
+    """The `count` rows of `batch`, a `DBatch` or `GBatch`, from row `first` on."""
     cut = (value[first : first + count] if isinstance(value, paddle.Tensor) else value for value in batch)
     return type(batch)(*cut)
 
 
 class _Draws:
-    """The random numbers of one update."""
+    """The random numbers of one update, for this process's rows."""
 
     def __init__(self, parameters, step, update, whole):
         self.parameters, self.step, self.update, self.whole = parameters, step, update, whole
@@ -96,6 +96,7 @@ class _Draws:
         return sigma * self.rows(f"instance noise/{role}", lambda rng, rows: rng.standard_normal((rows, *shape)))
 
     def rows(self, purpose, draw):
+        """This process's rows, as a tensor, of the array for the whole batch that `draw(rng, rows)` returns."""
         whole = draw(randomness.rng(self.parameters.manual_seed, purpose, self.step, self.update), self.whole)
         taken = np.concatenate([whole[block.rows] for block in blocks_of(self.parameters, self.whole)])
         rows = paddle.to_tensor(taken)

@@ -130,5 +130,7 @@ def test_a_run_folder_that_one_host_lacks_is_told_by_both(tmp_path):
             launchers = hosts.launch(folders, ROOT / "train.py", "--resume", resume, "--device", "cpu")
             assert [launcher.wait(60) for launcher in launchers] == [2, 2]
         said = [(folders[host] / f"log{host}" / "workerlog.0").read_text() for host in (0, 1)]
-        wanted = "is no run's folder" if resume != "auto" else "give every process the same command and, with --resume"
+        wanted = (
+            "is not a run's folder" if resume != "auto" else "give every process the same command and, with --resume"
+        )
         assert all(wanted in text for text in said), said

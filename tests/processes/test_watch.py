@@ -34,6 +34,7 @@ MEETINGS = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import runtime
+from processes import collectives
 from utils import UserError
 
 def main():
@@ -64,6 +65,7 @@ STEPS = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import runtime
+from processes import collectives
 
 def main():
     with runtime.stop_signals() as stop:
@@ -135,11 +137,9 @@ class Group:
 def changed_meetings(folder, *lines):
     """MEETINGS as a script, with `lines` of its own before it starts."""
     script = Path(folder, "meetings.py")
-    script.write_text(
-        MEETINGS.replace(
-            "import runtime\n", "\n".join(["import runtime, ctypes", "from processes import watch", *lines, ""])
-        )
-    )
+    imports = "from processes import collectives\n"
+    changed = "\n".join(["from processes import collectives, watch", "import ctypes", *lines, ""])
+    script.write_text(MEETINGS.replace(imports, changed))
     return script
 
 
@@ -276,14 +276,16 @@ def test_processes_stop_by_the_same_signal_at_the_same_moment(tmp_path, told):
         assert group.codes(15) == [0] * 3
         lines = [group.text(rank).splitlines()[-1] for rank in range(3)]
         assert len(set(lines)) == 1 and re.fullmatch(rf"stopped at \d+ by {15 if max(told) else 2}", lines[0]), lines
-        assert [("stopping; once more" in group.text(rank)) for rank in range(3)] == [rank in told for rank in range(3)]
+        assert [("stopping; send the signal once more" in group.text(rank)) for rank in range(3)] == [
+            rank in told for rank in range(3)
+        ]
 
 
 def test_a_process_that_never_starts_is_named(tmp_path):
     script = changed_meetings(tmp_path, "watch.JOIN_SECONDS = watch.LEAVE_SECONDS = 2")
     with Group(tmp_path, [[script, "late", "5"], [script, "late", "5"], ["-c", "pass"]]) as group:
         assert group.codes(20) == [2, 2, 0]
-        assert "meetings.py: rank 2 did not come within 2 seconds: its log says why\n" in group.text(0)
+        assert "meetings.py: rank 2 did not connect within 2 seconds: read the reason in its log\n" in group.text(0)
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def run(case):
         images = load_dataset(p)
         trainer = trainer(resolve(p, images))
         data = batches(images, p, first, collectives.rank(), collectives.world_size())
-        log = [trainer._read(trainer.train_step(data)) for _ in range(steps)]
+        log = [trainer._read_metrics(trainer.train_step(data)) for _ in range(steps)]
     results = {f"metric/{name}": np.array([metrics[name] for metrics in log]) for name in log[0]}
     return results | {
         f"{part}/{name}": array for part, arrays in trainer.state().items() for name, array in arrays.items()

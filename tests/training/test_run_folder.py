@@ -98,7 +98,8 @@ def test_a_folder_that_nothing_was_written_to_is_as_good_as_new(make_parameters,
 
 
 @pytest.mark.parametrize(
-    ("resume", "says"), [(None, "exists already; .* --resume auto"), ("auto", f"no run's folder: it has no {RUN_FILE}")]
+    ("resume", "says"),
+    [(None, "exists already; .* --resume auto"), ("auto", f"not a run's folder: it has no {RUN_FILE}")],
 )
 def test_a_folder_of_something_else_is_refused(make_parameters, resume, says):
     p = make_parameters(name="mine", resume=resume)
