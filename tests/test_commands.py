@@ -467,7 +467,7 @@ def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
     ("source", "target", "says"),
     [
         ("nowhere", "ours.safetensors", "SOURCE nowhere: there is no such file"),
-        (".", "ours.safetensors", "SOURCE . is a folder but no run's: it has no parameters.yaml"),
+        (".", "ours.safetensors", "SOURCE . is a folder but not a run: it has no parameters.yaml"),
         (
             "nowhere",
             "no folder/ours.safetensors",
