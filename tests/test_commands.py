@@ -144,12 +144,12 @@ def test_a_report_says_what_its_figures_depend_on(trained, tmp_path):
     text = (tmp_path / "report.md").read_text()
     for line in (
         "Samples of 1 of the 10 classes are compared with real images of all of them.",
-        "Each subset of KID holds all 25 samples: its deviation does not tell how they vary.",
+        "Each subset of KID holds all 25 samples: its standard deviation does not show how these vary.",
     ):
         assert line in out.splitlines() and line in text.splitlines()
     settings = json.loads((tmp_path / "report.json").read_text())["settings"]
     expected = {
-        "labels": "3: in turns", "classes drawn": 1, "num_classes": 10, "real images": "test images of digits",
+        "labels": "3: repeated in order", "classes drawn": 1, "num_classes": 10, "real images": "test images of digits",
         "number of real images": 360, "transform": "resized, 16x16 pixels", "training images": "of digits",
         "number of training images": 1437, "kid subsets": 100, "kid subset size": 25, "prdc": "5 nearest neighbours",
         "distance": "beside training images",
