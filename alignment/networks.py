@@ -1,4 +1,4 @@
-"""Runs the networks, losses and updates of this project on a fixture and compares their figures."""
+"""Runs the networks, losses and updates of this project on a fixture. Compares their figures with the fixture's."""
 
 import contextlib
 import math
@@ -20,11 +20,11 @@ from trainer import Trainer
 from training.step_batches import DBatch, GBatch
 from utils import UserError
 
-FLOAT64, FLOAT32 = 1e-7, 1e-4  # tolerances, by the lower precision of the two sides
+FLOAT64, FLOAT32 = 1e-7, 1e-4  # tolerances; the lower precision of reference and ours decides
 
 KINDS = {"mnist": "acgan-mnist", "mlp": "acgan-mlp", "cifar10": "acgan-cifar10", "imagenet": "acgan-imagenet-torch"}
 
-# Layers by their name in the PyTorch references: our name.
+# {name of a layer in the PyTorch references: our name}.
 MNIST = {
     "G": {
         "label_emb": "embedding",
@@ -54,7 +54,8 @@ MLP = {
 }
 LAYERS = {"sagan": SAGAN, "acgan-mnist": MNIST, "acgan-mlp": MLP, **dict.fromkeys(STACKS, STACK)}
 
-# Figures by their name in fixtures: the metric of `Trainer`, or a function of D's (adversarial, class) logits.
+# {name of a figure in a fixture: our figure}. Ours is a metric of `Trainer` in LOSSES, and a function of D's
+# (adversarial, class) logits in OUTPUTS.
 LOSSES = {
     "sagan": {"d_loss_real": "d_real", "d_loss_fake": "d_fake", "gradient_penalty": "d_penalty", "g_loss": "g_adv"},
     "acgan": {
@@ -87,7 +88,7 @@ def precision(dtype):
 
 
 def check_training(fixture):
-    """Rows of a fixture of the protocol "sagan" or "acgan": forward, gradients, losses, final weights and buffers."""
+    """Rows of a fixture with the protocol "sagan" or "acgan": forward, gradients, losses, final weights and buffers."""
     protocol = fixture.choice("protocol", LOSSES)
     model = "sagan" if protocol == "sagan" else KINDS[fixture.choice("kind", KINDS)]
     dtype = fixture.choice("precision", ("float64", "float32"), "float64")
@@ -222,7 +223,8 @@ class Pair:
         for name, reference in figures.items():
             if name not in OUTPUTS:
                 raise UserError(f"has the unknown figure {name[:60]} in eval_forward")
-            # Far below 0, a sigmoid multiplies a relative error of its logit by the logit's size: -log(sigmoid).
+            # A sigmoid far below 0 is exp(logit). It multiplies a relative error of the logit by the size of the logit,
+            # which is -log(sigmoid). So widen the tolerance by this factor.
             factor = max(1.0, -math.log(max(min(reference), 1e-300))) if name == "validity" else 1.0
             ours = OUTPUTS[name](*outputs).numpy()
             rows.append(compare("forward", name + suffix, reference, ours, factor * tolerance))
@@ -255,7 +257,7 @@ class Pair:
             return images.numpy(), self.D(images, batch.labels)
 
     def _theirs(self, role, tensors, name):
-        """Our array for the fixture's tensor `name`, in the fixture's shape; the drawn one if it is never used."""
+        """Our array for the fixture's tensor `name`, in the fixture's shape. If it is never used: the drawn array."""
         ours = our_name(self.layers[role], name)
         if ours is None:
             return self.drawn[role][name]

@@ -181,7 +181,7 @@ def test_statistics_that_do_not_fit(refused, data, tmp_path):
     samples = ["--samples", data / "samples.npz"]
     (tmp_path / "page.npz").write_text("<html>not found</html>")
     assert "--reference page.npz" in refused(*samples, "--reference", "page.npz", "--metrics", "fid")
-    assert "width 64, --metrics needs 2048" in refused(*samples, "--reference", data / "64.npz", "--metrics", "fid")
+    assert "width 64; --metrics needs 2048" in refused(*samples, "--reference", data / "64.npz", "--metrics", "fid")
     for metric in ("accuracy", "kid", "prdc", "intra_fid", "floor", "ms_ssim", "distance"):
         sentence = refused(*samples, "--reference", data / "2048.npz", "--metrics", f"fid,{metric}")
         assert f"--metrics {metric} needs real images" in sentence

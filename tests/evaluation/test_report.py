@@ -324,5 +324,5 @@ def test_why_there_is_no_distance(tmp_path, value, said):
 )
 def test_statistics_that_are_not_settled(tmp_path, settings, said):
     _, text = written(tmp_path, "sagan-imagenet", {"fid": 300.0}, settings)
-    assert ("batch statistics need about 12,000 steps to settle, and these weights have 6:" in text) == said
+    assert ("batch statistics need about 12,000 steps to settle, but these weights have 6:" in text) == said
     assert ("--standing_batches" in text) == said
