@@ -73,12 +73,12 @@ STACKS = {
 
 def build_generator(parameters):
     """The ACGAN generator that `parameters` describe, with its initial weights."""
-    return initialize(make_generator(parameters), parameters.manual_seed, "G", _rule(parameters))
+    return initialize(make_generator(parameters), parameters.manual_seed, "G", _weights_rule(parameters))
 
 
 def build_discriminator(parameters):
     """The ACGAN discriminator that `parameters` describe, with its initial weights."""
-    return initialize(make_discriminator(parameters), parameters.manual_seed, "D", _rule(parameters))
+    return initialize(make_discriminator(parameters), parameters.manual_seed, "D", _weights_rule(parameters))
 
 
 def make_generator(parameters):
@@ -128,11 +128,11 @@ def final_size(image_size, stages):
     return size
 
 
-def _rule(parameters):
-    return _normal if parameters.model == "acgan-mnist" else _dcgan
+def _weights_rule(parameters):
+    return _tutorial_weights if parameters.model == "acgan-mnist" else _replications_weights
 
 
-def _dcgan(layer, draw):
+def _replications_weights(layer, draw):
     """The replications' initialisation: DCGAN's for convolutions and batch norms, PyTorch's default for the rest.
 
     Convolutions N(0, 0.02), batch norm scales N(1, 0.02) (Radford et al., ICLR 2016), embeddings N(0, 1), weights and
@@ -145,10 +145,10 @@ def _dcgan(layer, draw):
         set_values(layer.weight, draw("weight").uniform(-bound, bound, layer.weight.shape))
         set_values(layer.bias, draw("bias").uniform(-bound, bound, layer.bias.shape))
     else:
-        _normal(layer, draw)
+        _tutorial_weights(layer, draw)
 
 
-def _normal(layer, draw):
+def _tutorial_weights(layer, draw):
     """The step-by-step tutorial's initialisation: every weight N(0, 0.02), batch norm scales N(1, 0.02), biases 0."""
     if isinstance(layer, BatchNorm):
         set_values(layer.weight, 1 + 0.02 * draw("weight").standard_normal(layer.weight.shape))

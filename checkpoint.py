@@ -240,7 +240,7 @@ def check_shapes(shapes, arrays, source):
     for name, shape in shapes.items():
         array = arrays[name]
         if list(array.shape) != shape:
-            raise UserError(f"{source} holds {name} as {list(array.shape)}, this network has {shape}")
+            raise UserError(f"{source} holds {name} as {list(array.shape)}, but this network has {shape}")
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise UserError(f"{source} holds {name} with values that are not finite numbers")
 

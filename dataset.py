@@ -146,6 +146,7 @@ class FolderSet(ImageSet):
 
     def __getitem__(self, index):
         first = range(len(self))[index]  # IndexError beyond the end
+        # Try this file, then the next ones in order, around the end, until one can be read.
         for place in itertools.chain(range(first, len(self)), range(first)):
             if place in self._broken:
                 continue
@@ -157,7 +158,7 @@ class FolderSet(ImageSet):
             except FileNotFoundError as error:
                 for folder in (self.folder, path.parent):
                     if not Path(folder).exists():
-                        raise UserError(f"{folder} is gone: put it back, and --resume goes on") from None
+                        raise UserError(f"{folder} is gone: put it back, then continue with --resume") from None
                 self._leave_out(place, one_line(error))
             except MemoryError:
                 raise UserError(f"{path} takes more memory than is left: lower --num_workers or --batch_size") from None
@@ -213,7 +214,8 @@ def load_dataset(parameters, split="train"):
     the data. The message says what was found.
     """
     p = parameters
-    option, path = _place(p, split)
+    option, path = _path_option(p, split)
+    # Open the images.
     if p.dataset == "digits":
         image_set = ArraySet(p, *_read_digits(split), Image.Resampling.BICUBIC)
     elif p.dataset in ("mnist", "fashion-mnist"):
@@ -224,6 +226,7 @@ def load_dataset(parameters, split="train"):
         image_set = FakeSet(p, split)
     else:
         image_set = FolderSet(p, option, path)
+    # Check the classes.
     missing = np.flatnonzero(np.bincount(image_set.labels, minlength=image_set.num_classes) == 0)
     if len(missing):
         raise UserError(
@@ -244,7 +247,7 @@ def load_dataset(parameters, split="train"):
     return image_set
 
 
-def _place(parameters, split):
+def _path_option(parameters, split):
     """(the option that gives the folder of the images of `split`, its value)."""
     p = parameters
     if split == "test" and (p.test_data_path or p.dataset in ("folder", "imagenet")):
@@ -256,7 +259,7 @@ def check_count(parameters, image_set, split="train"):
     """Raise UserError unless `image_set`, the images of `split`, has `parameters.num_classes` classes."""
     p = parameters
     if p.num_classes not in (None, image_set.num_classes):
-        option, path = _place(p, split)
+        option, path = _path_option(p, split)
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
             f"--num_classes is {p.num_classes} (given, or from the recipe, run or checkpoint), but {where} has "
@@ -300,6 +303,7 @@ def choose_classes(names, classes):
             "--classes none takes all"
         )
 
+    # Read the option. It has one of four forms.
     parts = [part.strip() for part in classes.split(",")]
     if classes.startswith("random:"):
         count, seed = map(int, classes.split(":")[1:])
@@ -319,12 +323,13 @@ def choose_classes(names, classes):
             chosen = range(total)
     else:
         chosen = [int(part) for part in parts]
+    # Check the choice.
     if any(number >= total for number in reversed(chosen)):  # from the end: fast for a range far longer than the data
-        raise refused("goes beyond the last")
+        raise refused("goes beyond the last class")
     if len(set(chosen)) < len(chosen):
         raise refused("names a class twice")
     if len(chosen) < 2:
-        raise refused("leaves fewer than two")
+        raise refused("leaves fewer than two classes")
     return list(chosen)
 
 
@@ -350,7 +355,7 @@ def batches(image_set, parameters, first, rank=0, world_size=1):
     all processes together. Batch b belongs to epoch b // `batches_per_epoch`. The images of a global batch depend only
     on the seed, b and its size. A process gets the rows of its `blocks.blocks`.
     """
-    rows = _rows(image_set, parameters, first, rank, world_size)
+    rows = _rows_of_batches(image_set, parameters, first, rank, world_size)
     if parameters.num_workers == 0 or not isinstance(image_set, FolderSet):
         for batch, whole in rows:
             yield *_stack(map(image_set.__getitem__, batch)), whole
@@ -369,7 +374,7 @@ def batches(image_set, parameters, first, rank=0, world_size=1):
         pool.shutdown(cancel_futures=True)
 
 
-def _rows(image_set, parameters, first, rank, world_size):
+def _rows_of_batches(image_set, parameters, first, rank, world_size):
     """Endless (indices of this process's images, size of the global batch), from global batch `first` on."""
     per_epoch = batches_per_epoch(image_set, parameters, world_size)
     size = parameters.batch_size * world_size

@@ -125,7 +125,7 @@ def upsample_conv(x, weight, bias):
         return upsample(F.conv2d(x, weight, bias))
     if x.shape[-1] < FUSE_FROM:
         return F.conv2d(upsample(x), weight, bias, padding=1)
-    kernel = _spread(weight.flip([2, 3])).transpose([1, 0, 2, 3])
+    kernel = _kernel_of_stride_2(weight.flip([2, 3])).transpose([1, 0, 2, 3])
     return F.conv2d_transpose(x, kernel, bias, stride=2, padding=1)
 
 
@@ -138,10 +138,10 @@ def conv_pool(x, weight, bias):
         return F.conv2d(F.avg_pool2d(x, 2), weight, bias)
     if x.shape[-1] < FUSE_FROM:
         return F.avg_pool2d(F.conv2d(x, weight, bias, padding=1), 2)
-    return F.conv2d(x, _spread(weight) / 4, bias, stride=2, padding=1)
+    return F.conv2d(x, _kernel_of_stride_2(weight) / 4, bias, stride=2, padding=1)
 
 
-def _spread(weight):
+def _kernel_of_stride_2(weight):
     """[O, I, 3, 3] to [O, I, 4, 4]: the sum of the kernel at the four positions of a 2x2 cell."""
     padded = F.pad(weight, [1, 1, 1, 1])
     return padded[:, :, 1:, 1:] + padded[:, :, :-1, 1:] + padded[:, :, 1:, :-1] + padded[:, :, :-1, :-1]
@@ -183,11 +183,11 @@ class BatchNorm(nn.Layer):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, epsilon=self.epsilon)
         if self.block:
             return self._synchronized(x)
-        # With momentum 0 the kernel writes the batch's own statistics. `_follow` then updates the running statistics.
+        # With momentum 0 the kernel writes the batch's own statistics. They then update the running statistics.
         mean, variance = paddle.zeros_like(self._mean), paddle.zeros_like(self._variance)
         out = F.batch_norm(x, mean, variance, self.weight, self.bias, True, momentum=0.0, epsilon=self.epsilon)
         # Paddle's CPU kernel gives the biased variance, its GPU kernel the unbiased one.
-        self._follow(mean, variance, x.size // x.shape[1] if x.place.is_cpu_place() else 1)
+        self._update_running_statistics(mean, variance, x.size // x.shape[1] if x.place.is_cpu_place() else 1)
         return out
 
     def _synchronized(self, x):
@@ -211,13 +211,13 @@ class BatchNorm(nn.Layer):
         mean = total(precise) / count
         centred = precise - spread(mean)
         variance = total(centred * centred) / count
-        self._follow(mean.flatten(), variance.flatten(), count)
+        self._update_running_statistics(mean.flatten(), variance.flatten(), count)
         weight, bias = (tensor.reshape(mean.shape) for tensor in (self.weight, self.bias))
         deviation = paddle.sqrt(variance + self.epsilon * self._scale**2)
         out = centred / spread(deviation) * spread(weight) + spread(bias)
         return out.astype(x.dtype)
 
-    def _follow(self, mean, variance, count):
+    def _update_running_statistics(self, mean, variance, count):
         """Move the running statistics towards `mean` and the biased `variance` of `count` values."""
         with paddle.no_grad():
             unbiased = variance * (count / (count - 1)) if count > 1 else variance

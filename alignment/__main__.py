@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-import runtime  # before paddle: it sets what paddle reads when it loads
+import runtime  # before paddle: it sets variables that paddle reads when it loads
 from alignment import fixture, networks, report, scores
 from utils import UserError
 

@@ -99,6 +99,7 @@ def check_training(fixture):
         rows = pair.forward_rows(tolerance)
         pair.G.train()
         pair.D.train()
+        # Train, and compare the first gradients and the losses of every step.
         for step in range(fixture.whole("steps") if "trajectory" in fixture else 0):
             metrics = {"d_penalty": 0.0, **trainer.update_discriminator(pair.d_batch(step))}
             if step == 0:
@@ -235,13 +236,13 @@ class Pair:
         weights = dict(getattr(self, role).named_parameters())
         gradients = {name: paddle.zeros_like(w) if w.grad is None else w.grad for name, w in weights.items()}
         references = self.fixture.get(f"first_{role.lower()}_grads", {})
-        return compare_all("bp_align", role, references, partial(self._theirs, role, gradients), tolerance)
+        return compare_all("bp_align", role, references, partial(self._in_fixture_shape, role, gradients), tolerance)
 
     def final_rows(self, tolerance):
         """Rows of all weights and buffers, and of an evaluation forward, after the last step."""
         rows = []
         for role in "GD":
-            find = partial(self._theirs, role, getattr(self, role).state_dict())
+            find = partial(self._in_fixture_shape, role, getattr(self, role).state_dict())
             rows += compare_all("train_align", role, self.fixture.get(f"final_{role}", {}), find, tolerance)
         if "final_eval_images" in self.fixture:
             reference = self.fixture["final_eval_images"]
@@ -256,7 +257,7 @@ class Pair:
             images = self.G(batch.z, batch.labels)
             return images.numpy(), self.D(images, batch.labels)
 
-    def _theirs(self, role, tensors, name):
+    def _in_fixture_shape(self, role, tensors, name):
         """Our array for the fixture's tensor `name`, in the fixture's shape. If it is never used: the drawn array."""
         ours = our_name(self.layers[role], name)
         if ours is None:

@@ -83,6 +83,7 @@ def timed(function, count):
 
 
 def main():
+    # ACGAN for CIFAR-10: one and two processes.
     print("ACGAN, 32 pixels, 25 images in each process: processes x threads, seconds a step, images per second")
     speeds = {}
     for processes, threads in ((1, 1), (1, 2), (2, 1)):
@@ -92,6 +93,7 @@ def main():
     print(f"  two processes are {speeds[2, 1] / speeds[1, 1]:.2f} times as fast as one process with one thread;")
     print(f"  one process with two threads is {speeds[1, 2] / speeds[1, 1]:.2f} times as fast")
 
+    # SAGAN at 128 pixels: the share of communication here.
     step = launch(1, 1, "steps", *SAGAN)
     sums = launch(2, 1, "sums", *SAGAN)
     size = sum(each["bytes"] for each in sums.values())
@@ -103,6 +105,7 @@ def main():
     whole = step["seconds"] * GPU_BATCH / step["images"]
     print(f"  {seconds / (step['seconds'] + seconds):.1%} of a step of {step['images']} images in each process,")
     print(f"  {seconds / (whole + seconds):.1%} of a step of {GPU_BATCH} images ({whole:.0f} s)")
+    # The same over faster links, computed.
     moved = 2 * (GPUS - 1) / GPUS * size
     print(f"{GPUS} GPUs, {GPU_BATCH} images each: {moved / 1e6:.0f} MB sent and received by each in a step; share if")
     print(f"  the rest takes {' or '.join(f'{seconds} s' for seconds in GPU_STEPS)} (assumed; without overlap)")

@@ -46,8 +46,8 @@ class Evaluation:
         self.train_set = load_dataset(p, "train") if wants_training else None
         self._extractor_class = ClassifierExtractor if self._by_classifier else InceptionExtractor
         self.extractor = None
-        self._known = {}  # by the set of real images: its Summary
-        self._real_within_classes = {}  # by metric
+        self._known = {}  # {REAL or TRAINING: the Summary of these images}
+        self._real_within_classes = {}  # {name of a metric: its values of the real images, by class}
         if p.reference:
             self._known[REAL] = given_summary(p.reference, self._needs().layers)
 
@@ -75,7 +75,7 @@ class Evaluation:
             found["number of training images"] = len(self.train_set)
         metrics = sorted(self.metrics, key=lambda metric: metric.order)
         if self._by_classifier:
-            found |= {metric.name: "beside training images" for metric in metrics if metric.within_class}
+            found |= {metric.name: "compared with training images" for metric in metrics if metric.within_class}
         for metric in metrics:
             found |= metric.settings(count, len(self.test_set) if self.test_set else 0)
         if self.metrics and not self._by_classifier:

@@ -82,12 +82,12 @@ class Gathered:
         """The `Gathered` of a pass over `count` images from its `state()`. Raises one of DAMAGED for other arrays."""
         gathered = cls(count, needs)
         if state["done"].shape != gathered.done.shape or state["done"].dtype != bool:
-            raise UserError(f"it belongs to a pass over other images, of {state['done'].shape} chunks")
+            raise UserError(f"it belongs to a pass over other images: its chunks are {state['done'].shape}")
         gathered.done = state["done"]
         if gathered.done.any():
             for layer in needs.layers:
-                gathered.statistics[layer] = FeatureStatistics.from_state(_under(state, f"statistics/{layer}/"))
-            gathered.score = ScoreSums.from_state(_under(state, "score/")) if needs.score else None
+                gathered.statistics[layer] = FeatureStatistics.from_state(_entries_under(state, f"statistics/{layer}/"))
+            gathered.score = ScoreSums.from_state(_entries_under(state, "score/")) if needs.score else None
             gathered.rows = {chunk: state[f"rows/{chunk}"] for chunk in np.flatnonzero(gathered.done) if needs.features}
             gathered.right = {resolution: int(state[f"right/{resolution}"]) for resolution in needs.resolutions}
         return gathered
@@ -111,7 +111,7 @@ class Gathered:
             self.right[resolution] = self.right.get(resolution, 0) + count
 
 
-def _under(state, prefix):
+def _entries_under(state, prefix):
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
@@ -133,7 +133,7 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
     # Take over the chunks of an interrupted pass.
     done, earlier = gathered.done.copy(), 0.0
     if parts_folder:
-        done, earlier = collectives.on_rank_0(_take_over, gathered, count, Path(parts_folder), key)
+        done, earlier = collectives.on_rank_0(_take_over_parts, gathered, count, Path(parts_folder), key)
         _save_part(gathered, parts_folder, key, earlier)
     # The samples may be ordered by class. So cut them into the parts of the Inception Score in random order.
     order = randomness.rng(seed, "splits").permutation(count) if needs.score else None
@@ -191,7 +191,7 @@ def _save_part(gathered, folder, key, seconds):
         np.savez(temporary, key=np.array(key), seconds=np.array(seconds), **gathered.state())
 
 
-def _take_over(gathered, count, folder, key):
+def _take_over_parts(gathered, count, folder, key):
     """Merge the files of an interrupted pass in `folder` into `gathered`, and into one file.
 
     Returns (bool [chunks]: whether each chunk is done, the seconds that they took).
@@ -215,7 +215,7 @@ def _take_over(gathered, count, folder, key):
 
 
 def unfinished_keys(folder):
-    """The keys of the unfinished passes whose files are in `folder`."""
+    """The keys of the unfinished passes with files in `folder`."""
     found = set()
     for path in _parts(folder):
         with contextlib.suppress(*DAMAGED):

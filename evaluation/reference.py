@@ -61,7 +61,7 @@ def real_summary(image_set, extractor, needs, title, stop):
     Values come from the cache. Missing ones are computed and saved there.
     """
     folder = collectives.on_rank_0(lambda: str(_folder(image_set, extractor)))
-    known, missing = collectives.on_rank_0(_read, Path(folder), needs, len(image_set))
+    known, missing = collectives.on_rank_0(_read_cache, Path(folder), needs, len(image_set))
     if any(missing):
         key = f"{extractor.key} {missing}"
         gathered = measure(RealImages(image_set), extractor, missing, 0, title, stop, parts_folder=folder, key=key)
@@ -70,7 +70,7 @@ def real_summary(image_set, extractor, needs, title, stop):
         fresh = summary(gathered, len(image_set))
         fresh = fresh._replace(right=known.right | fresh.right)  # one file holds the counts of all resolutions
         if collectives.rank() == 0:
-            _write(Path(folder), fresh)
+            _write_cache(Path(folder), fresh)
         known = fresh._replace(
             gaussians=known.gaussians | fresh.gaussians,
             features=fresh.features if missing.features else known.features,
@@ -109,7 +109,7 @@ def content_digest(image_set):
     return digest.hexdigest()
 
 
-def _read(folder, needs, count):
+def _read_cache(folder, needs, count):
     """(the `Summary` of the cached values, the `Needs` that are not cached)."""
     gaussians = {layer: _cached(folder / f"{layer}.npz", load_statistics) for layer in needs.layers}
     gaussians = {layer: gaussian for layer, gaussian in gaussians.items() if gaussian}
@@ -144,7 +144,7 @@ def _load_right(path):
     return {int(resolution): int(count) for resolution, count in json.loads(path.read_text()).items()}
 
 
-def _write(folder, known):
+def _write_cache(folder, known):
     """Write `known` to `folder` of the cache. If that fails, prints a line, and this run still gets its figures."""
     try:
         for layer, gaussian in known.gaussians.items():

@@ -145,6 +145,7 @@ def _markdown(figures, content, parameters):
     """The report as Markdown."""
     recipe, settings = parameters.recipe, content["settings"]
     lines = ["# " + _escaped(f"{'' if recipe == 'none' else f'{recipe}: '}{settings['samples']}"), ""]
+    # The table of figures, beside published ones if there are any, and the sentences about them.
     published = {name: found for name, found in PUBLISHED.get(recipe, {}).items() if name in figures}
     if not figures:
         lines += ["Nothing was measured."]
@@ -159,6 +160,7 @@ def _markdown(figures, content, parameters):
         lines += ["| figure | |", "|---|---|", *(_row(line, text) for line, text, _ in rows(figures))]
     for line in cautions(figures, settings):
         lines += ["", _escaped(line)]
+    # The table of settings.
     lines += ["", "| setting | |", "|---|---|"]
     lines += [_row(name.replace("_", " "), _shown(value)) for name, value in settings.items()]
     lines += [_row(name, value) for name, value in content["versions"].items()]

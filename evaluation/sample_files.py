@@ -60,7 +60,7 @@ class PNGWriter:
 
     def write(self, indices, images):
         """Write samples `indices`, uint8 [n, C, H, W]."""
-        with _named(f"{self.option} {self.folder}"):
+        with _errors_named(f"{self.option} {self.folder}"):
             for index, image in zip(indices, images, strict=True):
                 save_image(self._classes[self.labels[index]] / f"{index:06d}.png", image.transpose(1, 2, 0))
 
@@ -114,18 +114,18 @@ class NPZWriter:
 
     def write(self, indices, images):
         """Write samples `indices`, uint8 [n, C, H, W]. The indices are consecutive."""
-        with self._named(), open(self._part, "r+b") as file:
+        with self._errors_named(), open(self._part, "r+b") as file:
             file.seek(self._start + int(indices[0]) * self._size)
             file.write(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
 
     def finish(self):
         """Turn the hidden file into `path`. Returns the line to print."""
-        with self._named():
+        with self._errors_named():
             self._finish()
         return f"samples: {self.path}"
 
-    def _named(self):
-        return _named(f"--samples_npz {self.path}", f", or remove {self._part}, which holds the first samples")
+    def _errors_named(self):
+        return _errors_named(f"--samples_npz {self.path}", f", or remove {self._part}, which holds the first samples")
 
     def _finish(self):
         with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -149,7 +149,7 @@ def _locked(part, path):
 
 
 @contextlib.contextmanager
-def _named(what, otherwise=""):
+def _errors_named(what, otherwise=""):
     """Turn an OSError, such as a full disk, into a UserError. It names `what`, the option, and says how to resume.
 
     `otherwise`: one more way out, for the end of the message.

@@ -163,7 +163,7 @@ def open_samples(parameters):
     return Folder(parameters) if Path(parameters.samples).is_dir() else NPZ(parameters)
 
 
-class StrangersSamples:
+class SamplesFromFiles:
     """The parts that `Folder` and `NPZ` share. `labels` are None if they are unknown, and before `label` sets them."""
 
     checkpoint_names, class_names = None, ()
@@ -197,7 +197,7 @@ class StrangersSamples:
         """Nothing to write: the images are files already."""
 
 
-class Folder(StrangersSamples):
+class Folder(SamplesFromFiles):
     """The images in a folder, or in its class folders. All have one size. They are converted to gray or RGB.
 
     Opening it reads every file once, on rank 0, for its size and its digest. `images` reads it again for its pixels.
@@ -209,12 +209,14 @@ class Folder(StrangersSamples):
         super().__init__(parameters)
         path = parameters.samples
         self._mode, self._exif = "L" if parameters.channels == 1 else "RGB", parameters.exif
+        # List the images in the folder and in its class folders.
         skipped, skipped_inside = Counter(), Counter()
         self.files = [Path(path, name) for name in image_names(path, "--samples", skipped)]
         self._classes = None  # {name of a class folder: its number of images}
         names = folder_names(path, "--samples")
         folders = [Path(path, name) for name in names]
         inside = [[folder / file for file in image_names(folder, "--samples", skipped_inside)] for folder in folders]
+        # Use either these or those.
         if self.files and (count := sum(map(len, inside))):
             raise UserError(
                 f"--samples {path} holds {len(self.files)} images beside its class folders, which hold {count}: "
@@ -310,7 +312,7 @@ def _size_and_digest(files, folder):
     return width, digest.hexdigest()
 
 
-class NPZ(StrangersSamples):
+class NPZ(SamplesFromFiles):
     """The samples in a `.npz` as guided-diffusion writes it: `arr_0` uint8 [N, H, W, C] and, optionally, `arr_1`, the
     classes.
 
@@ -352,6 +354,7 @@ class NPZ(StrangersSamples):
 
 def _map(path, archive, name):
     """The member `name` as a read-only array on disk. A compressed one is unpacked into a temporary file first."""
+    # Check the header before any memory or disk space is used.
     info = archive.getinfo(name)
     with archive.open(info) as member:
         shape, fortran, dtype = npy_header(member)

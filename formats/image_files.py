@@ -51,6 +51,7 @@ def class_folders(path, option, skipped=None):
     wanted = "give the folder that holds one folder of images for each class"
     if path is None:
         raise UserError(f"{option} is missing: {wanted}")
+    # List the folders, without those of runs.
     classes, files, others = _listing(path, option)
     if loops := others["link to itself"]:
         raise UserError(f"{option} {path}: {loops[0]} is a link to itself; remove it, or link it to a folder of images")
@@ -60,7 +61,8 @@ def class_folders(path, option, skipped=None):
     if skipped is not None:
         beside = {"broken link": len(others["broken link"]), "image beside the classes": sum(map(_is_image, files))}
         skipped.update(beside)
-    with_folders = []
+    # Refuse the folder unless a class folder holds an image.
+    with_folders = []  # names of class folders that hold folders instead
     for name in classes:
         inner, files, _ = _listing(os.path.join(path, name), option)
         if any(map(_is_image, files)):

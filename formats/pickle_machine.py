@@ -16,12 +16,12 @@ import numpy as np
 from utils import UserError, printable
 
 # An instruction takes one byte in the file, but the object that it makes takes about a hundred bytes of memory. So the
-# machine counts _OBJECT bytes for each. Together they may take the size of the pickle plus _ALLOWANCE, which is a
+# machine counts _OBJECT_BYTES bytes for each. Together they may take the size of the pickle plus _ALLOWANCE, which is a
 # quarter of a million objects. A checkpoint has about ten thousand.
-_OBJECT = 256
+_OBJECT_BYTES = 256
 _ALLOWANCE = 64 * 2**20
-_LONG = 256  # bytes; a longer string is copied out of the file only when it is needed
-_DEPTH = 64  # levels of nesting at most
+_LONG_STRING = 256  # bytes; a longer string is copied out of the file only when it is needed
+_MAX_DEPTH = 64  # levels of nesting at most
 _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 # bfloat16 has no NumPy type. Paddle stores it as uint16, and so does this module until it widens it to float32.
 _TORCH_STORAGES = {
@@ -110,15 +110,15 @@ class _OrderedDict(dict):
 class Machine:
     """Runs the pickles in `data`, one after another.
 
-    `limit`: bytes that all arrays may take. `room`: bytes that other objects may still take. `position`: the first byte
-    that is not read yet.
+    `limit`: bytes that all arrays together may take. `memory_left`: bytes that other objects may still take.
+    `position`: the first byte of `data` that is not read yet.
     """
 
     def __init__(self, data, limit, widen=False):
         self.data = memoryview(data)
         self.position = 0
-        self.room = len(data) + _ALLOWANCE
-        self.limit = limit
+        self.memory_left = len(data) + _ALLOWANCE
+        self.array_bytes_left = limit
         self.widen = widen
         self.storages = {}
         self.arrays = {}
@@ -129,7 +129,7 @@ class Machine:
         while (opcode := bytes(self.take(1))) != pickle.STOP:
             if opcode not in _INSTRUCTIONS:
                 raise UserError(f"uses the pickle instruction 0x{opcode.hex()}, which a checkpoint has no use for")
-            self.spend(_OBJECT)
+            self.count_memory(_OBJECT_BYTES)
             _INSTRUCTIONS[opcode](self)
         value = self.stack.pop()
         self.stack, self.marks, self.memo = [], [], {}
@@ -140,10 +140,10 @@ class Machine:
         if self.position != len(self.data):
             raise UserError(f"goes on for {len(self.data) - self.position} bytes after its end")
 
-    def spend(self, size):
-        """Count `size` bytes of small objects. Raises UserError if no `room` is left for them."""
-        self.room -= size
-        if self.room < 0:
+    def count_memory(self, size):
+        """Count `size` bytes of small objects. Raises UserError if `memory_left` does not suffice."""
+        self.memory_left -= size
+        if self.memory_left < 0:
             raise UserError("holds far more small objects than a checkpoint has")
 
     def check(self, count):
@@ -169,14 +169,14 @@ class Machine:
     def string(self, count, codec):
         """The next `count` bytes as text in `codec`, or as bytes if `codec` is None. A stand-in if they are many."""
         span = _Span(self.take(count), codec)
-        if count > _LONG:
+        if count > _LONG_STRING:
             return span
-        self.spend(4 * count)  # Python stores 4 bytes for every character if one character is wide
+        self.count_memory(4 * count)  # Python stores 4 bytes for every character if one character is wide
         return span.value()
 
     def line(self):
         """The next line as text, without its end; None if it is longer than any name."""
-        line, end, _ = bytes(self.data[self.position : self.position + _LONG]).partition(b"\n")
+        line, end, _ = bytes(self.data[self.position : self.position + _LONG_STRING]).partition(b"\n")
         self.take(len(line) + 1)
         return line.decode() if end else None
 
@@ -210,7 +210,7 @@ class Machine:
         """
         if not isinstance(self.stack[-1], dict):
             raise UserError("sets keys of something that is not a dictionary")
-        _fill(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+        _set_items(self.stack[-1], zip(items[::2], items[1::2], strict=True))
 
     def find(self, module, name):
         """Push the object that stands for the function `module.name`. Raises UserError unless _NAMES has it."""
@@ -237,7 +237,7 @@ class Machine:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, _Array) and type(state) is tuple and len(state) == 5:
             _, shape, target.dtype, fortran, target.source = state
-            target.shape, target.strides = _sizes(shape), contiguous(_sizes(shape), fortran is True)
+            target.shape, target.strides = _checked_sizes(shape), contiguous(_checked_sizes(shape), fortran is True)
         elif isinstance(target, _Dtype) and type(state) is tuple and len(state) == 8:
             _, target.order, subarray, names, fields, *_ = state
             if subarray is not None or names is not None or fields is not None:
@@ -245,7 +245,7 @@ class Machine:
         elif not (isinstance(target, _OrderedDict) and type(state) is dict):
             raise UserError("sets the state of something that has no state")
 
-    def persistent(self):
+    def push_storage(self):
         """Push the storage that the top of the stack refers to. Raises UserError for any other reference."""
         kind, dtype, key, _location, count, *view = self.stack.pop()
         if kind != "storage" or not isinstance(dtype, np.dtype) or view not in ([], [None]):
@@ -263,9 +263,9 @@ class Machine:
         A container that the pickle shares is copied at each place, so the result has no cycles. Raises UserError for
         too many objects or levels, and for an object that is neither an array nor a plain value.
         """
-        self.spend(_OBJECT)
-        if depth > _DEPTH:
-            raise UserError(f"is nested more than {_DEPTH} levels deep")
+        self.count_memory(_OBJECT_BYTES)
+        if depth > _MAX_DEPTH:
+            raise UserError(f"is nested more than {_MAX_DEPTH} levels deep")
         if isinstance(value, dict):
             return {key: self.plain(item, depth + 1) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -274,7 +274,7 @@ class Machine:
             array = self.array(value)
             return array.item() if value.scalar else array
         if isinstance(value, _Span):
-            self.spend(4 * len(value.view))
+            self.count_memory(4 * len(value.view))
             return value.value()
         if value is None or isinstance(value, bool | int | float | str | bytes):
             return value
@@ -285,17 +285,17 @@ class Machine:
         dtype, shape, strides = _dtype_of(stand_in.dtype), stand_in.shape, stand_in.strides
         key = id(stand_in.source), dtype, shape, strides, stand_in.offset
         if key not in self.arrays:
-            self.limit -= math.prod(shape) * dtype.itemsize
-            if self.limit < 0:
+            self.array_bytes_left -= math.prod(shape) * dtype.itemsize
+            if self.array_bytes_left < 0:
                 raise UserError("describes more array bytes than it holds")
             if isinstance(stand_in.source, _Span) and stand_in.source.latin1:
-                self.spend(len(stand_in.source.view))  # each array that refers to it decodes it again
-            raw = _raw(stand_in.source)
+                self.count_memory(len(stand_in.source.view))  # each array that refers to it decodes it again
+            raw = _bytes_of(stand_in.source)
             self.arrays[key] = make_array(raw, dtype, shape, strides, stand_in.offset, self.widen)
         return self.arrays[key]
 
 
-def _raw(source):
+def _bytes_of(source):
     if isinstance(source, _Storage) and source.raw is not None:
         return source.raw
     if isinstance(source, _Span):
@@ -315,13 +315,13 @@ def _dtype_of(stand_in):
     raise UserError("holds an array without a data type")
 
 
-def _sizes(values):
+def _checked_sizes(values):
     if not isinstance(values, list | tuple) or len(values) > 32 or any(type(n) is not int or n < 0 for n in values):
-        raise UserError("holds an array whose shape or strides are not sizes")
+        raise UserError("holds an array with a shape or strides that are not sizes")
     return tuple(values)
 
 
-def _fill(target, pairs):
+def _set_items(target, pairs):
     for key, value in pairs:
         # Other keys are dangerous. A hostile file can give many of them one hash, which makes the dictionary slow, or
         # nest them so deeply that hashing overflows the stack.
@@ -335,7 +335,7 @@ def _fill(target, pairs):
 
 def _ordered_dict(pairs=()):
     result = _OrderedDict()
-    _fill(result, pairs)
+    _set_items(result, pairs)
     return result
 
 
@@ -351,7 +351,7 @@ def _reconstruct(_subtype, _shape, _code):
 
 
 def _frombuffer(source, dtype, shape, order):
-    return _Array(source, dtype, _sizes(shape), contiguous(_sizes(shape), order == "F"))
+    return _Array(source, dtype, _checked_sizes(shape), contiguous(_checked_sizes(shape), order == "F"))
 
 
 def _scalar(dtype, source):
@@ -372,7 +372,7 @@ def _bytes(*arguments):  # protocol 2 writes empty bytes as a call without argum
     return b""
 
 
-def _paddle_tensor(name_and_array):
+def _paddle_tensor(name_and_array):  # Paddle writes a tensor as a call of `tuple` with its name and its array
     _name, array = name_and_array
     return array
 
@@ -380,9 +380,9 @@ def _paddle_tensor(name_and_array):
 def _rebuild_tensor(storage, offset, size, stride, _requires_grad=False, _hooks=None, flags=None):
     if not isinstance(storage, _Storage) or flags:  # flags mark conjugate or negated views
         raise UserError("holds a tensor of a kind that a checkpoint has no use for")
-    (offset,), shape, strides = _sizes([offset]), _sizes(size), _sizes(stride)
+    (offset,), shape, strides = _checked_sizes([offset]), _checked_sizes(size), _checked_sizes(stride)
     if len(shape) != len(strides):
-        raise UserError("holds a tensor whose shape and strides differ in length")
+        raise UserError("holds a tensor with a shape and strides of different lengths")
     return _Array(storage, storage.dtype, shape, strides, offset)
 
 
@@ -450,5 +450,5 @@ _INSTRUCTIONS = {
     pickle.STACK_GLOBAL: lambda m: m.find_on_stack(),
     pickle.REDUCE: lambda m: m.reduce(),
     pickle.BUILD: lambda m: m.build(),
-    pickle.BINPERSID: lambda m: m.persistent(),
+    pickle.BINPERSID: lambda m: m.push_storage(),
 }

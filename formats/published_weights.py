@@ -98,6 +98,7 @@ def arrange(state, layers, torch):
     The conditional batch norms of the Paddle SAGAN replication hold one more scale w and shift b. They are folded into
     the class embeddings. This is exact: s·(w·x + b) + t = (s·w)·x + (s·b + t).
     """
+    # Rename and transpose.
     arrays = {}
     for name, array in state.items():
         if name.endswith(".num_batches_tracked"):  # a count that PyTorch keeps beside running statistics
@@ -106,6 +107,7 @@ def arrange(state, layers, torch):
             raise UserError(f"holds {printable(name)} as a {type(array).__name__}, not as an array")
         if ours := our_name(layers, name):
             arrays[ours] = np.ascontiguousarray(array.T) if torch and is_transposed(ours, array) else array
+    # Fold the affine pairs.
     for name in [name for name in arrays if name.endswith(".embed.weight")]:
         norm = name.removesuffix("embed.weight") + "bn"
         if f"{norm}.weight" in arrays:
@@ -143,13 +145,14 @@ def recognise(state):
 def convert(state):
     """(steps done, parameters, parts) of a published checkpoint, as `checkpoint.Checkpoint` holds them.
 
-    The shapes of the arrays give the parameters: model and imsize; z_dim and g_conv_dim of a G; d_conv_dim of a D;
-    num_classes, except for an ACGAN's G, whose shapes do not show it. A discriminator of the PyTorch SAGAN replication
-    also sets `relu_shortcut`. Parts are "G" and "D": NumPy arrays by our names. Raises UserError for a state of unknown
-    kind, or with widths that no network here has.
+    The shapes of the arrays give the parameters: model and imsize; z_dim and g_conv_dim from G; d_conv_dim from D;
+    num_classes, except from an ACGAN's G, because its shapes do not show it. A discriminator of the PyTorch SAGAN
+    replication also sets `relu_shortcut`. Parts are "G" and "D": NumPy arrays by our names. Raises UserError for a
+    state of unknown kind, or with widths that no network here has.
     """
     kind = recognise(state)
     torch = kind.startswith("torch")
+    # SAGAN: both networks and the step.
     if kind.endswith("sagan"):
         states = {role: state.get(f"{role}_state_dict") for role in "GD"}
         parts = {role: arrange(part, SAGAN[role], torch) for role, part in states.items() if isinstance(part, dict)}
@@ -160,6 +163,7 @@ def convert(state):
                 parameters["relu_shortcut"] = True
         step = state.get("step")
         return step if type(step) is int and step >= 0 else 0, parameters, parts
+    # ACGAN: one network.
     role, read = ("G", _stack_generator) if "fc1.weight" in state else ("D", _stack_discriminator)
     parts = {role: arrange(state, STACK[role], torch)}
     return 0, read(parts[role]), parts
@@ -201,22 +205,22 @@ def _convert_file(path, state):
 def _sagan_generator(arrays):
     wide, conv_dim = _widest(arrays, "blocks.0.conv2.weight_orig")
     z_dim, classes = _shape(arrays, "linear.weight_orig", 2)[0], _shape(arrays, "blocks.0.cond_bn1.embed.weight", 2)[0]
-    _expect(arrays, "linear.weight_orig", (z_dim, 16 * wide))
-    _expect(arrays, "blocks.0.cond_bn1.embed.weight", (classes, 2 * wide))
+    _check_shape(arrays, "linear.weight_orig", (z_dim, 16 * wide))
+    _check_shape(arrays, "blocks.0.cond_bn1.embed.weight", (classes, 2 * wide))
     return {"z_dim": z_dim, "num_classes": classes, "g_conv_dim": conv_dim}
 
 
 def _sagan_discriminator(arrays, classes):
     wide, conv_dim = _widest(arrays, "blocks.4.conv2.weight_orig")
-    _expect(arrays, "embedding.weight_orig", (classes, wide))
+    _check_shape(arrays, "embedding.weight_orig", (classes, wide))
     return {"d_conv_dim": conv_dim}
 
 
 def _widest(arrays, name):
     wide = _shape(arrays, name, 4)[0]
-    _expect(arrays, name, (wide, wide, 3, 3))
+    _check_shape(arrays, name, (wide, wide, 3, 3))
     if wide % 16:
-        raise UserError(f"is a SAGAN whose widest layer has {wide} channels, not a multiple of 16")
+        raise UserError(f"is a SAGAN, but its widest layer has {wide} channels, not a multiple of 16")
     return wide, wide // 16
 
 
@@ -229,9 +233,9 @@ def _stack_generator(arrays):
             conv_dim = -(-linear * 64 // stack.linear)
             widths = [scaled(stage.width, conv_dim) or 3 for stage in stages]
             inputs = [scaled(stack.linear, conv_dim), *widths]
-            _expect(arrays, "linear.weight", (z_dim, inputs[0]))
+            _check_shape(arrays, "linear.weight", (z_dim, inputs[0]))
             for index, (before, width, stage) in enumerate(zip(inputs, widths, stages, strict=False)):
-                _expect(arrays, f"convs.{index}.weight", (before, width, stage.kernel, stage.kernel))
+                _check_shape(arrays, f"convs.{index}.weight", (before, width, stage.kernel, stage.kernel))
             return {"model": model, "imsize": stack.image_size, "z_dim": z_dim, "g_conv_dim": conv_dim}
     raise _no_stack("generator", shapes)
 
@@ -246,7 +250,7 @@ def _stack_discriminator(arrays):
             conv_dim = -(-shapes[-1][0] * 64 // stages[-1].width)
             widths = [scaled(stage.width, conv_dim) for stage in stages]
             for index, (before, width, stage) in enumerate(zip([3, *widths], widths, stages, strict=False)):
-                _expect(arrays, f"convs.{index}.weight", (width, before, stage.kernel, stage.kernel))
+                _check_shape(arrays, f"convs.{index}.weight", (width, before, stage.kernel, stage.kernel))
             return {"model": model, "imsize": stack.image_size, "num_classes": classes, "d_conv_dim": conv_dim}
     raise _no_stack("discriminator", shapes)
 
@@ -274,6 +278,6 @@ def _shape(arrays, name, dimensions):
     return shape
 
 
-def _expect(arrays, name, shape):
+def _check_shape(arrays, name, shape):
     if _shape(arrays, name, len(shape)) != shape:
         raise UserError(f"holds {name} as {list(arrays[name].shape)}, but its other widths make it {list(shape)}")

@@ -15,15 +15,15 @@ import safetensors
 from formats.pickle_machine import Machine, contiguous, make_array
 from utils import UserError, printable
 
-_KNOWN = "; known are Paddle's .pdparams, PyTorch's .pth and .safetensors files"
+_KNOWN_FORMATS = "; known are Paddle's .pdparams, PyTorch's .pth and .safetensors files"
 _KINDS = {
     b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"\x1f\x8b": "a gzip archive",
     b"\x89HDF": "an HDF5 file", b"<": "an HTML or XML page",
 }  # fmt: skip
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # the first of the pickles in a file of PyTorch before 1.6
 # Limits, because reading these takes more memory than their bytes in the file.
-_MEMBERS = 2**16  # files in a ZIP archive
-_HEADER = 4 * 2**20  # bytes in the header of a safetensors file
+_MAX_MEMBERS = 2**16  # files in a ZIP archive
+_MAX_HEADER = 4 * 2**20  # bytes in the header of a safetensors file
 _SAFETENSORS = {
     "BOOL": "b1", "U8": "u1", "I8": "i1", "I16": "i2", "I32": "i4", "U32": "u4", "I64": "i8", "U64": "u8",
     "BF16": "u2", "F16": "f2", "F32": "f4", "F64": "f8",
@@ -45,8 +45,8 @@ def load_state(path):
 
     Raises UserError if the file cannot be read, has no known format, is damaged, or holds anything except data.
     """
-    with _one_sentence(path, _KNOWN):
-        data = _read(path)
+    with _errors_in_one_sentence(path, _KNOWN_FORMATS):
+        data = _read_file(path)
         if data.startswith(b"PK\x03\x04"):
             state = _load_torch_zip(data)
         elif data.startswith(pickle.PROTO):
@@ -67,7 +67,7 @@ def load_pickle(data, limit):
     scalars of bool, integer and float types. Strings of Python 2 are read as Latin-1. Raises UserError for anything
     else.
     """
-    with _one_sentence("the pickle", ""):
+    with _errors_in_one_sentence("the pickle", ""):
         machine = Machine(data, limit)
         value = machine.run()
         machine.finish()
@@ -75,7 +75,7 @@ def load_pickle(data, limit):
 
 
 @contextmanager
-def _one_sentence(subject, ending):
+def _errors_in_one_sentence(subject, ending):
     """Turn any error in the block into a UserError of one sentence, which begins with `subject`."""
     subject = str(subject) if len(str(subject)) <= 120 else f"…{str(subject)[-120:]}"
     try:
@@ -91,7 +91,7 @@ def _one_sentence(subject, ending):
     raise UserError(printable(subject, 121) + " " + message + ending)
 
 
-def _read(path):
+def _read_file(path):
     mode = Path(path).stat().st_mode
     if not stat.S_ISREG(mode):  # opening a pipe would wait, and a device may never end
         raise UserError("is a folder" if stat.S_ISDIR(mode) else "is not a regular file")
@@ -113,6 +113,7 @@ def _load_pickles(data):
     machine = Machine(data, len(data), widen=True)
     state = machine.run()
     if type(state) is int and state == _TORCH_MAGIC:
+        # PyTorch before 1.6. After the magic number come four more pickles, then the storages.
         machine.run()  # the version of the protocol, which is always 1001
         machine.run()  # the integer sizes of the machine that wrote it; storages are little-endian in any case
         state = machine.run()
@@ -123,6 +124,7 @@ def _load_pickles(data):
             storage.raw = machine.take(storage.count * storage.dtype.itemsize)
         machine.finish()
         return machine.plain(state)
+    # Paddle.
     machine.finish()
     state = machine.plain(state)
     if isinstance(state, dict):
@@ -138,8 +140,9 @@ def _load_torch_zip(data):
 
     The archive is not compressed.
     """
-    if data.count(b"PK\x01\x02") > _MEMBERS:
-        raise UserError(f"is a ZIP archive of more than {_MEMBERS} files")
+    if data.count(b"PK\x01\x02") > _MAX_MEMBERS:
+        raise UserError(f"is a ZIP archive of more than {_MAX_MEMBERS} files")
+    # Find the one pickle in the archive.
     members = {member.filename: member for member in zipfile.ZipFile(BytesIO(data)).infolist()}
     for name in members:
         if name.startswith("/") or "\\" in name or ".." in name.split("/"):
@@ -148,13 +151,15 @@ def _load_torch_zip(data):
     if len(pickles) != 1:
         raise UserError(f"is a ZIP archive with {len(pickles) or 'no'} data.pkl, not a file of PyTorch")
     folder = pickles[0].removesuffix("data.pkl")
+    # Run it.
     machine = Machine(_member(data, members[pickles[0]]), len(data), widen=True)
     state = machine.run()
     machine.finish()
     order = f"{folder}byteorder"
     if order in members and _member(data, members[order]) != b"little":
         raise UserError("was written on a big-endian machine; save it again on a little-endian one")
-    # The directory of a hostile archive may give many members the same bytes. This check limits the work below.
+    # Give each storage its bytes. The directory of a hostile archive may give many members the same bytes. The check
+    # limits the work of the loop.
     if sum(storage.count * storage.dtype.itemsize for storage in machine.storages.values()) > len(data):
         raise UserError("describes more storage bytes than it holds")
     for key, storage in machine.storages.items():
@@ -169,18 +174,18 @@ def _load_torch_zip(data):
 def _member(data, member):
     """The bytes of a member of a ZIP archive, as a view of `data`: no copy. A compressed member is refused."""
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size or member.flag_bits & 1:
-        raise UserError(f"is a ZIP archive whose {printable(member.filename)} is compressed or encrypted")
+        raise UserError(f"is a ZIP archive, and {printable(member.filename)} in it is compressed or encrypted")
     name_length, extra_length = struct.unpack_from("<HH", data, member.header_offset + 26)
     start = member.header_offset + 30 + name_length + extra_length
     view = memoryview(data)[start : start + member.file_size]
     if len(view) != member.file_size or zlib.crc32(view) != member.CRC:
-        raise UserError(f"is a ZIP archive whose {printable(member.filename)} is damaged")
+        raise UserError(f"is a ZIP archive, and {printable(member.filename)} in it is damaged")
     return view
 
 
 def _load_safetensors(data):
     (header,) = struct.unpack_from("<Q", data)
-    if header > min(_HEADER, len(data) - 8):
+    if header > min(_MAX_HEADER, len(data) - 8):
         raise UserError(f"claims a header of {header} bytes in a safetensors file of {len(data)} bytes")
     state, tensors = {}, safetensors.deserialize(data)
     while tensors:  # remove each from the list: the memory of the library's copy is free when ours is made

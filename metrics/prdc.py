@@ -48,6 +48,7 @@ def prdc(real, fake, nearest=5, block=2048, progress=None):
             f"precision and recall by the {nearest}-th neighbour need more samples than {nearest}, not {count}"
         )
 
+    # Compute the radii of all balls.
     real_blocks, fake_blocks = _blocks(len(real), block), _blocks(len(fake), block)
     real_pairs = len(real_blocks) * (len(real_blocks) + 1) // 2
     fake_pairs = len(fake_blocks) * (len(fake_blocks) + 1) // 2
@@ -55,6 +56,7 @@ def prdc(real, fake, nearest=5, block=2048, progress=None):
     real_radii = _radii(real, real_blocks, nearest, step)
     fake_radii = _radii(fake, fake_blocks, nearest, step)
 
+    # Count the samples inside the balls of the other set.
     balls_around_fake = np.zeros(len(fake), dtype=np.int64)
     real_is_recalled = np.zeros(len(real), dtype=bool)
     real_is_covered = np.zeros(len(real), dtype=bool)

@@ -379,7 +379,7 @@ def torch_files():
         "negative offset": (zipped(tensor((4,), (1,), -1)), "not sizes"),
         "negative stride": (zipped(tensor((4,), (-1,), 3)), "not sizes"),
         "tensor of negative shape": (zipped(tensor((-4,))), "not sizes"),
-        "strides of another length": (zipped(tensor((4,), (1, 1))), "differ in length"),
+        "strides of another length": (zipped(tensor((4,), (1, 1))), "of different lengths"),
         "expanded to 2^40": (zipped(tensor((2**40,), (0,))), "more array bytes"),
         "expanded many times": (zipped(many), "more array bytes"),
         "storage of 2^60": (zipped(tensor(of=storage("0", 2**60))), "more storage bytes"),

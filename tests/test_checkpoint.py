@@ -128,7 +128,7 @@ def changed(parts, name, array):
         (lambda p, parts: (p, changed(parts, "linear.bias", np.zeros(32, "int64"))), "not finite numbers"),
         (
             lambda p, parts: (p, changed(parts, "linear.bias", np.zeros(33, "float32"))),
-            "as [33], this network has [32]",
+            "as [33], but this network has [32]",
         ),
         (lambda p, parts: (p, changed(parts, "more", np.zeros(1, "float32"))), "holds more, which"),
         (lambda p, parts: (p, parts | {"G": {"linear.bias": parts["G"]["linear.bias"]}}), "lacks"),
