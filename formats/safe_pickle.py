@@ -174,12 +174,12 @@ def _load_torch_zip(data):
 def _member(data, member):
     """The bytes of a member of a ZIP archive, as a view of `data`: no copy. A compressed member is refused."""
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size or member.flag_bits & 1:
-        raise UserError(f"is a ZIP archive, and {printable(member.filename)} in it is compressed or encrypted")
+        raise UserError(f"is a ZIP archive, and its {printable(member.filename)} is compressed or encrypted")
     name_length, extra_length = struct.unpack_from("<HH", data, member.header_offset + 26)
     start = member.header_offset + 30 + name_length + extra_length
     view = memoryview(data)[start : start + member.file_size]
     if len(view) != member.file_size or zlib.crc32(view) != member.CRC:
-        raise UserError(f"is a ZIP archive, and {printable(member.filename)} in it is damaged")
+        raise UserError(f"is a ZIP archive, and its {printable(member.filename)} is damaged")
     return view
 
 
