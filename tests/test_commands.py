@@ -235,7 +235,7 @@ def test_a_run_beside_its_classes_is_kept_and_goes_on(tmp_path):
     shutil.move(tmp_path / "sagan_models", flowers)
     code, out, err = run(flowers, *command, 2, "--resume", "auto")
     assert code == 0 and "8 images of 2 classes: daisy, rose" in out, err
-    assert err.count("sagan_models") == 1 and "no classes" in err
+    assert err.count("sagan_models") == 1 and "not used as classes" in err
     assert checkpoint.load_file_or_run(flowers / "sagan_models" / "sagan-imagenet-1").step == 2
 
 
