@@ -1,8 +1,8 @@
 """The generators and discriminators of the ACGAN recipes (Odena, Olah, Shlens, ICML 2017, arXiv 1610.09585).
 
-Stacks of transposed convolutions against stacks of convolutions (`acgan-imagenet`, `acgan-imagenet-torch`,
-`acgan-cifar10`, `acgan-digits`), described by one table, and the tutorials' two pairs for MNIST (`acgan-mnist`,
-`acgan-mlp`). Widths are those of `g_conv_dim` and `d_conv_dim` 64 and scale with them.
+The table STACKS describes four pairs: `acgan-imagenet`, `acgan-imagenet-torch`, `acgan-cifar10` and `acgan-digits`.
+Their G is a stack of transposed convolutions, their D a stack of convolutions. `acgan-mnist` and `acgan-mlp` are two
+tutorials' pairs for MNIST. Widths in the code are those at `g_conv_dim` and `d_conv_dim` 64, and scale with them.
 """
 
 import math
@@ -27,7 +27,10 @@ class Stage(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """A pair of stacks: the width of G's linear layer, G's stages, D's stages, whether convolutions have biases."""
+    """A generator and a discriminator. `linear`: width of G's linear layer. `bias`: whether convolutions have biases.
+
+    `generator` and `discriminator` are tuples of `Stage`.
+    """
 
     image_size: int
     linear: int
@@ -70,22 +73,22 @@ STACKS = {
 
 def build_generator(parameters):
     """The ACGAN generator that `parameters` describe, with its initial weights."""
-    return initialize(make_generator(parameters), parameters.manual_seed, "G", _rule(parameters))
+    return initialize(make_generator(parameters), parameters.manual_seed, "G", _weights_rule(parameters))
 
 
 def build_discriminator(parameters):
     """The ACGAN discriminator that `parameters` describe, with its initial weights."""
-    return initialize(make_discriminator(parameters), parameters.manual_seed, "D", _rule(parameters))
+    return initialize(make_discriminator(parameters), parameters.manual_seed, "D", _weights_rule(parameters))
 
 
 def make_generator(parameters):
-    """`build_generator` without the initial weights, for one whose weights are read from a file."""
+    """`build_generator` without the initial weights, for weights that are read from a file."""
     p = parameters
     if p.model in STACKS:
         if p.z_dim <= p.num_classes:
             raise UserError(
                 f"--z_dim {p.z_dim} has no room for noise: {p.model} writes the one-hot class over the first "
-                f"{p.num_classes} entries; give more than that"
+                f"{p.num_classes} entries; give a larger --z_dim"
             )
         stack = STACKS[p.model]
         stages = [stage._replace(width=scaled(stage.width, p.g_conv_dim) or p.channels) for stage in stack.generator]
@@ -113,24 +116,24 @@ def make_discriminator(parameters):
 
 
 def scaled(width, conv_dim):
-    """What a width at `conv_dim` 64 is at another; None stays None."""
+    """The width at `conv_dim` of a layer that has `width` channels at 64. None stays None."""
     return width and max(1, width * conv_dim // 64)
 
 
 def final_size(image_size, stages):
-    """The side, in pixels, of what a discriminator's `stages` leave of an image."""
+    """The side in pixels of the output of a discriminator's `stages`, for an image of side `image_size`."""
     size = image_size
     for stage in stages:
         size = (size + 2 * stage.padding - stage.kernel) // stage.stride + 1
     return size
 
 
-def _rule(parameters):
-    return _normal if parameters.model == "acgan-mnist" else _dcgan
+def _weights_rule(parameters):
+    return _tutorial_weights if parameters.model == "acgan-mnist" else _replications_weights
 
 
-def _dcgan(layer, draw):
-    """The replications' initialisation: DCGAN's for convolutions and batch norms, PyTorch's own for the rest.
+def _replications_weights(layer, draw):
+    """The replications' initialisation: DCGAN's for convolutions and batch norms, PyTorch's default for the rest.
 
     Convolutions N(0, 0.02), batch norm scales N(1, 0.02) (Radford et al., ICLR 2016), embeddings N(0, 1), weights and
     biases of linear layers uniform in ±1/sqrt(in).
@@ -142,10 +145,10 @@ def _dcgan(layer, draw):
         set_values(layer.weight, draw("weight").uniform(-bound, bound, layer.weight.shape))
         set_values(layer.bias, draw("bias").uniform(-bound, bound, layer.bias.shape))
     else:
-        _normal(layer, draw)
+        _tutorial_weights(layer, draw)
 
 
-def _normal(layer, draw):
+def _tutorial_weights(layer, draw):
     """The step-by-step tutorial's initialisation: every weight N(0, 0.02), batch norm scales N(1, 0.02), biases 0."""
     if isinstance(layer, BatchNorm):
         set_values(layer.weight, 1 + 0.02 * draw("weight").standard_normal(layer.weight.shape))
@@ -154,7 +157,7 @@ def _normal(layer, draw):
 
 
 class Heads(nn.Layer):
-    """A discriminator's end: features of any shape to (adversarial logits [N], class logits [N, num_classes])."""
+    """The end of a discriminator: features [N, …] to (adversarial logits [N], class logits [N, num_classes])."""
 
     def __init__(self, features, num_classes):
         super().__init__()
@@ -167,9 +170,10 @@ class Heads(nn.Layer):
 
 
 class StackGenerator(nn.Layer):
-    """Noise [N, z_dim] whose first `num_classes` entries give way to the one-hot class, to images [N, C, H, W].
+    """Noise [N, z_dim] and labels int64 [N] to images [N, C, H, W].
 
-    A linear layer to `linear` features at 1x1, then transposed convolutions, batch norm and ReLU between them.
+    The one-hot class replaces the first `num_classes` entries of the noise. A linear layer gives `linear` features at
+    1x1. Transposed convolutions follow, with batch norm and ReLU between them.
     """
 
     def __init__(self, z_dim, num_classes, linear, stages, bias):
@@ -196,7 +200,7 @@ class StackGenerator(nn.Layer):
 class StackDiscriminator(nn.Layer):
     """Images [N, channels, S, S] and (unread) labels to the two heads.
 
-    Convolutions, each with batch norm (but the first), leaky ReLU 0.2 and dropout.
+    Each convolution is followed by batch norm (except the first), leaky ReLU 0.2 and dropout.
     """
 
     def __init__(self, num_classes, stages, image_size, channels, bias, dropout):
@@ -223,10 +227,10 @@ class StackDiscriminator(nn.Layer):
 
 
 class UpsampleGenerator(nn.Layer):
-    """The step-by-step tutorial's generator: noise [N, z_dim] times a class embedding, to images [N, C, S, S].
+    """The step-by-step tutorial's generator: noise [N, z_dim] and labels int64 [N] to images [N, C, S, S].
 
-    `widths`: of the linear layer's 2D output, the two hidden convolutions and the image. The hidden batch norms have
-    epsilon 0.8, as published.
+    Its input is the noise times a class embedding. `widths`: the channels of the linear layer's 2D output, of the two
+    hidden convolutions and of the image. The hidden batch norms have epsilon 0.8, as published.
     """
 
     def __init__(self, z_dim, num_classes, widths, image_size):
@@ -249,8 +253,8 @@ class UpsampleGenerator(nn.Layer):
 class StridedDiscriminator(nn.Layer):
     """The step-by-step tutorial's discriminator: images [N, channels, S, S] and (unread) labels to the two heads.
 
-    3x3 convolutions of stride 2, each with leaky ReLU 0.2, spatial dropout and (but the first) batch norm of epsilon
-    0.8.
+    Each 3x3 convolution of stride 2 is followed by leaky ReLU 0.2, spatial dropout and batch norm of epsilon 0.8
+    (except the first).
     """
 
     def __init__(self, num_classes, widths, image_size, channels, dropout):
@@ -272,9 +276,9 @@ class StridedDiscriminator(nn.Layer):
 
 
 class MLPGenerator(nn.Layer):
-    """The tutorial article's generator: a class embedding and noise [N, z_dim], side by side, to images [N, C, S, S].
+    """The tutorial article's generator: noise [N, z_dim] and labels int64 [N] to images [N, C, S, S].
 
-    Batch norms have epsilon 0.8, as published.
+    Its input is a class embedding and the noise, concatenated. Batch norms have epsilon 0.8, as published.
     """
 
     def __init__(self, z_dim, num_classes, embedding_dim, widths, image_size, channels):
@@ -296,7 +300,7 @@ class MLPGenerator(nn.Layer):
 class MLPDiscriminator(nn.Layer):
     """The tutorial article's discriminator: images [N, channels, S, S] and (unread) labels to the two heads.
 
-    Linear layers with leaky ReLU 0.2, dropout before it on all but the first.
+    Each linear layer is followed by dropout (except the first) and leaky ReLU 0.2.
     """
 
     def __init__(self, num_classes, widths, image_size, channels, dropout):

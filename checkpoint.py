@@ -1,8 +1,8 @@
-"""Save, load, resume. A checkpoint is one safetensors file: tensors and plain values, nothing that can run.
+"""Save and load checkpoints. A checkpoint is one safetensors file of tensors and plain values. It holds no code.
 
-Tensors are named PART/NAME, where PART is one of PARTS; the header's metadata hold the format, the step, the
-parameters, notes and a checksum of each part. One more tensor holds the names of the classes: a header has no room for
-many of them, and names of folders need not be UTF-8.
+A tensor is named PART/NAME; PART is one of PARTS. The metadata in the header hold the format, the step, the parameters,
+notes, and a checksum of each part. One more tensor holds the names of the classes. They are not in the header, because
+it has no room for many names and has to be UTF-8. Names of folders need not be UTF-8.
 """
 
 import errno
@@ -30,25 +30,25 @@ from parameters import Parameters, count_classes, from_values, read_parameters, 
 from utils import RUN_FILE, UserError, atomic_path, printable
 
 FORMAT = "conditional GAN checkpoint 1"
-HEADER_LIMIT = 2**20  # bytes; the largest network here needs a tenth
+HEADER_LIMIT = 2**20  # bytes; the largest network here needs a tenth of it
 BEST = "best.safetensors"
 PARTS = ("G", "D", "G_ema", "g_optimizer", "d_optimizer", "grad_scaler")
-CLASSES, NAMES = "classes", "names"  # part and name of the tensor with the names of the classes
-SHOWN = 5  # names of classes in a message
+CLASSES, NAMES = "classes", "names"  # PART and NAME of the tensor with the names of the classes
+SHOWN = 5  # the most names of classes in a message
 
 
 class Checkpoint(NamedTuple):
-    """The content of the file `path`, as `save` takes it."""
+    """The content of the checkpoint file `path`."""
 
     path: Path
     step: int  # steps done
     parameters: dict  # plain values by field name
     parts: dict  # NumPy arrays by part and name
-    notes: dict = {}  # noqa: RUF012, plain values that the run left for itself; never changed
-    class_names: tuple = ()  # of the training images, by label; empty where the file does not tell them
+    notes: dict = {}  # noqa: RUF012, plain values that the run keeps for its resume; never changed
+    class_names: tuple = ()  # of the training images, by label; empty if the file does not hold them
 
     def fingerprint(self):
-        """The steps, and a digest of all arrays and of the classes' names: a text."""
+        """A text: the number of steps, and a digest of all arrays and of the names of the classes."""
         digest = hashlib.blake2b(repr(self.class_names).encode(), digest_size=8)
         for part, arrays in sorted(self.parts.items()):
             for name, array in sorted(arrays.items()):
@@ -62,9 +62,9 @@ class NotReadable(UserError):
 
 
 def save(path, step, parameters, parts, notes=None, class_names=()):
-    """Write a checkpoint atomically: `parameters` a plain dictionary, `parts` NumPy arrays by part and name.
+    """Write a checkpoint atomically. The arguments are those of `Checkpoint`, and `load` returns them.
 
-    `notes`: plain values, which `load` returns, as it does `class_names`. Raises UserError where the disk is full, say.
+    Raises UserError if the file cannot be written, for example because the disk is full.
     """
     if class_names:
         parts = parts | {CLASSES: {NAMES: _encoded(class_names)}}
@@ -86,7 +86,7 @@ def save(path, step, parameters, parts, notes=None, class_names=()):
 
 
 def _encoded(names):
-    """Names of folders as bytes, uint8 [n], with zero bytes between them: no name contains one."""
+    """Names of folders as bytes, uint8 [n]. Zero bytes separate them, because no name contains one."""
     return np.frombuffer(os.fsencode("\0".join(names)), np.uint8)
 
 
@@ -97,7 +97,7 @@ def _decoded(array):
 
 
 def _checksum(metadata, arrays):
-    """CRC-32 of a part and of the metadata's values: safetensors itself does not detect flipped bits."""
+    """CRC-32 of a part and of the metadata's values. safetensors does not detect flipped bits."""
     total = zlib.crc32("".join(metadata.get(key, "") for key in ("step", "parameters", "notes")).encode())
     for name, array in sorted(arrays.items()):
         total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
@@ -106,15 +106,15 @@ def _checksum(metadata, arrays):
 
 
 def load(path, wanted=PARTS):
-    """Read a checkpoint: one of ours, with the parts `wanted`, or a published one, which its content shows.
+    """Read a checkpoint of ours, with the parts `wanted`, or a published one. The content shows the kind.
 
-    Raises UserError for a file that is missing, cut short, no checkpoint, or not of the sizes that it claims, and
-    NotReadable for one that this process may not read.
+    Raises UserError if the file is missing, cut short, no checkpoint, or if its arrays do not have the sizes that its
+    parameters claim. Raises NotReadable if this process may not read the file.
     """
     try:
         with open(path, "rb") as file:
             head = file.read(9)
-        if head[8:] == b"{":  # where a safetensors header begins
+        if head[8:] == b"{":  # the header of a safetensors file begins at byte 8
             loaded = _load_ours(path, wanted)
         elif (state := load_state(path)).get("format") == FORMAT:  # one of ours that `convert.py` wrote
             parts = {part: state[part] for part in PARTS if part in state}
@@ -126,7 +126,7 @@ def load(path, wanted=PARTS):
             recipe = "sagan-imagenet" if sizes["model"] == "sagan" else sizes["model"]
             values = read_recipe(recipe) | sizes
             if values.get("classes") and count_classes(values["classes"]) != values["num_classes"]:
-                values["classes"] = None  # the recipe's choice of classes is not what these weights were trained on
+                values["classes"] = None  # these weights were trained on other classes than the recipe chooses
             loaded = Checkpoint(Path(path), step, values, parts)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _check_access(error, path)
@@ -136,7 +136,7 @@ def load(path, wanted=PARTS):
 
 
 def _check_access(error, path):
-    """Raise NotReadable for an error of the system: it says nothing about the content of the file."""
+    """Raise NotReadable for an error of the system, because it does not mean that the content is damaged."""
     if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # a missing file is not unreadable
         raise NotReadable(f"{error.filename or path} cannot be read: {error.strerror}") from None
 
@@ -144,7 +144,7 @@ def _check_access(error, path):
 def _load_ours(path, wanted):
     with _open_ours(path) as (file, metadata):
         parts = {}
-        for key in file.keys():  # noqa: SIM118, it is no dictionary
+        for key in file.keys():  # noqa: SIM118, `file` is not a dictionary
             part, _, name = key.partition("/")
             if part in (*wanted, CLASSES):
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
@@ -172,9 +172,9 @@ def _open_ours(path):
 
 
 def best_score(path):
-    """(score, score key) in the header of the checkpoint `path`; (-inf, None) where there is none.
+    """(score, score key) in the header of the checkpoint `path`; (-inf, None) if there is none.
 
-    Raises NotReadable for a file that this process may not read: it must not be replaced.
+    Raises NotReadable if this process may not read the file. Such a file must not be replaced.
     """
     try:
         with _open_ours(path) as (_, metadata):
@@ -195,9 +195,9 @@ def best_score(path):
 
 
 def _check_content(loaded, path):
-    """Refuse content of other types than a checkpoint's, and arrays that do not fit the networks of its parameters.
+    """Raise UserError for content of wrong types, and for arrays that do not fit the networks of the parameters.
 
-    A file may claim networks of any size. The ones made here have shapes but no memory.
+    A file may claim networks of any size. So the networks made here have shapes but take no memory.
     """
     right_types = all(isinstance(part, dict) for part in (loaded.parameters, loaded.notes, *loaded.parts.values()))
     if type(loaded.step) is not int or loaded.step < 0 or not right_types:
@@ -212,7 +212,7 @@ def _check_content(loaded, path):
     p = from_values(loaded.parameters, path)
     if p.num_classes is None or not loaded.parts:
         raise UserError(
-            f"{path} cannot be read as a checkpoint: it has no weights, or does not tell how many classes there are"
+            f"{path} cannot be read as a checkpoint: it has no weights, or does not tell the number of classes"
         )
     names = loaded.class_names
     if names and not (all(type(name) is str for name in names) and len(set(names)) == len(names) == p.num_classes):
@@ -240,13 +240,13 @@ def check_shapes(shapes, arrays, source):
     for name, shape in shapes.items():
         array = arrays[name]
         if list(array.shape) != shape:
-            raise UserError(f"{source} holds {name} as {list(array.shape)}, this network has {shape}")
+            raise UserError(f"{source} holds {name} as {list(array.shape)}, but this network has {shape}")
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise UserError(f"{source} holds {name} with values that are not finite numbers")
 
 
 def compare_classes(before, now):
-    """How the class names `now` differ from those `before`, in words; "" where they do not."""
+    """The difference between the class names `before` and `now` in words; "" if they are equal."""
     if (before := tuple(before)) == (now := tuple(now)):
         return ""
     parts = [
@@ -261,7 +261,7 @@ def compare_classes(before, now):
 
 
 def _listed(names):
-    """The first of `names`, which a stranger may have written, and how many more there are."""
+    """The first SHOWN of `names`, made printable because a stranger may have written them, and how many follow."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(printable, names[:SHOWN])) + more
 
@@ -271,11 +271,12 @@ def _and_others(names):
 
 
 def load_newest(folder, wanted=PARTS):
-    """The newest checkpoint in `folder` that is whole, with the parts `wanted`; None where there is no checkpoint.
+    """The newest complete checkpoint in `folder`, with the parts `wanted`; None if there is no checkpoint.
 
-    It says which ones are not whole and passes over them. The best by score comes last. Raises UserError when none is
-    whole, since a run that started again would overwrite them. Raises NotReadable for one that the system does not let
-    this process read, since its steps would be trained again.
+    Prints a line for each damaged checkpoint and tries the one before it. The best by score is tried last.
+
+    Raises UserError if all are damaged: a run that started again would overwrite them. Raises NotReadable if this
+    process may not read one: the run would train its steps again.
     """
     paths = [*reversed(step_files(folder)), *_files(folder, BEST)]
     for path in paths:
@@ -291,12 +292,12 @@ def load_newest(folder, wanted=PARTS):
 
 
 def step_files(folder):
-    """The checkpoints of steps in the folder `folder`, by step."""
+    """The paths of the checkpoints of single steps in `folder`, sorted by step."""
     return _files(folder, "step-*.safetensors")
 
 
 def _files(folder, pattern):
-    """The paths in `folder` whose names match `pattern`, sorted. Raises NotReadable, which `Path.glob` would hide."""
+    """The paths in `folder` that match `pattern`, sorted. Raises NotReadable; `Path.glob` would hide such an error."""
     try:
         return [Path(folder, name) for name in sorted(fnmatch.filter(os.listdir(folder), pattern))]
     except FileNotFoundError:
@@ -308,7 +309,7 @@ def _files(folder, pattern):
 def load_file_or_run(path, option="--pretrained_model", wanted=PARTS):
     """The checkpoint in the file `path`, or the newest one of the run in the folder `path`, with the parts `wanted`.
 
-    Raises UserError, which names `option`, where there is none.
+    Raises UserError, which names `option`, if there is none.
     """
     path = Path(path)
     if not path.exists():
@@ -318,7 +319,7 @@ def load_file_or_run(path, option="--pretrained_model", wanted=PARTS):
     if not path.is_dir():
         return load(path, wanted)
     if not (path / RUN_FILE).is_file():
-        raise UserError(f"{option} {path} is a folder but no run's: it has no {RUN_FILE}")
+        raise UserError(f"{option} {path} is a folder but not a run: it has no {RUN_FILE}")
     weights = path / read_parameters(path / RUN_FILE).get("model_weights_dir", Parameters.model_weights_dir)
     newest = load_newest(weights, wanted)
     if newest is None:
@@ -327,13 +328,13 @@ def load_file_or_run(path, option="--pretrained_model", wanted=PARTS):
 
 
 def run_of(path):
-    """The run folder that the checkpoint file `path` lies in, or else the folder it lies in."""
+    """The folder of the run that wrote the checkpoint file `path`; without a run, the folder that holds the file."""
     folder = Path(path).absolute().parent
     return folder.parent if (folder.parent / RUN_FILE).is_file() else folder
 
 
 def load_network(network, arrays, source):
-    """Copy `arrays` (NumPy, by name) into `network`; raises UserError unless they are its names, shapes and finite."""
+    """Copy `arrays`, NumPy by name, into `network`. Raises UserError as `check_shapes` does."""
     check_shapes(_shapes(network), arrays, source)
     for name, tensor in network.state_dict().items():
         set_values(tensor, arrays[name])

@@ -1,4 +1,4 @@
-"""Datasets, class subsets and the input pipeline. Images leave here as uint8, whatever they were read from."""
+"""Data sets, subsets of their classes, and the input pipeline. All images are uint8."""
 
 import hashlib
 import itertools
@@ -29,17 +29,18 @@ CLASS_NAMES = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }  # fmt: skip
 FAKE_IMAGES, FAKE_CLASSES = 10_000, 10
-BROKEN_SHARE = 0.01  # of a data set's files; when more cannot be read, the run stops
+BROKEN_SHARE = 0.01  # of a data set's files; the run stops if more files cannot be read
 BATCHES_AHEAD = 2
-SIZES_COMPARED = 1000  # files: asking a network's file system for the sizes of a million takes minutes
-HEADERS_READ = 1000  # files, likewise
+# Files. A network file system needs minutes for the sizes or the headers of a million files.
+SIZES_COMPARED = 1000
+HEADERS_READ = 1000
 
 
 class ImageSet:
     """Labelled images of one size in a fixed order; `image_set[i]` is (uint8 [C, H, W], int64 label).
 
-    `name` is the data set's, `class_names` a tuple of str, `labels` int64 [N] in 0 … num_classes - 1, `image_shape`
-    (C, H, W).
+    `name`: the value of --dataset. `class_names`: a tuple of str. `labels`: int64 [N] in 0 … num_classes - 1.
+    `image_shape`: (C, H, W).
     """
 
     def __init__(self, parameters, class_names, labels):
@@ -57,7 +58,7 @@ class ImageSet:
         return len(self.labels)
 
     def fingerprint(self):
-        """What copies of the same data set have in common: numbers and digests by kind."""
+        """Numbers and digests by kind, equal for copies of the same data set."""
         return {
             "number of images": len(self),
             "classes": _digest("/".join(self.class_names).encode(errors="surrogateescape")),
@@ -70,10 +71,10 @@ class ImageSet:
 
 
 class ArraySet(ImageSet):
-    """Images held in memory at the size they were published in, and resized as they are asked for.
+    """Images held in memory at their published size. Each is resized when it is read.
 
-    Given are the images of all classes, uint8 [N, height, width] or [N, height, width, 3], and their places in
-    CLASS_NAMES; kept are those of `parameters.classes`.
+    `images`: those of all classes, uint8 [N, height, width] or [N, height, width, 3]. `labels`: int [N], the index of
+    each image's class in CLASS_NAMES. Only the classes of `parameters.classes` are kept.
     """
 
     def __init__(self, parameters, images, labels, resample=Image.Resampling.BILINEAR):
@@ -95,18 +96,18 @@ class ArraySet(ImageSet):
 
 
 class FolderSet(ImageSet):
-    """Images in class folders, ordered by class, then by file name, and read when they are asked for.
+    """Images in class folders, ordered by class, then by file name. Each file is read when its image is asked for.
 
-    A file that is not an image, or is cut short, is named and counted on stderr, once, and the next in this order that
-    can be read takes its place. Getting an image raises UserError when more than BROKEN_SHARE of all files have turned
-    out so. Threads may share the set.
+    A file may be no image, or cut short. Then a line on stderr names it, once, and the next readable file in this order
+    replaces it. `image_set[i]` raises UserError when more than BROKEN_SHARE of all files are unreadable. Threads may
+    share the set.
     """
 
     def __init__(self, parameters, option, path):
         self._skipped = Counter()
         names = class_folders(path, option, self._skipped)
         synsets = all(re.fullmatch(r"n\d{8}", name) for name in names)
-        training = option == "--data_path"  # tests follow, and need not say it again
+        training = option == "--data_path"  # say it once: test images are loaded after training images
         if parameters.dataset == "imagenet" and training and len(names) != 1000 and not synsets:
             found = f"{len(names)} classes, {names[0]} to {names[-1]}"
             print(f"{option} {path} does not look like ImageNet, but is used: {found}", file=sys.stderr)
@@ -119,7 +120,7 @@ class FolderSet(ImageSet):
         self._lock = threading.Lock()
 
     def fingerprint(self):
-        """As of every set, with the names of all files, and the sizes of SIZES_COMPARED of them."""
+        """The fingerprint of every set, plus digests of all file names and of the sizes of SIZES_COMPARED files."""
         places = np.linspace(0, len(self) - 1, min(SIZES_COMPARED, len(self))).astype(int)
         sizes = [self.path(place).stat().st_size for place in places]
         return super().fingerprint() | {
@@ -128,7 +129,10 @@ class FolderSet(ImageSet):
         }
 
     def say_what_is_read(self):
-        """Print once, on rank 0, how many files are skipped, and how many of the first have an EXIF orientation."""
+        """Print once, on rank 0, the number of skipped files, and of images with an EXIF orientation.
+
+        Only the headers of the first HEADERS_READ images are checked for an orientation.
+        """
         if rank() > 0:
             return
         say_skipped(self.option, self.folder, self._skipped)
@@ -142,6 +146,7 @@ class FolderSet(ImageSet):
 
     def __getitem__(self, index):
         first = range(len(self))[index]  # IndexError beyond the end
+        # Try this file, then the next ones in order, around the end, until one can be read.
         for place in itertools.chain(range(first, len(self)), range(first)):
             if place in self._broken:
                 continue
@@ -153,11 +158,11 @@ class FolderSet(ImageSet):
             except FileNotFoundError as error:
                 for folder in (self.folder, path.parent):
                     if not Path(folder).exists():
-                        raise UserError(f"{folder} is gone: put it back, and --resume goes on") from None
+                        raise UserError(f"{folder} is gone: put it back, then continue with --resume") from None
                 self._leave_out(place, one_line(error))
             except MemoryError:
                 raise UserError(f"{path} takes more memory than is left: lower --num_workers or --batch_size") from None
-            except Exception as error:  # whatever Pillow trips over in a stranger's file
+            except Exception as error:  # Pillow may raise anything for a stranger's file
                 unknown = isinstance(error, UnidentifiedImageError)
                 self._leave_out(
                     place, "it is not an image, or Pillow cannot read its kind" if unknown else one_line(error)
@@ -182,7 +187,7 @@ class FolderSet(ImageSet):
 
 
 class FakeSet(ImageSet):
-    """Noise, for timing: FAKE_IMAGES images that depend on the seed, the split and their index alone."""
+    """FAKE_IMAGES images of noise, for timing. An image depends only on the seed, the split and its index."""
 
     def __init__(self, parameters, split):
         total = parameters.num_classes or FAKE_CLASSES
@@ -204,12 +209,13 @@ class FakeSet(ImageSet):
 def load_dataset(parameters, split="train"):
     """The `ImageSet` that `parameters` describe; `split` is "train" or "test".
 
-    Kept for "test" are every fifth of scikit-learn's digits and the test images of the published sets. An image folder
-    is all "train": the images of `test_data_path` are its "test". Raises UserError, with what was found, for data that
-    are not what they should be and for options that do not fit them.
+    "test" holds every fifth of scikit-learn's digits, or the test images of a published set. For image folders, "train"
+    reads `data_path` and "test" reads `test_data_path`. Raises UserError for wrong data and for options that do not fit
+    the data. The message says what was found.
     """
     p = parameters
-    option, path = _place(p, split)
+    option, path = _path_option(p, split)
+    # Open the images.
     if p.dataset == "digits":
         image_set = ArraySet(p, *_read_digits(split), Image.Resampling.BICUBIC)
     elif p.dataset in ("mnist", "fashion-mnist"):
@@ -220,6 +226,7 @@ def load_dataset(parameters, split="train"):
         image_set = FakeSet(p, split)
     else:
         image_set = FolderSet(p, option, path)
+    # Check the classes.
     missing = np.flatnonzero(np.bincount(image_set.labels, minlength=image_set.num_classes) == 0)
     if len(missing):
         raise UserError(
@@ -229,19 +236,19 @@ def load_dataset(parameters, split="train"):
     if p.num_classes not in (None, image_set.num_classes) and split == "test" and not p.samples:
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
-            f"the generator has {p.num_classes} classes, {where} {image_set.num_classes}: give test images of the same "
-            "classes, or choose among them by --classes"
+            f"the generator has {p.num_classes} classes, {where} has {image_set.num_classes}: give test images of the "
+            "same classes, or choose among them by --classes"
         )
-    if not (p.resume and p.name):  # a run that goes on compares the classes' names first
+    if not (p.resume and p.name):  # a resumed run compares the names of the classes first
         check_count(p, image_set, split)
     if isinstance(image_set, FolderSet):
         image_set.say_what_is_read()
-    image_set[0]  # so that options that do not fit the images are refused before anything is built
+    image_set[0]  # read one image: options that do not fit the images fail here, before anything is built
     return image_set
 
 
-def _place(parameters, split):
-    """(the option that says where the images of `split` are, its value)."""
+def _path_option(parameters, split):
+    """(the option that gives the folder of the images of `split`, its value)."""
     p = parameters
     if split == "test" and (p.test_data_path or p.dataset in ("folder", "imagenet")):
         return "--test_data_path", p.test_data_path
@@ -249,15 +256,15 @@ def _place(parameters, split):
 
 
 def check_count(parameters, image_set, split="train"):
-    """Raise UserError unless `image_set`, of `split`, has as many classes as `parameters` ask for."""
+    """Raise UserError unless `image_set`, the images of `split`, has `parameters.num_classes` classes."""
     p = parameters
     if p.num_classes not in (None, image_set.num_classes):
-        option, path = _place(p, split)
+        option, path = _path_option(p, split)
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
-            f"--num_classes {p.num_classes} (given, or of the recipe, run or checkpoint) is not what {where} has, "
-            f"{image_set.num_classes}: leave it out where it is given, give data of as many, or choose as many by "
-            f"--classes, such as random:{p.num_classes}:1"
+            f"--num_classes is {p.num_classes} (given, or from the recipe, run or checkpoint), but {where} has "
+            f"{image_set.num_classes} classes: leave --num_classes out, give data of {p.num_classes} classes, or "
+            f"choose {p.num_classes} by --classes, such as random:{p.num_classes}:1"
         )
 
 
@@ -276,11 +283,15 @@ def _read_digits(split):
 
 
 def choose_classes(names, classes):
-    """The indices in `names` of the classes that the option `classes` asks for, in the order it asks for them.
+    """The indices in `names` of the classes that the option `classes` chooses, in its order.
 
-    None is all; "10,20" the range from 10 to 19; three or more numbers, or any names, a list; "random:10:7" ten drawn
-    with seed 7. Raises UserError, with what there is, for classes that are not there or asked for twice, and for fewer
-    than two.
+    - None: all classes.
+    - "10,20": the range from 10 to 19.
+    - Three or more numbers, or any names: a list.
+    - "random:10:7": ten classes drawn with seed 7.
+
+    Raises UserError for a missing class, a class given twice, and fewer than two classes. The message names the
+    existing classes.
     """
     total = len(names)
     if classes is None:
@@ -292,6 +303,7 @@ def choose_classes(names, classes):
             "--classes none takes all"
         )
 
+    # Read the option. It has one of four forms.
     parts = [part.strip() for part in classes.split(",")]
     if classes.startswith("random:"):
         count, seed = map(int, classes.split(":")[1:])
@@ -301,36 +313,37 @@ def choose_classes(names, classes):
     elif not all(part.isdecimal() for part in parts):
         for part in parts:
             if part not in names:
-                raise refused(f"names {part}, which is no class")
+                raise refused(f"names {part}, which is not a class")
         chosen = [names.index(part) for part in parts]
     elif len(parts) == 2:
         chosen = range(int(parts[0]), int(parts[1]))
         if chosen.stop > total == len(chosen):
-            # A folder of ten classes is taken for those ten of ImageNet, as the ACGAN replications take it.
+            # The ACGAN replications choose ten classes of ImageNet. The folder may hold just these ten already.
             print(f"--classes {classes}: the data have {total} classes, and all are used", file=sys.stderr)
             chosen = range(total)
     else:
         chosen = [int(part) for part in parts]
-    if any(number >= total for number in reversed(chosen)):  # from the end: a range may be far longer than the data
-        raise refused("goes beyond the last")
+    # Check the choice.
+    if any(number >= total for number in reversed(chosen)):  # from the end: fast for a range far longer than the data
+        raise refused("goes beyond the last class")
     if len(set(chosen)) < len(chosen):
         raise refused("names a class twice")
     if len(chosen) < 2:
-        raise refused("leaves fewer than two")
+        raise refused("leaves fewer than two classes")
     return list(chosen)
 
 
 def batches_per_epoch(image_set, parameters, world_size=1):
-    """How many batches of `batch_size` x `world_size` images `batches` makes of an epoch.
+    """The number of batches of `batch_size` x `world_size` images in an epoch of `batches`.
 
-    An incomplete last one counts with `dont_drop_last`. Raises UserError when there is none at all.
+    With `dont_drop_last` an incomplete last batch counts. Raises UserError if there is no batch.
     """
     whole, rest = divmod(len(image_set), parameters.batch_size * world_size)
     count = whole + (parameters.dont_drop_last and rest > 0)
     if count == 0:
         raise UserError(
             f"--batch_size {parameters.batch_size} in each of {world_size} processes is more than the "
-            f"{len(image_set)} images of the data set: make it smaller"
+            f"{len(image_set)} images of the data set: give a smaller --batch_size"
         )
     return count
 
@@ -338,16 +351,17 @@ def batches_per_epoch(image_set, parameters, world_size=1):
 def batches(image_set, parameters, first, rank=0, world_size=1):
     """Endless batches for process `rank` of `world_size`, from global batch `first` on.
 
-    Each is (uint8 [n, C, H, W], int64 [n], images in the whole batch of all processes). Batch b is of epoch
-    b // `batches_per_epoch`, and which images the whole of it holds depends on the seed, b and its size alone; a
-    process has those of its `blocks.blocks`.
+    Each is (uint8 [n, C, H, W], int64 [n], the number of images in the global batch). The global batch is the batch of
+    all processes together. Batch b belongs to epoch b // `batches_per_epoch`. The images of a global batch depend only
+    on the seed, b and its size. A process gets the rows of its `blocks.blocks`.
     """
-    rows = _rows(image_set, parameters, first, rank, world_size)
+    rows = _rows_of_batches(image_set, parameters, first, rank, world_size)
     if parameters.num_workers == 0 or not isinstance(image_set, FolderSet):
         for batch, whole in rows:
             yield *_stack(map(image_set.__getitem__, batch)), whole
         return
-    # Threads, not processes: Pillow decodes and resizes outside the interpreter's lock, and no thread dies unnoticed.
+    # Threads are enough: Pillow releases the interpreter's lock while it decodes and resizes. And an error in a thread
+    # reaches this loop, while a worker process may die unnoticed.
     pool = ThreadPoolExecutor(parameters.num_workers)
     try:
         ahead = deque()
@@ -360,8 +374,8 @@ def batches(image_set, parameters, first, rank=0, world_size=1):
         pool.shutdown(cancel_futures=True)
 
 
-def _rows(image_set, parameters, first, rank, world_size):
-    """Endless (the numbers of the images in this process's batch, the size of the whole), from batch `first` on."""
+def _rows_of_batches(image_set, parameters, first, rank, world_size):
+    """Endless (indices of this process's images, size of the global batch), from global batch `first` on."""
     per_epoch = batches_per_epoch(image_set, parameters, world_size)
     size = parameters.batch_size * world_size
     epoch, start = divmod(first, per_epoch)

@@ -1,4 +1,7 @@
-"""Layers of the networks: spectral norm, self-attention, batch norm, resampling convolutions, dropout; weights."""
+"""Layers of the networks: spectral norm, convolutions that resample, batch norm, dropout, self-attention.
+
+Also the initial weights, and the functions that find or change the state of such layers in a network.
+"""
 
 import contextlib
 import math
@@ -27,7 +30,7 @@ class SpectrallyNormalized(nn.Layer):
 
     def __init__(self, shape, transposed=False):
         super().__init__()
-        self.transposed = transposed  # Paddle's Linear weight is [in, out], and the matrix is its transpose
+        self.transposed = transposed  # for Paddle's Linear: the weight is [in, out], the matrix its transpose
         self.weight_orig = self.create_parameter(shape)
         rows, columns = reversed(shape) if transposed else (shape[0], math.prod(shape[1:]))
         self.register_buffer("weight_u", paddle.zeros([rows]))
@@ -43,7 +46,7 @@ class SpectrallyNormalized(nn.Layer):
         return (shape[0], shape[1]) if self.transposed else (shape[1] * taps, shape[0] * taps)
 
     def weight(self):
-        """The normalised weight, in the shape of `weight_orig`. In training mode one power iteration comes first."""
+        """The normalised weight, in the shape of `weight_orig`. In training mode it runs one power iteration first."""
         matrix = self._matrix()
         if self.training:
             with paddle.no_grad():
@@ -84,9 +87,10 @@ class SNEmbedding(SpectrallyNormalized):
 
 
 class SNConv2D(SpectrallyNormalized):
-    """Convolution of stride 1 with spectral norm, which keeps the resolution or includes a resampling.
+    """Convolution of stride 1 with spectral norm.
 
-    `forward` is the convolution, `upsampled` a nearest doubling before it, `pooled` a 2x2 mean after it.
+    `forward` keeps the resolution. `upsampled` doubles it (nearest) before the convolution. `pooled` takes 2x2 means
+    after the convolution.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size):
@@ -98,11 +102,11 @@ class SNConv2D(SpectrallyNormalized):
         return F.conv2d(x, self.weight(), self.bias, padding=self.padding)
 
     def upsampled(self, x):
-        """The convolution of x [N, I, H, W] doubled: [N, O, 2H, 2W]."""
+        """x [N, I, H, W] doubled, then convolved: [N, O, 2H, 2W]."""
         return upsample_conv(x, self.weight(), self.bias)
 
     def pooled(self, x):
-        """The 2x2 mean of the convolution of x [N, I, H, W]: [N, O, H/2, W/2]."""
+        """x [N, I, H, W] convolved, then 2x2 means: [N, O, H/2, W/2]."""
         return conv_pool(x, self.weight(), self.bias)
 
 
@@ -112,30 +116,33 @@ def upsample(x):
 
 
 def upsample_conv(x, weight, bias):
-    """`conv(upsample(x))` for a 1x1 or 3x3 kernel, computed the cheapest exact way: [N, I, H, W] to [N, O, 2H, 2W].
+    """`conv(upsample(x))` for a 1x1 or 3x3 kernel, by the cheapest exact method: [N, I, H, W] to [N, O, 2H, 2W].
 
-    A 1x1 convolution runs before the doubling, which gives the same result. A doubling and a 3x3 convolution are one
-    4x4 transposed convolution of stride 2. Its kernel sums the taps that read the same pixel.
+    A 1x1 convolution runs before the doubling, which gives the same result. A doubling and a 3x3 convolution together
+    equal one 4x4 transposed convolution of stride 2. Its kernel sums the taps that read the same pixel.
     """
     if weight.shape[-1] == 1:
         return upsample(F.conv2d(x, weight, bias))
     if x.shape[-1] < FUSE_FROM:
         return F.conv2d(upsample(x), weight, bias, padding=1)
-    kernel = _spread(weight.flip([2, 3])).transpose([1, 0, 2, 3])
+    kernel = _kernel_of_stride_2(weight.flip([2, 3])).transpose([1, 0, 2, 3])
     return F.conv2d_transpose(x, kernel, bias, stride=2, padding=1)
 
 
 def conv_pool(x, weight, bias):
-    """`avg_pool(conv(x))` for a 1x1 or 3x3 kernel, computed the cheapest exact way: to [N, O, H/2, W/2]."""
+    """`avg_pool(conv(x))` for a 1x1 or 3x3 kernel, by the cheapest exact method: [N, I, H, W] to [N, O, H/2, W/2].
+
+    A 1x1 convolution runs after the pooling. A 3x3 convolution and the pooling equal one 4x4 convolution of stride 2.
+    """
     if weight.shape[-1] == 1:
         return F.conv2d(F.avg_pool2d(x, 2), weight, bias)
     if x.shape[-1] < FUSE_FROM:
         return F.avg_pool2d(F.conv2d(x, weight, bias, padding=1), 2)
-    return F.conv2d(x, _spread(weight) / 4, bias, stride=2, padding=1)
+    return F.conv2d(x, _kernel_of_stride_2(weight) / 4, bias, stride=2, padding=1)
 
 
-def _spread(weight):
-    """[O, I, 3, 3] to [O, I, 4, 4]: the kernel summed over its four placements in a 2x2 cell."""
+def _kernel_of_stride_2(weight):
+    """[O, I, 3, 3] to [O, I, 4, 4]: the sum of the kernel at the four positions of a 2x2 cell."""
     padded = F.pad(weight, [1, 1, 1, 1])
     return padded[:, :, 1:, 1:] + padded[:, :, :-1, 1:] + padded[:, :, 1:, :-1] + padded[:, :, :-1, :-1]
 
@@ -143,10 +150,11 @@ def _spread(weight):
 class BatchNorm(nn.Layer):
     """Batch norm over every axis but the second, [N, C] or [N, C, H, W] (Ioffe and Szegedy, ICML 2015).
 
-    `momentum` is the share of the running statistics that an update keeps. The running variance uses the unbiased
-    batch variance, as in PyTorch and cuDNN. `affine` adds a learned scale and shift.
+    An update keeps the share `momentum` of the running statistics. The running variance uses the unbiased batch
+    variance, as in PyTorch and cuDNN. `affine` adds a learned scale and shift.
 
-    `training_on_block` sets `block`. Training statistics are then those of the rows of all processes in the round.
+    `training_on_block` sets `block`. Then a training forward uses the statistics of the rows of all processes in the
+    round.
     """
 
     block = None
@@ -154,7 +162,8 @@ class BatchNorm(nn.Layer):
     def __init__(self, features, momentum=0.9, epsilon=1e-5, affine=True):
         super().__init__()
         self.momentum, self.epsilon = momentum, epsilon
-        # Kernels round epsilon to float32. In float64 the input is scaled to cancel that: BN(kx; k²·eps) = BN(x; eps).
+        # Paddle's kernels round epsilon to float32. In float64 that error shows. Scaling the input by k cancels it:
+        # BN(kx; k²·eps) = BN(x; eps).
         double = paddle.get_default_dtype() == "float64"
         self._scale = math.sqrt(float(np.float32(epsilon)) / epsilon) if double else 1.0
         if affine:
@@ -174,18 +183,18 @@ class BatchNorm(nn.Layer):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, epsilon=self.epsilon)
         if self.block:
             return self._synchronized(x)
-        # With momentum 0 the kernel writes the batch's own statistics. `_follow` averages them in their precision.
+        # With momentum 0 the kernel writes the batch's own statistics. They then update the running statistics.
         mean, variance = paddle.zeros_like(self._mean), paddle.zeros_like(self._variance)
         out = F.batch_norm(x, mean, variance, self.weight, self.bias, True, momentum=0.0, epsilon=self.epsilon)
         # Paddle's CPU kernel gives the biased variance, its GPU kernel the unbiased one.
-        self._follow(mean, variance, x.size // x.shape[1] if x.place.is_cpu_place() else 1)
+        self._update_running_statistics(mean, variance, x.size // x.shape[1] if x.place.is_cpu_place() else 1)
         return out
 
     def _synchronized(self, x):
-        """The training forward with statistics of all processes, made of operations that have second derivatives.
+        """The training forward with the statistics of all processes. All its operations have second derivatives.
 
-        A sum runs over the pixels of an image first, then over the images: in float32 one sum over both is wrong in the
-        fourth digit. `spread` gives gradients the same order, because the gradient of an expansion is a sum.
+        Sums run over the pixels of each image first, then over the images. In float32 one sum over both is wrong in the
+        fourth digit. `spread` expands in two steps for the same reason: the gradient of an expansion is a sum.
         """
 
         def total(values):
@@ -202,13 +211,13 @@ class BatchNorm(nn.Layer):
         mean = total(precise) / count
         centred = precise - spread(mean)
         variance = total(centred * centred) / count
-        self._follow(mean.flatten(), variance.flatten(), count)
+        self._update_running_statistics(mean.flatten(), variance.flatten(), count)
         weight, bias = (tensor.reshape(mean.shape) for tensor in (self.weight, self.bias))
         deviation = paddle.sqrt(variance + self.epsilon * self._scale**2)
         out = centred / spread(deviation) * spread(weight) + spread(bias)
         return out.astype(x.dtype)
 
-    def _follow(self, mean, variance, count):
+    def _update_running_statistics(self, mean, variance, count):
         """Move the running statistics towards `mean` and the biased `variance` of `count` values."""
         with paddle.no_grad():
             unbiased = variance * (count / (count - 1)) if count > 1 else variance
@@ -233,10 +242,10 @@ class AllReduce(PyLayer):
 
 @contextlib.contextmanager
 def training_on_block(networks, block, sync_bn):
-    """In this context, training forwards of `networks` compute the rows of `block`, a `blocks.Block` of a batch.
+    """In this context, training forwards of `networks` compute one `blocks.Block` of a batch.
 
-    Dropout draws for the whole batch and uses the block's rows. With `sync_bn`, batch norm uses the statistics of the
-    rows of all processes in the round.
+    Dropout draws random numbers for the whole batch and uses those of the block's rows. With `sync_bn`, batch norm uses
+    the statistics of the rows of all processes in the round.
     """
     layers = _layers_of((Dropout, BatchNorm) if sync_bn else Dropout, *networks)
     for layer in layers:
@@ -260,14 +269,17 @@ def singular_vectors(*networks):
 
 
 def forwards_to_settle(network):
-    """Training forwards after which less than a tenth of the running statistics of `network` is their first values."""
+    """The number of training forwards that the running statistics of `network` need to settle.
+
+    After it, their initial values have a share of less than a tenth.
+    """
     slowest = max(layer.momentum for layer in network.sublayers() if isinstance(layer, BatchNorm))
     return math.ceil(math.log(0.1) / math.log(slowest))
 
 
 @contextlib.contextmanager
 def batch_statistics(network):
-    """In this context, the batch norms of `network` use the batch's own statistics and keep the running ones."""
+    """In this context, the batch norms of `network` use the batch's own statistics. The running ones do not change."""
     norms = _layers_of(BatchNorm, network)
     before = [(norm.training, norm.momentum) for norm in norms]
     for norm in norms:
@@ -285,7 +297,7 @@ def _layers_of(kind, *networks):
 
 
 def leaky_relu(x, slope=0.2):
-    """max(x, slope·x). In float64 it is made of ReLUs, because Paddle 2's kernel rounds the slope to float32."""
+    """max(x, slope·x). In float64 it is computed from ReLUs, because Paddle 2's kernel rounds the slope to float32."""
     return F.relu(x) - slope * F.relu(-x) if x.dtype == paddle.float64 else F.leaky_relu(x, slope)
 
 
@@ -307,10 +319,12 @@ class ConditionalBatchNorm(nn.Layer):
 
 
 class Dropout(nn.Layer):
-    """Dropout of single activations, or of whole channels ("spatial", [N, C, H, W]), scaled to keep the mean.
+    """Dropout of single activations, or with `spatial` of whole channels of [N, C, H, W]. It keeps the mean.
 
-    A gradient penalty needs a second derivative, which Paddle's dropout lacks. `training_on_block` sets `block`: the
-    rows of the batch that the input holds. So the numbers drawn for a row do not depend on how the batch is cut.
+    It is not Paddle's, because that one lacks the second derivative that a gradient penalty needs.
+
+    `training_on_block` sets `block`, the rows of the batch in the input. The random numbers of a row then do not depend
+    on the cut of the batch into blocks.
     """
 
     block = None
@@ -334,9 +348,10 @@ class Dropout(nn.Layer):
 class SelfAttention(nn.Layer):
     """Self-attention over positions, [N, C, H, W] to the same shape (SAGAN section 3, equations 1 to 3).
 
-    Keys and values are max-pooled 2x2, as in the authors' code. `gamma`, the learned gate, starts at 0. A gradient
-    penalty differentiates D twice. `twice_differentiable` therefore builds softmax and max-pooling from operations that
-    have second derivatives in Paddle.
+    Keys and values are max-pooled 2x2, as in the authors' code. `gamma`, the learned gate, starts at 0.
+
+    `twice_differentiable` builds softmax and max-pooling from operations that have second derivatives in Paddle. A
+    gradient penalty needs it, because it differentiates D twice.
     """
 
     def __init__(self, channels, twice_differentiable=False):
@@ -380,10 +395,10 @@ def _softmax_twice_differentiable(logits):
 
 
 def initialize(network, seed, role, rule):
-    """Draw the initial weights of `network`. The address (seed, role, name) of each weight decides its values.
+    """Draw the initial weights of `network` and return it. (seed, role, name) of a weight decides its values.
 
-    `role` is "G" or "D". `rule(layer, draw)` sets the random weights of one layer. `draw(name)` is a NumPy random
-    number source for the layer's tensor `name`.
+    `role` is "G" or "D". `rule(layer, draw)` sets the random weights of one layer. `draw(name)` is a NumPy source of
+    random numbers for the layer's tensor `name`.
     """
     for prefix, layer in network.named_sublayers():
         rule(layer, partial(_draw, seed, role, prefix))

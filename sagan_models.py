@@ -1,7 +1,7 @@
 """The SAGAN generator and discriminator (Zhang et al., ICML 2019, arXiv 1805.08318), for 32 to 256 pixels.
 
-Widths follow the resolution: at 128 pixels they are the paper's; smaller images take fewer of the same blocks. For an
-image of size S, a layer at resolution r has `conv_dim * S / r` channels in G, and D mirrors it.
+At 128 pixels the widths are the paper's. Smaller images use fewer of the same blocks. For an image of size S, a layer
+of G at resolution r has `conv_dim * S / r` channels. D mirrors G.
 """
 
 import math
@@ -36,7 +36,7 @@ def build_discriminator(parameters):
 
 
 def make_generator(parameters):
-    """`build_generator` without the initial weights, for one whose weights are read from a file."""
+    """`build_generator` without the initial weights, for weights that are read from a file."""
     p = parameters
     return Generator(p.z_dim, p.num_classes, p.g_conv_dim, p.imsize, p.attention_size, p.channels)
 
@@ -56,7 +56,7 @@ def make_discriminator(parameters):
 
 
 def _xavier(layer, draw):
-    """Xavier uniform weights, a random start for the power iteration with some of it done; class scales 1, shifts 0."""
+    """Xavier uniform weights; class scales 1 and shifts 0. Power iterations start at random, and 15 are run here."""
     if isinstance(layer, SpectrallyNormalized):
         fan_in, fan_out = layer.fans()
         bound = math.sqrt(6 / (fan_in + fan_out))
@@ -64,7 +64,7 @@ def _xavier(layer, draw):
         for name in ("weight_u", "weight_v"):
             vector = draw(name).standard_normal(getattr(layer, name).shape)
             set_values(getattr(layer, name), vector / math.sqrt(vector @ vector))
-        for _ in range(15):  # so that evaluation, which does not iterate, finds singular vectors of this weight
+        for _ in range(15):  # evaluation does not iterate, so the vectors have to fit this weight already
             layer.weight()
     elif isinstance(layer, ConditionalBatchNorm):
         scale_and_shift = np.repeat([1.0, 0.0], layer.features)
@@ -93,7 +93,7 @@ class Generator(nn.Layer):
 
     def __init__(self, z_dim, num_classes, conv_dim=64, image_size=128, attention_size=32, channels=3):
         super().__init__()
-        # 4x4 and 8x8 are equally wide: at 128 pixels 16c, 16c, 8c, 4c, 2c, c.
+        # 4x4 and 8x8 are equally wide. At 128 pixels the widths are 16c, 16c, 8c, 4c, 2c, c.
         resolutions = [2**k for k in range(3, image_size.bit_length())]
         widths = [conv_dim * image_size // resolution for resolution in resolutions]
         widths = [widths[0], *widths]
@@ -114,11 +114,11 @@ class Generator(nn.Layer):
 
 
 class DiscriminatorBlock(nn.Layer):
-    """Residual block, [N, I, H, W] to [N, O, H/2, W/2], or to [N, O, H, W] when it keeps the resolution.
+    """Residual block: [N, I, H, W] to [N, O, H/2, W/2], or to [N, O, H, W] without `downsample`.
 
-    `first`: on an image, so no ReLU stands before its first convolution. A block that keeps both resolution and width
-    has an identity shortcut. `relu_shortcut`: the shortcut carries relu(x) instead of x, as in the published PyTorch
-    replication, whose in-place ReLU changes it; only for its checkpoints.
+    `first`: the input is an image, so the first convolution has no ReLU before it. A block that keeps both resolution
+    and width has an identity shortcut. `relu_shortcut`: the shortcut carries relu(x) instead of x. This is only for
+    checkpoints of the published PyTorch replication, which changes x by an in-place ReLU.
     """
 
     def __init__(self, in_channels, out_channels, first=False, downsample=True, relu_shortcut=False):
@@ -135,7 +135,7 @@ class DiscriminatorBlock(nn.Layer):
         carried = activated if self.relu_shortcut else x
         if not self.downsample:
             return self.conv2(out) + carried
-        # Pooling and the shortcut's 1x1 convolution change places freely, so the cheap order serves every block.
+        # The order of pooling and the shortcut's 1x1 convolution does not matter, so all blocks use the cheaper one.
         return self.conv2.pooled(out) + self.shortcut.pooled(carried)
 
 
@@ -157,7 +157,8 @@ class Discriminator(nn.Layer):
         relu_shortcut=False,
     ):
         super().__init__()
-        # Each block halves down to 4x4, the last keeps it: at 128 pixels c, 2c, 4c, 8c, 16c, 16c.
+        # Each block halves the resolution, down to 4x4. The last one keeps it. At 128 pixels the widths are c, 2c, 4c,
+        # 8c, 16c, 16c.
         resolutions = [image_size >> k for k in range(1, image_size.bit_length() - 2)]
         widths = [conv_dim * image_size // (2 * resolution) for resolution in resolutions]
         self.blocks = nn.LayerList([DiscriminatorBlock(channels, widths[0], first=True)])

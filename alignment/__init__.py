@@ -1,1 +1,1 @@
-"""Checks the networks, the training step and the metrics against reference figures, step by step."""
+"""Compares figures of the networks, the training step and the metrics with reference figures, step by step."""

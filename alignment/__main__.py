@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-import runtime  # before paddle: it sets what paddle reads when it loads
+import runtime  # before paddle: it sets variables that paddle reads when it loads
 from alignment import fixture, networks, report, scores
 from utils import UserError
 
@@ -16,7 +16,7 @@ def main(argv=None):
     )
     options = parser.parse_args(argv)
     if options.report and Path(options.report).exists() and not Path(options.report).is_dir():
-        raise UserError(f"--report {options.report} is not a folder; name a folder or a new path")
+        raise UserError(f"--report {options.report} is not a folder; give a folder or a new path")
     results = []
     for path in options.fixtures:
         figures = fixture.read(path)
@@ -25,7 +25,7 @@ def main(argv=None):
         except UserError as error:
             raise UserError(f"{path} {error}") from None
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # A fixture may come from anybody, so an entry may have any type.
+            # A stranger may have written the fixture, so an entry may have any type.
             raise UserError(f"{path} is malformed ({type(error).__name__}: {str(error)[:100]})") from None
         results.append((Path(path).stem, figures, rows))
         print(f"{report.text_table(rows)}\n{report.summary(path, rows)}\n", flush=True)
@@ -47,7 +47,7 @@ def check(figures):
     else:
         raise UserError(
             "is of no known protocol: it has neither protocol (sagan, acgan), nor G_state (of a published checkpoint), "
-            "nor features or scores (of metrics)"
+            "nor features (of Inception), nor scores (of metrics)"
         )
     if not rows:
         raise UserError("holds nothing to compare")

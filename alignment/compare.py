@@ -7,13 +7,14 @@ import numpy as np
 from alignment import draw
 from utils import UserError
 
-# A share of the largest figure in a group. Smaller figures are compared as if they were this large, because some are 0
-# except for rounding: the gradient of a bias before a batch norm, a saturated hinge loss.
+# A share of the largest figure in a group. The difference of a smaller figure is divided by this size instead of its
+# own. The reason: some figures are 0 except for rounding, such as the gradient of a bias before a batch norm, or a
+# saturated hinge loss.
 FLOOR = 1e-5
 
 
 class Row(NamedTuple):
-    """The figures of one quantity, in NumPy arrays of one length. `scale` is the unit of their differences."""
+    """The figures of one quantity, in arrays of the same length. Differences are relative to `scale`."""
 
     stage: str  # forward, loss, bp_align, train_align or metric, as in Paddle's reproduction guide
     quantity: str
@@ -44,9 +45,9 @@ class Row(NamedTuple):
 def compare(stage, quantity, reference, ours, tolerance, floor=0.0):
     """A Row from our array and the reference: a number, a list of numbers, or a digest.
 
-    The difference of a digest's norm is relative to the norm. The differences of its mean and its projection are
-    relative to the reference's root mean square, since both may cancel to nearly 0. So are the differences of a list's
-    numbers. `floor` is the smallest size to divide by.
+    For a digest, the difference of the norm is relative to the norm. The differences of the mean and the projection are
+    relative to the root mean square of the reference, because both may cancel to nearly 0. For a list, differences are
+    relative to the root mean square of its numbers. `floor` is the smallest size to divide by.
     """
     ours = np.asarray(ours, dtype=np.float64)
     if isinstance(reference, dict):
@@ -69,7 +70,7 @@ def compare(stage, quantity, reference, ours, tolerance, floor=0.0):
 
 
 def compare_all(stage, title, references, find, tolerance):
-    """Rows for a dictionary of references. The largest sets their floor. `find(name)` is our array of that name."""
+    """Rows for a dictionary of references. The largest one gives the floor of all. `find(name)` returns our array."""
     sizes = [abs(figure["norm"]) if isinstance(figure, dict) else abs(figure) for figure in references.values()]
     floor = FLOOR * max(sizes, default=0.0)
     return [

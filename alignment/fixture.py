@@ -1,4 +1,4 @@
-"""Fixtures: JSON files of reference figures. `draw` rebuilds their weights and inputs from names."""
+"""Fixtures: JSON files of reference figures. `draw` computes their weights and inputs from names."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from utils import UserError
 
-MOST = 2**16  # largest batch, number of classes, width, …
+MOST = 2**16  # the largest batch, number of classes, width and so on
 MOST_NUMBERS = 2**28  # in all tensors of a fixture's networks: 2 GB
 
 
@@ -31,7 +31,7 @@ class Fixture(dict):
         return float(value)
 
     def choice(self, name, values, default=None):
-        """The entry `name`, one of `values`. If the entry is missing: `default`, or UserError without a default."""
+        """The entry `name`, one of `values`. If it is missing: `default`; without a default, UserError."""
         value = self[name] if default is None else self.get(name, default)
         if not isinstance(value, str) or value not in values:
             raise UserError(f"has {name} {json.dumps(value)[:60]}; known are {', '.join(values)}")

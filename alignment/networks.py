@@ -1,4 +1,4 @@
-"""Runs the networks, losses and updates of this project on a fixture and compares their figures."""
+"""Runs the networks, losses and updates of this project on a fixture. Compares their figures with the fixture's."""
 
 import contextlib
 import math
@@ -20,11 +20,11 @@ from trainer import Trainer
 from training.step_batches import DBatch, GBatch
 from utils import UserError
 
-FLOAT64, FLOAT32 = 1e-7, 1e-4  # tolerances, by the lower precision of the two sides
+FLOAT64, FLOAT32 = 1e-7, 1e-4  # tolerances; the lower precision of reference and ours decides
 
 KINDS = {"mnist": "acgan-mnist", "mlp": "acgan-mlp", "cifar10": "acgan-cifar10", "imagenet": "acgan-imagenet-torch"}
 
-# Layers by their name in the PyTorch references: our name.
+# {name of a layer in the PyTorch references: our name}.
 MNIST = {
     "G": {
         "label_emb": "embedding",
@@ -54,7 +54,8 @@ MLP = {
 }
 LAYERS = {"sagan": SAGAN, "acgan-mnist": MNIST, "acgan-mlp": MLP, **dict.fromkeys(STACKS, STACK)}
 
-# Figures by their name in fixtures: the metric of `Trainer`, or a function of D's (adversarial, class) logits.
+# {name of a figure in a fixture: our figure}. Ours is a metric of `Trainer` in LOSSES, and a function of D's
+# (adversarial, class) logits in OUTPUTS.
 LOSSES = {
     "sagan": {"d_loss_real": "d_real", "d_loss_fake": "d_fake", "gradient_penalty": "d_penalty", "g_loss": "g_adv"},
     "acgan": {
@@ -87,7 +88,7 @@ def precision(dtype):
 
 
 def check_training(fixture):
-    """Rows of a fixture of the protocol "sagan" or "acgan": forward, gradients, losses, final weights and buffers."""
+    """Rows of a fixture with the protocol "sagan" or "acgan": forward, gradients, losses, final weights and buffers."""
     protocol = fixture.choice("protocol", LOSSES)
     model = "sagan" if protocol == "sagan" else KINDS[fixture.choice("kind", KINDS)]
     dtype = fixture.choice("precision", ("float64", "float32"), "float64")
@@ -98,6 +99,7 @@ def check_training(fixture):
         rows = pair.forward_rows(tolerance)
         pair.G.train()
         pair.D.train()
+        # Train, and compare the first gradients and the losses of every step.
         for step in range(fixture.whole("steps") if "trajectory" in fixture else 0):
             metrics = {"d_penalty": 0.0, **trainer.update_discriminator(pair.d_batch(step))}
             if step == 0:
@@ -222,7 +224,8 @@ class Pair:
         for name, reference in figures.items():
             if name not in OUTPUTS:
                 raise UserError(f"has the unknown figure {name[:60]} in eval_forward")
-            # Far below 0, a sigmoid multiplies a relative error of its logit by the logit's size: -log(sigmoid).
+            # A sigmoid far below 0 is exp(logit). It multiplies a relative error of the logit by the size of the logit,
+            # which is -log(sigmoid). So widen the tolerance by this factor.
             factor = max(1.0, -math.log(max(min(reference), 1e-300))) if name == "validity" else 1.0
             ours = OUTPUTS[name](*outputs).numpy()
             rows.append(compare("forward", name + suffix, reference, ours, factor * tolerance))
@@ -233,13 +236,13 @@ class Pair:
         weights = dict(getattr(self, role).named_parameters())
         gradients = {name: paddle.zeros_like(w) if w.grad is None else w.grad for name, w in weights.items()}
         references = self.fixture.get(f"first_{role.lower()}_grads", {})
-        return compare_all("bp_align", role, references, partial(self._theirs, role, gradients), tolerance)
+        return compare_all("bp_align", role, references, partial(self._in_fixture_shape, role, gradients), tolerance)
 
     def final_rows(self, tolerance):
         """Rows of all weights and buffers, and of an evaluation forward, after the last step."""
         rows = []
         for role in "GD":
-            find = partial(self._theirs, role, getattr(self, role).state_dict())
+            find = partial(self._in_fixture_shape, role, getattr(self, role).state_dict())
             rows += compare_all("train_align", role, self.fixture.get(f"final_{role}", {}), find, tolerance)
         if "final_eval_images" in self.fixture:
             reference = self.fixture["final_eval_images"]
@@ -254,8 +257,8 @@ class Pair:
             images = self.G(batch.z, batch.labels)
             return images.numpy(), self.D(images, batch.labels)
 
-    def _theirs(self, role, tensors, name):
-        """Our array for the fixture's tensor `name`, in the fixture's shape; the drawn one if it is never used."""
+    def _in_fixture_shape(self, role, tensors, name):
+        """Our array for the fixture's tensor `name`, in the fixture's shape. If it is never used: the drawn array."""
         ours = our_name(self.layers[role], name)
         if ours is None:
             return self.drawn[role][name]

@@ -11,7 +11,7 @@ STAGES = ("forward", "metric", "loss", "bp_align", "train_align")
 
 
 def cells(row):
-    """The cells of a Row's line, as text. They show its figure that differs most."""
+    """The cells of a Row in the table, as text. They show the figure that differs most."""
     worst = row.worst
     return (
         row.stage,
@@ -45,7 +45,7 @@ def summary(name, rows):
 def write(folder, results):
     """Write alignment.md and the two files of each stage for `reprod_log`. `results`: (name, fixture, rows) tuples.
 
-    `reprod_log` reads a dictionary of arrays that `np.save` has written. Keys are FIXTURE/QUANTITY, values the figures.
+    `reprod_log` reads a dictionary of arrays, written by `np.save`. A key is FIXTURE/QUANTITY, its value the figures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for stage in STAGES:
@@ -64,7 +64,7 @@ def write(folder, results):
 
 
 def markdown(results):
-    """The whole report: for each fixture a summary, a line per stage, and the whole table, collapsed."""
+    """The report as Markdown: for each fixture a summary, a line per stage, and the complete table, collapsed."""
     sections = ["# Alignment\n"]
     for name, fixture, rows in results:
         stages = [

@@ -1,4 +1,4 @@
-"""Runs the metrics of this project on a fixture's drawn features and images and compares features and scores."""
+"""Runs the metrics of this project on the drawn features and images of a fixture. Compares features and scores."""
 
 import re
 
@@ -14,7 +14,7 @@ from metrics.ms_ssim import ms_ssim
 from metrics.prdc import prdc
 from utils import UserError
 
-EXACT, CANCELLING, FEATURES = 1e-6, 1e-4, 1e-4
+EXACT, CANCELLING, FEATURES = 1e-6, 1e-4, 1e-4  # tolerances: exact scores, differences of large terms, features
 IMAGES = 16  # per batch through Inception
 TAPS = ("64", "192", "768", "2048", "logits_unbiased", "logits")
 
@@ -56,7 +56,7 @@ def _ms_ssim_rows(references, seed):
 
 
 def check_inception(fixture):
-    """Rows of a fixture with Inception-v3's features of drawn images, and their scores. Its weights are drawn too."""
+    """Rows of a fixture with Inception-v3's features of drawn images, and their scores. The weights are drawn too."""
     seed, count = _seed(fixture), fixture.whole("images_per_set", 2)
     weights = {
         name: draw.weight(f"inception.{name}", shape, seed, gain=2**0.5).astype(np.float32)

@@ -1,10 +1,11 @@
-"""From two 2048×2048 statistics to FID: ours against the matrix square root and the eigenvalues of the product.
+"""Time of FID from two 2048×2048 statistics: our method, the matrix square root, and the eigenvalues of the product.
 
     python benchmarks/fid_distance.py
 
-pytorch-fid takes `scipy.linalg.sqrtm` of the product of the covariances, torch-fidelity the `eigvals` of it. Each is
-timed on the same statistics in the same run, the fastest of three for ours and `eigvals`, once for `sqrtm`. Beside the
-seconds elapsed is the processor time, over all threads, which other work on the machine touches less.
+pytorch-fid computes `scipy.linalg.sqrtm` of the product of the covariances. torch-fidelity computes its `eigvals`. All
+are timed on the same statistics in the same run. Ours and `eigvals` show the fastest of three runs, `sqrtm` one run.
+The output shows elapsed seconds and processor seconds over all threads. Other work on the machine changes the latter
+less.
 """
 
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import runtime  # noqa: F401, I001, the threads a run has
+import runtime  # noqa: F401, I001, sets the number of threads as in training
 
 import numpy as np
 from scipy.linalg import eigvals, sqrtm
@@ -22,7 +23,7 @@ from metrics.fid import Gaussian, fid
 
 WIDTH = 2048
 POWER_LAW = np.arange(1, WIDTH + 1) ** -0.6
-EIGHT_DECADES = 10 ** (-4 * np.arange(WIDTH) / WIDTH)  # of the covariance, so 16 of the product
+EIGHT_DECADES = 10 ** (-4 * np.arange(WIDTH) / WIDTH)  # 8 decades in the covariance, so 16 in the product
 CASES = {
     "5,000 samples": (5000, 1.1, POWER_LAW),
     "5,000 samples, steep spectrum": (5000, 1.1, EIGHT_DECADES),
@@ -33,7 +34,10 @@ CASES = {
 
 
 def statistics(count, factor, scales):
-    """Two Gaussians of features of these standard deviations, in random directions; the second's share them."""
+    """Two Gaussians of features in random directions, with the standard deviations `scales`.
+
+    The second features are the first times `factor`. If `factor` is above 1.01, noise is added to them.
+    """
     source = np.random.RandomState(0)
     features = source.standard_normal((count, WIDTH)) * scales @ source.standard_normal((WIDTH, WIDTH)) / WIDTH**0.5
     others = factor * features
@@ -55,7 +59,7 @@ def _distance(a, b, root):
 
 
 def fastest(function, *arguments, runs=3):
-    """The result, and the least seconds and processor seconds of the runs."""
+    """(the result, the fewest elapsed seconds of `runs` runs, the fewest processor seconds)."""
     times = []
     for _ in range(runs):
         start = time.perf_counter(), time.process_time()

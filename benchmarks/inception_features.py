@@ -1,10 +1,10 @@
-"""Inception features a second: ours against torch-fidelity's on the same CPU in the same run.
+"""Images per second of our Inception and of torch-fidelity's, on the same CPU in the same run.
 
     python -m venv /tmp/torch && /tmp/torch/bin/pip install torch torchvision torch-fidelity==0.4.0
     python benchmarks/inception_features.py --torch_python /tmp/torch/bin/python
 
-The two take turns on the same images with the same drawn weights, torch-fidelity in a process of that environment; the
-rates are those of each one's fastest turn. Their features are compared, too.
+The two run alternately, on the same images with the same drawn weights. torch-fidelity runs in a process of its own
+environment. The fastest turn of each gives its rate. Their features are compared too.
 """
 
 import argparse
@@ -55,8 +55,8 @@ def main():
 
 
 def our_turns(weights, images):
-    """Seconds and features [N, 2048] of each turn of ours."""
-    import runtime  # noqa: F401, the threads a run has
+    """Yield seconds and features [N, 2048] of each turn of our Inception."""
+    import runtime  # noqa: F401, sets the number of threads as in training
     from metrics.inception import Inception
 
     inception = Inception(weights)
@@ -67,7 +67,7 @@ def our_turns(weights, images):
 
 
 def their_turns(python, folder):
-    """Seconds and features [N, 2048] of each turn of torch-fidelity's, one a line written to its process."""
+    """Yield seconds and features [N, 2048] of each turn of torch-fidelity. A line to its process starts a turn."""
     command = [python, __file__, "--serve", folder]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -83,7 +83,7 @@ def their_turns(python, folder):
 
 
 def serve(folder):
-    """What runs in torch-fidelity's environment: a turn for each line read, its seconds written back."""
+    """Runs in torch-fidelity's environment: for each line of input it does one turn and prints the seconds."""
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

@@ -1,8 +1,8 @@
-"""Precision, recall, density and coverage of 50,000 against 50,000 features of width 2048: time and peak memory.
+"""Time and peak memory of precision, recall, density and coverage, for two sets of 50,000 features of width 2048.
 
     python benchmarks/prdc_memory.py [--samples 50000]
 
-Time and memory depend on the sizes alone, so the features are drawn.
+The features are random numbers, because time and memory depend only on the sizes.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import runtime  # noqa: F401, I001, the threads a run has
+import runtime  # noqa: F401, I001, sets the number of threads as in training
 
 import numpy as np
 from tqdm import tqdm
@@ -39,9 +39,9 @@ def main():
         print(prdc(real, fake, progress=progress))
     minutes, processor = (time.perf_counter() - start) / 60, (time.process_time() - processor) / 60
     print(
-        f"{samples:,} × {samples:,} × {WIDTH} float32: {minutes:.1f} minutes, {processor:.1f} of one processor's time"
+        f"{samples:,} × {samples:,} × {WIDTH} float32: {minutes:.1f} minutes, {processor:.1f} minutes of processor time"
     )
-    print(f"peak memory {_peak():.2f} GiB, of which {before:.2f} GiB was there before: Python and the features")
+    print(f"peak memory {_peak():.2f} GiB, including {before:.2f} GiB for Python and the features")
 
 
 def _peak():

@@ -1,9 +1,10 @@
-"""How long a checkpoint keeps training waiting: written while it waits, and written in the background.
+"""The time that training waits for a checkpoint: written in the foreground, and written in the background.
 
     python benchmarks/saving.py
 
-SAGAN at 64 pixels, with both optimizers and a moving average. The two ways take turns in one run; the medians are
-compared, and a step beside a write with a step alone. The files are on the disk of the system's temporary folder.
+It saves SAGAN at 64 pixels, with both optimizers and a moving average. The two ways alternate in one run, and their
+medians are compared. A step during a write is compared with a step alone. The files are in the system's temporary
+folder.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import runtime  # noqa: F401, I001, the threads a run has
+import runtime  # noqa: F401, I001, sets the number of threads as in training
 
 import checkpoint
 from dataset import batches, load_dataset

@@ -1,10 +1,10 @@
-"""Images per second with one and two processes, and the share of a SAGAN-128 step that goes into communication.
+"""Images per second with one and two processes, and the share of communication in a SAGAN-128 step.
 
     python benchmarks/scaling.py
 
-Starts itself on this machine's CPU by `python -m paddle.distributed.launch`: first ACGAN for CIFAR-10, whose steps are
-timed, then SAGAN at 128 pixels as published, of which steps with a small batch and the all-reduces of its gradients are
-timed. From their bytes follows what a ring all-reduce takes over faster links; no GPU is used.
+It starts itself on this machine's CPU by `python -m paddle.distributed.launch`. First it times steps of ACGAN for
+CIFAR-10. Then it times SAGAN at 128 pixels, as published: steps with a small batch, and the all-reduces of the
+gradients. From the bytes of the gradients it computes the time of a ring all-reduce over faster links. It uses no GPU.
 """
 
 import json
@@ -21,16 +21,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import runtime  # before paddle
 from processes import collectives
 
-STEPS, SAGAN_STEPS, ALL_REDUCES = 12, 2, 5  # timed after one that is not
+STEPS, SAGAN_STEPS, ALL_REDUCES = 12, 2, 5  # timed; one more before them is not
 CIFAR10 = ["--recipe", "acgan-cifar10", "--dataset", "fake", "--num_classes", "10", "--batch_size", "25"]
 SAGAN = ["--recipe", "sagan-imagenet", "--dataset", "fake", "--num_classes", "1000", "--batch_size", "4"]
 GPUS, GPU_BATCH = 4, 64
 LINKS = {"NVLink, 100 GB/s": 100e9, "PCIe 3.0 x16, 10 GB/s": 10e9, "10 Gb Ethernet, 1.1 GB/s": 1.1e9}
-GPU_STEPS = (0.2, 0.7)  # seconds, assumed: the 6.8 TFLOP of 64 images at 40 and at 10 TFLOP/s
+GPU_STEPS = (0.2, 0.7)  # seconds, assumed: 64 images take 6.8 TFLOP, at 40 and at 10 TFLOP/s
 
 
 def launch(processes, threads, *work):
-    """What `processes` processes of `threads` threads each measure; rank 0 writes it as JSON."""
+    """The measurements of `work` in `processes` processes of `threads` threads each. Rank 0 writes them as JSON."""
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"MKL_NUM_THREADS": str(threads), "FLAGS_paddle_num_threads": str(threads)}
         environment.pop("OMP_NUM_THREADS", None)
@@ -43,7 +43,7 @@ def launch(processes, threads, *work):
 
 
 def work():
-    """What a launched process does: time steps or all-reduces of one training."""
+    """Runs in a launched process: times steps or all-reduces of one training."""
     target, what, *options = sys.argv[1:]
     from command_line import CommandLine
 
@@ -72,7 +72,7 @@ def work():
 
 
 def timed(function, count):
-    """Median seconds of one of `count` calls after a first."""
+    """The median seconds of `count` calls, after one call that is not counted."""
     times = []
     for _ in range(1 + count):
         collectives.meet()
@@ -83,15 +83,17 @@ def timed(function, count):
 
 
 def main():
+    # ACGAN for CIFAR-10: one and two processes.
     print("ACGAN, 32 pixels, 25 images in each process: processes x threads, seconds a step, images per second")
     speeds = {}
     for processes, threads in ((1, 1), (1, 2), (2, 1)):
         found = launch(processes, threads, "steps", *CIFAR10)
         speeds[processes, threads] = found["images"] / found["seconds"]
         print(f"  {processes} x {threads}  {found['seconds']:.3f} s  {speeds[processes, threads]:.1f}", flush=True)
-    print(f"  two processes are {speeds[2, 1] / speeds[1, 1]:.2f} times as fast as one of one thread,")
-    print(f"  two threads {speeds[1, 2] / speeds[1, 1]:.2f} times")
+    print(f"  two processes are {speeds[2, 1] / speeds[1, 1]:.2f} times as fast as one process with one thread;")
+    print(f"  one process with two threads is {speeds[1, 2] / speeds[1, 1]:.2f} times as fast")
 
+    # SAGAN at 128 pixels: the share of communication here.
     step = launch(1, 1, "steps", *SAGAN)
     sums = launch(2, 1, "sums", *SAGAN)
     size = sum(each["bytes"] for each in sums.values())
@@ -102,10 +104,11 @@ def main():
         print(f"  all-reduce of {name}'s gradients by two processes over gloo: {found}")
     whole = step["seconds"] * GPU_BATCH / step["images"]
     print(f"  {seconds / (step['seconds'] + seconds):.1%} of a step of {step['images']} images in each process,")
-    print(f"  {seconds / (whole + seconds):.1%} of one of {GPU_BATCH} ({whole:.0f} s)")
+    print(f"  {seconds / (whole + seconds):.1%} of a step of {GPU_BATCH} images ({whole:.0f} s)")
+    # The same over faster links, computed.
     moved = 2 * (GPUS - 1) / GPUS * size
-    print(f"{GPUS} GPUs, {GPU_BATCH} images each: {moved / 1e6:.0f} MB out of and into each in a step; their share if")
-    print(f"  the rest takes {' or '.join(f'{seconds} s' for seconds in GPU_STEPS)} (assumed, and nothing overlaps)")
+    print(f"{GPUS} GPUs, {GPU_BATCH} images each: {moved / 1e6:.0f} MB sent and received by each in a step; share if")
+    print(f"  the rest takes {' or '.join(f'{seconds} s' for seconds in GPU_STEPS)} (assumed; without overlap)")
     for name, bandwidth in LINKS.items():
         spent = moved / bandwidth
         shares = "  ".join(f"{spent / (spent + seconds):6.1%}" for seconds in GPU_STEPS)

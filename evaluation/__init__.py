@@ -1,1 +1,1 @@
-"""Images of any source measured against real ones."""
+"""Measures images of any source and compares them with real images."""

@@ -30,8 +30,8 @@ class Evaluation:
     """The metrics that `parameters.metrics` chooses, ready to measure any source of images of the right size.
 
     `class_names`: names of the generator's classes, if they are known. `metrics`: the records of the chosen metrics.
-    `seconds`: the time of each stage, with that of interrupted sessions. Raises UserError if weights, statistics or
-    data do not fit.
+    `seconds`: the time of each stage, including the time of interrupted sessions. Raises UserError if weights,
+    statistics or data do not fit.
     """
 
     def __init__(self, parameters, class_names=None):
@@ -46,8 +46,8 @@ class Evaluation:
         self.train_set = load_dataset(p, "train") if wants_training else None
         self._extractor_class = ClassifierExtractor if self._by_classifier else InceptionExtractor
         self.extractor = None
-        self._known = {}  # by the set of real images: its Summary
-        self._real_within_classes = {}  # by metric
+        self._known = {}  # {REAL or TRAINING: the Summary of these images}
+        self._real_within_classes = {}  # {name of a metric: its values of the real images, by class}
         if p.reference:
             self._known[REAL] = given_summary(p.reference, self._needs().layers)
 
@@ -62,7 +62,7 @@ class Evaluation:
         return any(metric.needs_classes for metric in self.metrics)
 
     def settings(self, count):
-        """The settings that the figures of `count` samples depend on: plain values by name, for the report."""
+        """The settings that decide the figures of `count` samples: plain values by name, for the report."""
         p = self.parameters
         names = ",".join(metric.name for metric in self.metrics)
         found = {"metrics": names or "none", "real images": p.reference or "none"}
@@ -75,7 +75,7 @@ class Evaluation:
             found["number of training images"] = len(self.train_set)
         metrics = sorted(self.metrics, key=lambda metric: metric.order)
         if self._by_classifier:
-            found |= {metric.name: "beside training images" for metric in metrics if metric.within_class}
+            found |= {metric.name: "compared with training images" for metric in metrics if metric.within_class}
         for metric in metrics:
             found |= metric.settings(count, len(self.test_set) if self.test_set else 0)
         if self.metrics and not self._by_classifier:
@@ -83,7 +83,7 @@ class Evaluation:
         return found
 
     def _needs(self, read=None):
-        """What a pass has to gather for the metrics that read the set of images `read`; None: for all metrics."""
+        """The values that a pass over the set of images `read` has to gather for its metrics. None: for all metrics."""
         p = self.parameters
         metrics = [metric for metric in self.metrics if read is None or read in metric.sets]
         layers = dict.fromkeys(self._layer(metric) for metric in metrics if metric.layer)
@@ -110,7 +110,7 @@ class Evaluation:
 
     @functools.cached_property
     def _test_classes(self):
-        """The test images. Read for their classes alone if no metric needs them; None if none are given."""
+        """The test images. If no metric reads them, they are loaded for their classes only. None if none are given."""
         p = self.parameters
         return self.test_set or (load_dataset(p, "test") if p.test_data_path else None)
 
@@ -134,7 +134,7 @@ class Evaluation:
         return randomness.rng(self.parameters.manual_seed, "test labels").permutation(self._test_classes.labels)
 
     def labels_to_draw(self, count):
-        """The classes of `count` samples: those that `labels` chooses, in turn, or those of the test images."""
+        """The classes of `count` samples: the choice of `labels`, repeated in order, or those of the test images."""
         p = self.parameters
         as_test_images = p.labels == "auto" and p.test_data_path
         classes = self._test_labels if as_test_images else np.array(self.chosen_classes)
@@ -145,16 +145,16 @@ class Evaluation:
         return Drawn(generator, self.parameters, self.labels_to_draw(count))
 
     def score(self, figures):
-        """A number that compares several `figures`, higher for better. The first metric decides."""
+        """The number that ranks `figures`: higher is better. It comes from the first metric."""
         metric = self.metrics[0]
         value = figures[metric.shown(self._by_classifier)[metric.best or metric.figures[0].name].name]
         return value if metric.higher_is_better else -value
 
     @functools.cached_property
     def key(self):
-        """A text that is equal if `score`s compare, after `prepare`.
+        """A text. Two `score`s are comparable if their keys are equal. Call `prepare` first.
 
-        It depends on the metric, the way samples are drawn, the real images and the extractor.
+        It depends on the metric, the options for drawing samples, the real images and the extractor.
         """
         p = self.parameters
         real = file_digest(p.reference) if p.reference else self.test_set and content_digest(self.test_set)
@@ -176,8 +176,8 @@ class Evaluation:
         if TRAINING in metric.sets and of_folders and os.path.samefile(p.data_path, p.test_data_path):
             raise UserError(
                 f"--metrics {metric.name} compares test images with training images, but --test_data_path "
-                f"{p.test_data_path} and --data_path {p.data_path} are one folder: give another --test_data_path, or "
-                f"leave {metric.name} out"
+                f"{p.test_data_path} and --data_path {p.data_path} are the same folder: give another --test_data_path, "
+                f"or leave {metric.name} out"
             )
 
     def _check_counts(self, metric, source):
@@ -217,9 +217,9 @@ class Evaluation:
                     )
 
     def check_names(self, class_names, source):
-        """Raise UserError if the classes of the test images have other names than those of `source`.
+        """Raise UserError if `class_names`, the classes of `source`, differ from the names of the test images' classes.
 
-        They matter if a metric needs classes, or if the samples take their classes from the test images.
+        The names matter if a metric needs classes, or if the samples take their classes from the test images.
         """
         p = self.parameters
         if not (self.needs_classes or (p.labels == "auto" and p.test_data_path)):
@@ -229,8 +229,8 @@ class Evaluation:
         elif difference := compare_classes(class_names, self._test_classes.class_names):
             where = f"--test_data_path {p.test_data_path}" if p.test_data_path else f"--dataset {p.dataset}"
             raise UserError(
-                f"{where} does not have the classes that {source} has ({difference}): give test images of "
-                "the same classes, or --labels uniform and --metrics without classes, such as fid"
+                f"{where} does not have the classes that {source} has ({difference}): give test images of the same "
+                "classes, or give --labels uniform and --metrics that need no classes, such as fid"
             )
 
     def prepare(self):
@@ -246,9 +246,10 @@ class Evaluation:
                 self.extractor = InceptionExtractor(p, needs, names)
 
     def figures(self, source, stop, writers=(), parts_folder=None, key=None):
-        """The figures of `source` by name, on rank 0 (elsewhere {}); None after a stop signal.
+        """The figures of `source` by name on rank 0, {} on other ranks; None after a stop signal.
 
-        `writers`, `parts_folder` and `key` are as in `measurement.measure`. Parts of another extractor are not reused.
+        `writers`, `parts_folder` and `key` are those of `measurement.measure`. Parts of another extractor are not
+        reused.
         """
         self.prepare()
         with self.stage("real images"):
@@ -276,11 +277,14 @@ class Evaluation:
 
     @property
     def real_place(self):
-        """The file or folder of the statistics of the real images, after `figures`; None if none were needed."""
+        """The file or folder with the statistics of the real images. None before `figures`, or if none were needed."""
         return self._known[REAL].place if REAL in self._known else None
 
     def _measure_real_images(self, stop):
-        """Measure test images and training images if a metric reads them, once. Returns False after a stop signal."""
+        """Measure the test images and the training images that metrics read. Measures each set only once.
+
+        Returns False after a stop signal.
+        """
         for read, image_set, title in (
             (REAL, self.test_set, "real images"),
             (TRAINING, self.train_set, "training images"),
@@ -298,14 +302,14 @@ class Evaluation:
     def _within_classes(self, source, stop):
         """The `within_class` of every class of `source`, float [num_classes] by metric; None after a stop signal.
 
-        Those of the real images are kept in `_real_within_classes`.
+        The values of the real images are kept in `_real_within_classes`.
         """
         found = {}
         for metric in self.metrics:
             if metric.within_class is None:
                 continue
             if metric.name not in self._real_within_classes:
-                # The test images of these data sets hold few of a class.
+                # The data sets measured by a classifier have few test images of each class. So use training images.
                 real = RealImages(self.train_set if self._by_classifier else self.test_set)
                 if (values := self._values_of_classes(metric, real, "real", stop)) is None:
                     return None
@@ -347,16 +351,17 @@ class Evaluation:
         return known._replace(labels=labels)
 
     def _with_last_layer(self, known):
-        """`known` with the extractor's last layer under the name that metrics have for it."""
+        """`known`, in which LAST_LAYER, the metrics' name of the extractor's last layer, gives its Gaussian."""
         last = known.gaussians.get(self._extractor_class.last_layer)
         return known._replace(gaussians=known.gaussians | {LAST_LAYER: last})
 
 
 def choose_labels(labels, class_names):
-    """The numbers of the classes that the option `labels` chooses, in its order; all for auto and uniform.
+    """The numbers of the classes that the option `labels` chooses, in its order. "auto" and "uniform" choose all.
 
-    A word is the name of a class, or its number. If a class is called 3, then 3 means that class. A name with commas
-    can be given alone. Raises UserError, with the existing names, for other words and for a class given twice.
+    Commas separate words. A word is the name of a class, or its number. If a class has the name 3, then 3 means that
+    class. A name that contains commas can only be given alone. Raises UserError for other words and for a class given
+    twice. The message names the existing classes.
     """
     if labels in ("auto", "uniform"):
         return list(range(len(class_names)))
@@ -365,7 +370,7 @@ def choose_labels(labels, class_names):
     for place, label in enumerate(chosen):
         if label in chosen[:place]:
             first = words[chosen.index(label)]
-            raise UserError(f"--labels {labels}: {first!r} and {words[place]!r} are one class; give it once")
+            raise UserError(f"--labels {labels}: {first!r} and {words[place]!r} are the same class; give it once")
     return chosen
 
 
@@ -376,7 +381,7 @@ def _number_of_class(word, class_names):
         return int(word)
     listed = ", ".join(class_names[:5]) + ", …" * (len(class_names) > 5)
     hint = "" if word.isdecimal() else did_you_mean(word, class_names)
-    raise UserError(f"--labels {word:.80} is no class: there are {len(class_names)}, from 0: {listed}{hint}")
+    raise UserError(f"--labels {word:.80} is not a class: there are {len(class_names)}, from 0: {listed}{hint}")
 
 
 class _Stopped(Exception):
@@ -384,7 +389,7 @@ class _Stopped(Exception):
 
 
 def _raise_if_stopped(stop):
-    if stop.asked is not None:  # asks this process alone: the others have finished their work
+    if stop.asked is not None:  # ask this process only: the other processes have finished their work
         raise _Stopped
 
 

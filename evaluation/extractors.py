@@ -19,7 +19,7 @@ from utils import UserError, atomic_path
 
 
 class InceptionExtractor:
-    """The Inception-v3 of 2015. `weights` says which file its weights come from."""
+    """The Inception-v3 of 2015. `weights` names the file of its weights, for the report."""
 
     last_layer = "2048"
 
@@ -40,7 +40,7 @@ class InceptionExtractor:
         self._inception = Inception(weights, tuple(sorted(layers)), half=parameters.half_precision)
 
     def read(self, images, labels, needs):
-        """What `needs` asks for, of images uint8 [n, 1 or 3, S, S] of classes int64 [n]: arrays [n, ...] by name."""
+        """The values in `needs` for images uint8 [n, 1 or 3, S, S] and labels int64 [n]: arrays [n, ...] by name."""
         images = np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
         found = self._inception.features(images)
         read = {layer: found[layer] for layer in needs.layers}
@@ -62,7 +62,7 @@ class ClassifierExtractor:
     last_layer = "features"
 
     def __init__(self, parameters, train_set):
-        # Rank 0 trains it: on another machine the weights may come out different.
+        # Only rank 0 trains it: the same training on another machine may give other weights.
         weights = collectives.on_rank_0(_trained_weights, train_set, parameters.manual_seed)
         self._classifier = classifier_of(train_set)
         self._classifier.set_state_dict(weights)
@@ -80,7 +80,7 @@ class ClassifierExtractor:
 
 
 def _trained_weights(train_set, seed):
-    """The weights, by name, of a classifier trained on `train_set` with `seed`: from the cache, or trained now."""
+    """The weights by name of a classifier trained on `train_set` with `seed`. Read from the cache, or trained now."""
     file = cache_folder("classifiers") / f"{content_digest(train_set)}-{seed}.safetensors"
     expected = {name: list(tensor.shape) for name, tensor in classifier_of(train_set).state_dict().items()}
     if file.exists():

@@ -1,5 +1,8 @@
-"""One pass over a set of images through a feature extractor. Processes share the work, an interrupted pass resumes,
-and memory does not grow with the number of images."""
+"""One pass over a set of images through a feature extractor.
+
+Processes share the work. An interrupted pass resumes. Memory does not grow with the number of images, unless a metric
+needs the features of every image.
+"""
 
 import contextlib
 import copy
@@ -17,10 +20,10 @@ from metrics.inception_score import SPLITS, ScoreSums, part_of
 from processes import collectives
 from utils import UserError, atomic_path, progress
 
-CHUNK = 256  # images; a process takes whole chunks, and an interrupted pass keeps whole chunks
-READ = 64  # images that the extractor reads at once, always: features depend a little on the size of the batch
+CHUNK = 256  # images; processes share out whole chunks, and an interrupted pass keeps whole chunks
+READ = 64  # images that the extractor reads at once; fixed, because features depend slightly on the batch size
 SAVE_EVERY = 60  # seconds
-# The errors of reading a damaged part.
+# Reading a damaged part raises one of these errors.
 DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, UserError)
 
 
@@ -30,15 +33,15 @@ class Needs(NamedTuple):
     layers: tuple = ()  # keep the mean and covariance of these layers
     features: bool = False  # keep the features of the last layer
     score: bool = False  # keep the sums of the Inception Score
-    resolutions: tuple = ()  # count at each how many images are read as their class
+    resolutions: tuple = ()  # count, at each, the images that are read as their class
 
 
 class Gathered:
-    """The values gathered so far in a pass over `count` images: sums and rows, which processes can merge."""
+    """The values gathered so far in a pass over `count` images. Those of several processes can be merged."""
 
     def __init__(self, count, needs):
         self.needs = needs
-        self.done = np.zeros(-(-count // CHUNK), dtype=bool)
+        self.done = np.zeros(-(-count // CHUNK), dtype=bool)  # by chunk: whether it is gathered
         self.statistics = {}  # by layer
         self.score = None
         self.rows = {}  # by chunk: features float32 [n, width]
@@ -46,7 +49,7 @@ class Gathered:
         self.earlier = 0.0  # seconds that interrupted sessions took
 
     def update(self, chunk, parts, found):
-        """Add a chunk. `found`: the result of an extractor's `read`. `parts`: the part of the score of each image."""
+        """Add a chunk. `found`: the result of an extractor's `read`. `parts`: the part of each image in the score."""
         for layer in self.needs.layers:
             features = found[layer]
             self.statistics.setdefault(layer, FeatureStatistics(features.shape[1])).update(features)
@@ -79,12 +82,12 @@ class Gathered:
         """The `Gathered` of a pass over `count` images from its `state()`. Raises one of DAMAGED for other arrays."""
         gathered = cls(count, needs)
         if state["done"].shape != gathered.done.shape or state["done"].dtype != bool:
-            raise UserError(f"it belongs to a pass over other images, of {state['done'].shape} chunks")
+            raise UserError(f"it belongs to a pass over other images: its chunks are {state['done'].shape}")
         gathered.done = state["done"]
         if gathered.done.any():
             for layer in needs.layers:
-                gathered.statistics[layer] = FeatureStatistics.from_state(_under(state, f"statistics/{layer}/"))
-            gathered.score = ScoreSums.from_state(_under(state, "score/")) if needs.score else None
+                gathered.statistics[layer] = FeatureStatistics.from_state(_entries_under(state, f"statistics/{layer}/"))
+            gathered.score = ScoreSums.from_state(_entries_under(state, "score/")) if needs.score else None
             gathered.rows = {chunk: state[f"rows/{chunk}"] for chunk in np.flatnonzero(gathered.done) if needs.features}
             gathered.right = {resolution: int(state[f"right/{resolution}"]) for resolution in needs.resolutions}
         return gathered
@@ -108,7 +111,7 @@ class Gathered:
             self.right[resolution] = self.right.get(resolution, 0) + count
 
 
-def _under(state, prefix):
+def _entries_under(state, prefix):
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
@@ -117,9 +120,11 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
 
     After a stop signal it returns None.
 
-    `extractor` may be None if `needs` is empty. Each of `writers` gets every chunk, by `write(indices, images)`. With
-    `parts_folder`, finished chunks are kept there under `key`: the same call resumes an interrupted pass, until
-    `remove_parts` removes the files. Without needs and writers no image is read.
+    `extractor` may be None if `needs` is empty. `writers` are called with every chunk, by `write(indices, images)`.
+    Without needs and writers no image is read.
+
+    With `parts_folder`, finished chunks are saved there with `key`. If the pass is interrupted, the same call resumes
+    it. `remove_parts` removes the files.
     """
     gathered, count, start = Gathered(len(source), needs), len(source), time.monotonic()
     if not any(needs) and not writers:
@@ -128,9 +133,9 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
     # Take over the chunks of an interrupted pass.
     done, earlier = gathered.done.copy(), 0.0
     if parts_folder:
-        done, earlier = collectives.on_rank_0(_take_over, gathered, count, Path(parts_folder), key)
+        done, earlier = collectives.on_rank_0(_take_over_parts, gathered, count, Path(parts_folder), key)
         _save_part(gathered, parts_folder, key, earlier)
-    # The parts of the Inception Score take the samples in random order: samples may come ordered by class.
+    # The samples may be ordered by class. So cut them into the parts of the Inception Score in random order.
     order = randomness.rng(seed, "splits").permutation(count) if needs.score else None
     # Share out the other chunks, one to each process in a round.
     todo, world_size = np.flatnonzero(~done), collectives.world_size()
@@ -149,14 +154,14 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
                 writer.write(indices, images)
             found = _read(extractor, images, source.labels, indices, needs) if extractor else {}
             gathered.update(chunk, part_of(order[indices], count, SPLITS) if needs.score else None, found)
-            bar.update(min(len(images) * world_size, count - bar.n))  # the other processes have done as much
+            bar.update(min(len(images) * world_size, count - bar.n))  # the other processes do the same number
             if parts_folder and time.monotonic() - saved > SAVE_EVERY:
                 saved = time.monotonic()
                 _save_part(gathered, parts_folder, key, earlier + saved - start)
     if parts_folder:
         _save_part(gathered, parts_folder, key, earlier + time.monotonic() - start)
     if stopped:
-        collectives.meet()  # a launcher may kill the other processes as soon as one ends
+        collectives.meet()  # wait for all to save: when one process ends, a launcher may kill the others
         return None
     # Every process merges the chunks of all.
     whole = Gathered(count, needs)
@@ -175,7 +180,7 @@ def _read(extractor, images, labels, indices, needs):
 
 
 def remove_parts(folder):
-    """Remove the files that `measure` keeps in `folder` of an unfinished pass."""
+    """Remove the files of a pass that `measure` saved in `folder`."""
     for path in _parts(folder):
         path.unlink(missing_ok=True)
 
@@ -186,10 +191,10 @@ def _save_part(gathered, folder, key, seconds):
         np.savez(temporary, key=np.array(key), seconds=np.array(seconds), **gathered.state())
 
 
-def _take_over(gathered, count, folder, key):
-    """Merge the files that an interrupted pass left in `folder` into `gathered` and into one file.
+def _take_over_parts(gathered, count, folder, key):
+    """Merge the files of an interrupted pass in `folder` into `gathered`, and into one file.
 
-    Returns which chunks are done, and the seconds that they took.
+    Returns (bool [chunks]: whether each chunk is done, the seconds that they took).
     """
     paths, earlier = _parts(folder), 0.0
     for path in paths:
@@ -210,7 +215,7 @@ def _take_over(gathered, count, folder, key):
 
 
 def unfinished_keys(folder):
-    """The keys of the unfinished passes whose files are in `folder`."""
+    """The keys of the unfinished passes with files in `folder`."""
     found = set()
     for path in _parts(folder):
         with contextlib.suppress(*DAMAGED):
@@ -223,7 +228,7 @@ def _parts(folder):
 
 
 def _load_part(path, names=None):
-    """The arrays in the file of a part, with its key as text. Reads all of them, so a damaged file fails here."""
+    """The arrays in the file of a part, by name; "key" is a text. Reads all of them: a damaged file fails here."""
     with np.load(path, allow_pickle=False) as arrays:
         state = {name: arrays[name] for name in names or arrays.files}
     return state | {"key": str(state["key"])}

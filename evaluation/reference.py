@@ -1,4 +1,4 @@
-"""The real images that metrics compare with: measured once for each data set and extractor, then cached."""
+"""The real images that metrics compare with. They are measured once for each data set and extractor, then cached."""
 
 import atexit
 import functools
@@ -19,7 +19,7 @@ from metrics.record import Summary
 from processes import collectives
 from utils import UserError, atomic_path, progress
 
-CACHE = "~/.cache/paddle/real-images"  # Paddle keeps its own downloads beside it
+CACHE = "~/.cache/paddle/real-images"  # beside Paddle's own downloads
 
 
 def cache_folder(name):
@@ -31,7 +31,7 @@ def cache_folder(name):
 
 @functools.cache
 def _cache(folder):
-    """`folder`. If it cannot be written: a temporary folder that lives as long as this process, with one message."""
+    """`folder`. If it cannot be written: prints a line; returns a folder that is removed when this process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
@@ -56,21 +56,21 @@ def summary(gathered, count):
 
 
 def real_summary(image_set, extractor, needs, title, stop):
-    """The `Summary` of an `ImageSet` with what `needs` asks for, on every process; None after a stop signal.
+    """The `Summary` of an `ImageSet` with the values in `needs`, on every process; None after a stop signal.
 
-    Values come from the cache. Missing ones are computed and put there.
+    Values come from the cache. Missing ones are computed and saved there.
     """
     folder = collectives.on_rank_0(lambda: str(_folder(image_set, extractor)))
-    known, missing = collectives.on_rank_0(_read, Path(folder), needs, len(image_set))
+    known, missing = collectives.on_rank_0(_read_cache, Path(folder), needs, len(image_set))
     if any(missing):
         key = f"{extractor.key} {missing}"
         gathered = measure(RealImages(image_set), extractor, missing, 0, title, stop, parts_folder=folder, key=key)
         if gathered is None:
             return None
         fresh = summary(gathered, len(image_set))
-        fresh = fresh._replace(right=known.right | fresh.right)  # one file holds all
+        fresh = fresh._replace(right=known.right | fresh.right)  # one file holds the counts of all resolutions
         if collectives.rank() == 0:
-            _write(Path(folder), fresh)
+            _write_cache(Path(folder), fresh)
         known = fresh._replace(
             gaussians=known.gaussians | fresh.gaussians,
             features=fresh.features if missing.features else known.features,
@@ -83,22 +83,22 @@ def given_summary(path, layers):
     gaussian = load_statistics(path)
     for layer in layers:
         if len(gaussian.mean) != int(layer):
-            raise UserError(f"--reference {path} has statistics of width {len(gaussian.mean)}, --metrics needs {layer}")
+            raise UserError(f"--reference {path} has statistics of width {len(gaussian.mean)}; --metrics needs {layer}")
     return Summary(0, dict.fromkeys(layers, gaussian), None, {}, {}, place=str(path))
 
 
 def _folder(image_set, extractor):
-    """The folder in the cache for these images, as the networks see them, and this extractor."""
+    """The folder in the cache for this extractor and these images, after they are resized and cropped."""
     digest = hashlib.blake2b(f"{extractor.key}\n{content_digest(image_set)}".encode(), digest_size=16).hexdigest()
     return cache_folder(digest)
 
 
 @functools.cache
 def content_digest(image_set):
-    """A text that identifies these images as the networks see them."""
+    """A text that identifies these images after they are resized and cropped."""
     p, digest = image_set.parameters, hashlib.blake2b(digest_size=16)
     digest.update(repr((p.imsize, p.centercrop, p.centercrop_size, p.dont_resize, image_set.class_names)).encode())
-    if p.exif:  # only if true: older entries of the cache stay valid
+    if p.exif:  # only if true, so that older entries of the cache stay valid
         digest.update(b"exif")
     digest.update(image_set.labels.tobytes())
     for index in progress(range(len(image_set)), title="digest of real images", unit="img"):
@@ -109,7 +109,7 @@ def content_digest(image_set):
     return digest.hexdigest()
 
 
-def _read(folder, needs, count):
+def _read_cache(folder, needs, count):
     """(the `Summary` of the cached values, the `Needs` that are not cached)."""
     gaussians = {layer: _cached(folder / f"{layer}.npz", load_statistics) for layer in needs.layers}
     gaussians = {layer: gaussian for layer, gaussian in gaussians.items() if gaussian}
@@ -125,7 +125,7 @@ def _read(folder, needs, count):
 
 
 def _cached(path, load):
-    """`load(path)`. None if there is no such file, or, with a message, if it cannot be read."""
+    """`load(path)`; None if there is no such file. If it cannot be read, prints a line and returns None."""
     try:
         return load(path) if path.exists() else None
     except (OSError, EOFError, ValueError, TypeError, AttributeError, UserError) as error:
@@ -144,8 +144,8 @@ def _load_right(path):
     return {int(resolution): int(count) for resolution, count in json.loads(path.read_text()).items()}
 
 
-def _write(folder, known):
-    """Write `known` to the cache's `folder`. If the disk is full, this run still gets its figures."""
+def _write_cache(folder, known):
+    """Write `known` to `folder` of the cache. If that fails, prints a line, and this run still gets its figures."""
     try:
         for layer, gaussian in known.gaussians.items():
             save_statistics(folder / f"{layer}.npz", gaussian)

@@ -1,4 +1,4 @@
-"""The result of a test: a table on screen, `report.json` for programs, `report.md` to paste."""
+"""The result of a test: a table for the screen, `report.json` for programs, `report.md` for people."""
 
 import functools
 import json
@@ -16,15 +16,16 @@ from metrics import all_metrics
 from processes import collectives
 from utils import atomic_path
 
-# Letters that Markdown may read as markup. It ignores an underscore between two letters or digits.
+# Characters that Markdown may read as markup. An underscore between two letters or digits is not markup.
 MARKUP = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 class Published(NamedTuple):
-    """A published figure: the paper's and the replication's (None: not published), and the settings it belongs to.
+    """A published figure: the paper's and the replication's (None: not published), and its settings.
 
-    `settings` are named as in the report. A text is a part that the report's setting has to contain.
+    `settings` have the names of the report's. A setting compares if its value in the report is equal, or, for a text,
+    contains that text.
     """
 
     paper: str | None
@@ -54,7 +55,7 @@ PUBLISHED = {
     "acgan-cifar10": {"inception_score": Published("8.25 ± 0.07", None, CIFAR10)},
 }
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
-UNKNOWN = {  # recipe: facts about its published figures that are unknown
+UNKNOWN = {  # recipe: sentences about unknown facts of its published figures
     "acgan-imagenet": (
         "The paper's figures are of 100 models of 10 classes each, taken together; the number of samples is unknown.",
     ),
@@ -64,7 +65,7 @@ UNKNOWN["acgan-imagenet-torch"] = UNKNOWN["acgan-imagenet"]
 
 @functools.cache
 def _known_figures():
-    """{name: (figure, its metric)} of every figure that a metric can give, in the order of the table."""
+    """{name: (figure, its metric)} of all figures of all metrics, in the order of the table."""
     return {
         figure.name: (figure, metric)
         for metric in all_metrics().values()
@@ -89,7 +90,7 @@ def table(figures):
 
 
 def cautions(figures, settings):
-    """Warnings against reading too much into the figures: lines of text. `settings` are those of the report."""
+    """Lines that warn of the limits of the figures. `settings` are those of the report."""
     classes, drawn, lines = settings["num_classes"], settings["classes drawn"], []
     metrics = {metric.name: metric for name, (_, metric) in _known_figures().items() if name in figures}.values()
     if "unknown" not in (classes, drawn) and drawn < classes and any(metric.compares_sets for metric in metrics):
@@ -98,14 +99,14 @@ def cautions(figures, settings):
     steps, needed = settings.get("steps"), settings.get("steps until batch statistics settle")
     if needed and steps < needed:
         lines.append(
-            f"The running batch statistics need about {needed:,} steps to settle, and these weights have {steps:,}: "
+            f"The running batch statistics need about {needed:,} steps to settle, but these weights have {steps:,}: "
             "images may look grey and score badly. --standing_batches 50 computes the statistics again."
         )
     return lines
 
 
 def versions():
-    """Versions and the machine: the figures depend on them too."""
+    """Versions of libraries, and the machine. The figures depend on them."""
     gpu = paddle.device.cuda.get_device_name() if paddle.get_device() != "cpu" else None
     names = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "scipy", "pillow", "opencv-python-headless")
     found = {}
@@ -120,8 +121,8 @@ def versions():
 def write(folder, figures, settings, parameters, seconds):
     """Write `report.json` and `report.md` into `folder`.
 
-    `figures`: floats by name. `settings`: plain values by name, which the figures depend on. `seconds`: time by stage,
-    0 if there was nothing to do.
+    `figures`: floats by name. `settings`: plain values by name; they decide the figures. `seconds`: time by stage, 0 if
+    there was nothing to do.
     """
     content = {
         "figures": {name: value if np.isfinite(value) else None for name, value in figures.items()},
@@ -136,13 +137,15 @@ def write(folder, figures, settings, parameters, seconds):
     data = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     for name, text in (("report.json", data), ("report.md", _markdown(figures, content, parameters))):
         with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may not be UTF-8
+            # A path in the report may not be UTF-8.
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _markdown(figures, content, parameters):
     """The report as Markdown."""
     recipe, settings = parameters.recipe, content["settings"]
     lines = ["# " + _escaped(f"{'' if recipe == 'none' else f'{recipe}: '}{settings['samples']}"), ""]
+    # The table of figures, beside published ones if there are any, and the sentences about them.
     published = {name: found for name, found in PUBLISHED.get(recipe, {}).items() if name in figures}
     if not figures:
         lines += ["Nothing was measured."]
@@ -157,6 +160,7 @@ def _markdown(figures, content, parameters):
         lines += ["| figure | |", "|---|---|", *(_row(line, text) for line, text, _ in rows(figures))]
     for line in cautions(figures, settings):
         lines += ["", _escaped(line)]
+    # The table of settings.
     lines += ["", "| setting | |", "|---|---|"]
     lines += [_row(name.replace("_", " "), _shown(value)) for name, value in settings.items()]
     lines += [_row(name, value) for name, value in content["versions"].items()]
@@ -171,14 +175,14 @@ def _row(*cells):
 
 
 def _escaped(text):
-    """`text` as one line of Markdown that shows it as it is: text from a stranger's file may look like markup."""
+    """`text` as one line of Markdown without markup. Text from a stranger's file might contain markup."""
     text = MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _comparison(published, settings):
-    """Sentences: which figures compare with the published ones, and which settings differ."""
-    titles_of = {}  # (differences, compared settings): titles of the figures with these
+    """Sentences that name the figures comparable with the published ones, and the settings that differ."""
+    titles_of = {}  # {(differences, compared settings): titles of the figures that have them}
     for name, figure in published.items():
         differ = []
         for setting, wanted in figure.settings.items():

@@ -1,6 +1,7 @@
-"""Samples as files: one PNG each in class folders, or all in one `.npz` that other evaluators read.
+"""Writes samples as files: one PNG each in class folders, or one `.npz` of all that other evaluators read.
 
-The place of a sample follows from its index, so several processes can write, and an interrupted test can resume.
+The index of a sample decides its place in the files. So several processes can write, and an interrupted test can
+resume.
 """
 
 import contextlib
@@ -24,8 +25,9 @@ LONGEST = 60  # letters of a class's name in a folder's name: at 4 bytes a lette
 def class_folder(label, name):
     """The name of the folder for samples of the class with this number and name, such as "0003-daisy".
 
-    The number keeps the folders in order. It also keeps them apart if names share their first LONGEST letters, or
-    if they differ in case only and the file system ignores case. A name that only repeats the number is left out.
+    The number keeps the folders in order. It also makes them different if names share their first LONGEST letters, or
+    if they differ only in case and the file system ignores case. If the name equals the number, the folder has only the
+    number.
     """
     plain = "".join("_" if letter in '/\\<>:"|?*' or not letter.isprintable() else letter for letter in name)
     plain = plain[:LONGEST].strip(" .")  # Windows drops spaces and dots at the end
@@ -33,9 +35,9 @@ def class_folder(label, name):
 
 
 class PNGWriter:
-    """Writes each sample as FOLDER/CLASS/INDEX.png, the layout of image folders. `class_folder` names CLASS.
+    """Writes each sample as FOLDER/CLASS/INDEX.png, the layout of image folders. `class_folder` gives CLASS.
 
-    `option` is the option that gave the folder. It must hold no files, unless the test `resumes`.
+    `option` is the option that gave the folder, for messages. The folder must hold no files, unless the test `resumes`.
     """
 
     def __init__(self, option, folder, labels, class_names, resumes):
@@ -45,7 +47,7 @@ class PNGWriter:
 
     def _make_folders(self, option, resumes):
         if resumes and not self.folder.is_dir():
-            raise UserError(f"{option} {self.folder} is gone, with the first samples in it: give another folder")
+            raise UserError(f"{option} {self.folder} is gone, and it held the first samples: give another folder")
         if not resumes and any(not path.is_dir() for path in self.folder.rglob("*")):
             raise UserError(f"{option} {self.folder} is not empty: give another folder")
         try:
@@ -58,7 +60,7 @@ class PNGWriter:
 
     def write(self, indices, images):
         """Write samples `indices`, uint8 [n, C, H, W]."""
-        with _named(f"{self.option} {self.folder}"):
+        with _errors_named(f"{self.option} {self.folder}"):
             for index, image in zip(indices, images, strict=True):
                 save_image(self._classes[self.labels[index]] / f"{index:06d}.png", image.transpose(1, 2, 0))
 
@@ -70,8 +72,9 @@ class PNGWriter:
 class NPZWriter:
     """Writes all samples to one .npz, as guided-diffusion does: arr_0 uint8 [N, H, W, C] and arr_1 int64 [N].
 
-    The samples gather in a hidden file beside `path`, which is named by the test's `key`. `path` appears at the end,
-    complete. Hidden files of interrupted tests with other options are removed: those tests could not write `path` now.
+    First the samples go to a hidden file in the folder of `path`. Its name contains the test's `key`. At the end the
+    complete `path` is written from it. Hidden files of interrupted tests with other options are removed, because those
+    tests can no longer write `path`.
     """
 
     def __init__(self, path, labels, image_shape, key, resumes):
@@ -94,7 +97,7 @@ class NPZWriter:
                     part.unlink()
         if resumes and not self._part.exists():
             raise UserError(
-                f"--samples_npz {self.path}: {self._part} is gone, with the first samples in it: give another file"
+                f"--samples_npz {self.path}: {self._part} is gone, and it held the first samples: give another file"
             )
         if not resumes:
             try:
@@ -110,19 +113,19 @@ class NPZWriter:
         self.lock = _locked(self._part, self.path)
 
     def write(self, indices, images):
-        """Write samples `indices`, consecutive ones, uint8 [n, C, H, W]."""
-        with self._named(), open(self._part, "r+b") as file:
+        """Write samples `indices`, uint8 [n, C, H, W]. The indices are consecutive."""
+        with self._errors_named(), open(self._part, "r+b") as file:
             file.seek(self._start + int(indices[0]) * self._size)
             file.write(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
 
     def finish(self):
         """Turn the hidden file into `path`. Returns the line to print."""
-        with self._named():
+        with self._errors_named():
             self._finish()
         return f"samples: {self.path}"
 
-    def _named(self):
-        return _named(f"--samples_npz {self.path}", f", or remove {self._part}, which holds the first samples")
+    def _errors_named(self):
+        return _errors_named(f"--samples_npz {self.path}", f", or remove {self._part}, which holds the first samples")
 
     def _finish(self):
         with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -146,8 +149,11 @@ def _locked(part, path):
 
 
 @contextlib.contextmanager
-def _named(what, otherwise=""):
-    """Turn an OSError, such as that of a full disk, into a UserError that names `what` and says what would help."""
+def _errors_named(what, otherwise=""):
+    """Turn an OSError, such as a full disk, into a UserError. It names `what`, the option, and says how to resume.
+
+    `otherwise`: one more way out, for the end of the message.
+    """
     try:
         yield
     except OSError as error:

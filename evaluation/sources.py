@@ -1,21 +1,22 @@
-"""Sources of images to measure: drawn from a generator, real ones, or a stranger's samples.
+"""Sources of images to measure: samples drawn from a generator, real images, or samples from files.
 
 Every source has `labels` (int64 [N], or None if they are unknown), `size` (pixels a side), a length, and
 `images(indices)`: uint8 [n, C, size, size].
 
-`open_source` opens the source of `test.py`: a checkpoint's generator, or the files that `--samples` names. Either has
-besides:
+`open_source` opens the source of `test.py`: a checkpoint's generator, or the files that `--samples` names. Such a
+source also has:
 
 - `parameters`: those of the test, with the size of its images
-- `file`, `description`, `opened`: its path, its name in the report, and the line that says what was opened
+- `file`, `description`, `opened`: its path, its name in the report, and a line for the screen that names both
 - `default_folder`: the folder of the report if none is given
-- `settings`, `settings_if_unread`: its settings for the report; those that replace others if no image is read
-- `checkpoint_names`: names of the classes of the generator, or None; `class_names`: those that its files are named by
+- `settings`, `settings_if_unread`: its settings for the report, and those that replace others if no image is read
+- `checkpoint_names`: the names of the generator's classes in the checkpoint, or None
+- `class_names`: the names for the class folders of `--samples_dir` and the rows of the class grid
 - `choose_classes(evaluation)` sets `labels`; `labels_setting` describes them for the report
 - `check(evaluation)` raises UserError unless it can be measured
 - `digest()`: the SHA-256 of its file or files
-- `prepare(evaluation)` gets it ready for `images`
-- `write_pictures(folder)` writes pictures to look at beside the report
+- `prepare(evaluation)` makes it ready for `images`
+- `write_pictures(folder)` writes pictures for people into the folder of the report
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ from processes import collectives
 from utils import UserError, file_digest, npy_header, one_line, open_file_digest, plural, progress
 
 WIDEST = 4096  # pixels a side
-MOST = 10**7  # images: their classes are held in memory
+MOST = 10**7  # images; their classes are held in memory
 
 
 class Drawn:
@@ -97,7 +98,7 @@ class GeneratorSamples(Drawn):
         self.checkpoint_names, self.class_names = loaded.class_names, None
         self.file = loaded.path
         self.default_folder = checkpoint.run_of(loaded.path) / f"test-{self.file.stem}"
-        steps = f" after {plural(loaded.step, 'step')}" if loaded.step else ""  # bare weights do not say
+        steps = f" after {plural(loaded.step, 'step')}" if loaded.step else ""  # 0: published weights without a step
         average = ", moving average of its weights" if part == "G_ema" else ""
         self.description = f"{p.model}{steps}{average}"
         self.opened = f"{self.file}: {self.description}"
@@ -113,11 +114,11 @@ class GeneratorSamples(Drawn):
     def labels_setting(self):
         p = self.parameters
         if p.labels == "auto" and p.test_data_path:
-            return "auto: shuffled, as the test images have them"
-        return f"{p.labels}: in turns"
+            return "auto: the classes of the test images, shuffled"
+        return f"{p.labels}: repeated in order"
 
     def choose_classes(self, evaluation):
-        """The classes that `labels` chooses take turns, or follow those of the test images."""
+        """Set `labels`: the classes that `--labels` chooses, repeated in order, or those of the test images."""
         self.labels = evaluation.labels_to_draw(self.parameters.num_samples)
         self.class_names, self._chosen_classes = evaluation.class_names, evaluation.chosen_classes
 
@@ -129,13 +130,13 @@ class GeneratorSamples(Drawn):
         return file_digest(self.file)
 
     def prepare(self, evaluation):
-        """Take the batch statistics anew if `standing_batches` asks for it."""
+        """Compute the batch statistics again if `standing_batches` is set."""
         if self.parameters.standing_batches:
             with evaluation.stage("standing statistics"):
                 sampler.use_standing_statistics(self.generator, self.parameters)
 
     def write_pictures(self, folder):
-        """Write class_grid.png: a row of samples for each class that is drawn, or for the first ones."""
+        """Write class_grid.png: a row of samples for each of the first `pictures.ROWS` chosen classes."""
         path, names, classes = folder / "class_grid.png", self.class_names, self._chosen_classes[: pictures.ROWS]
         images = sampler.grid_samples(self.generator, self.parameters, classes)
         pictures.save_image(path, pictures.grid(images, pictures.row_names(names, classes)))
@@ -145,9 +146,9 @@ class GeneratorSamples(Drawn):
 
 
 def _steps_to_settle(generator, parameters, steps):
-    """Settings: how many steps the running statistics have seen, and how many they need. {} if that does not matter.
+    """Settings: the steps that the running statistics have seen, and the steps that they need.
 
-    `steps` is 0 if it is unknown.
+    {} if `steps` is 0, which means unknown, or if the running statistics are not used.
     """
     p = parameters
     if not steps or p.standing_batches:
@@ -162,8 +163,8 @@ def open_samples(parameters):
     return Folder(parameters) if Path(parameters.samples).is_dir() else NPZ(parameters)
 
 
-class StrangersSamples:
-    """The parts that `Folder` and `NPZ` share. `labels` stay None until `label`, or if they are unknown."""
+class SamplesFromFiles:
+    """The parts that `Folder` and `NPZ` share. `labels` are None if they are unknown, and before `label` sets them."""
 
     checkpoint_names, class_names = None, ()
 
@@ -183,7 +184,7 @@ class StrangersSamples:
         return "unknown" if self.labels is None else "the samples' own"
 
     def choose_classes(self, evaluation):
-        """Give the samples the classes of the real images that their folders name."""
+        """Set `labels` from the names of the folders, if each names a class of the real images."""
         self.label(evaluation.test_set and evaluation.test_set.class_names, evaluation.needs_classes)
 
     def check(self, evaluation):
@@ -193,31 +194,33 @@ class StrangersSamples:
         """Nothing to do."""
 
     def write_pictures(self, folder):
-        """Nothing to write: the images are there already."""
+        """Nothing to write: the images are files already."""
 
 
-class Folder(StrangersSamples):
-    """The images in a folder, or in its class folders: all of one size, in the colours of the real images.
+class Folder(SamplesFromFiles):
+    """The images in a folder, or in its class folders. All have one size. They are converted to gray or RGB.
 
-    Opening reads every file once, on rank 0, for its size and its digest; `images` reads it again for its pixels.
-    Raises UserError if there are no images, images both beside and in class folders, several sizes, or images that
-    are not square.
+    Opening it reads every file once, on rank 0, for its size and its digest. `images` reads it again for its pixels.
+    Raises UserError if there are no images, if there are images both in class folders and beside them, if sizes differ,
+    or if images are not square.
     """
 
     def __init__(self, parameters):
         super().__init__(parameters)
         path = parameters.samples
         self._mode, self._exif = "L" if parameters.channels == 1 else "RGB", parameters.exif
+        # List the images in the folder and in its class folders.
         skipped, skipped_inside = Counter(), Counter()
         self.files = [Path(path, name) for name in image_names(path, "--samples", skipped)]
         self._classes = None  # {name of a class folder: its number of images}
         names = folder_names(path, "--samples")
         folders = [Path(path, name) for name in names]
         inside = [[folder / file for file in image_names(folder, "--samples", skipped_inside)] for folder in folders]
+        # Use either these or those.
         if self.files and (count := sum(map(len, inside))):
             raise UserError(
                 f"--samples {path} holds {len(self.files)} images beside its class folders, which hold {count}: "
-                "take out those that are not meant"
+                "remove those that do not belong to the samples"
             )
         if not self.files:
             self.files = list(itertools.chain.from_iterable(inside))
@@ -233,15 +236,17 @@ class Folder(StrangersSamples):
         return len(self.files)
 
     def label(self, class_names, needs_classes):
-        """Set `labels`: the class of a folder is its place in `class_names`, or the class for which `--samples_dir`
-        writes a folder of this name. Without such a class there are no labels, or, if `needs_classes`, a UserError.
+        """Set `labels` from the names of the class folders.
+
+        The class of a folder is its place in `class_names`, or the class for which `--samples_dir` writes a folder of
+        this name. If a folder has no such class, `labels` stay None; with `needs_classes` it raises UserError.
         """
         if self._classes is not None:
             numbers = _numbers(list(self._classes), class_names, needs_classes)
             self.labels = None if numbers is None else np.repeat(numbers, list(self._classes.values()))
 
     def digest(self):
-        """The SHA-256 of the lines that `sha256sum` prints of the images, in their order."""
+        """The SHA-256 of the lines that `sha256sum` prints for the images, in their order."""
         return self._digest
 
     def images(self, indices):
@@ -268,9 +273,10 @@ def _numbers(names, class_names, needs_classes):
 
 
 def _class_of(folder, class_names):
-    """The class that `class_folder` names `folder` after; None for other folders.
+    """The class for which `class_folder` gives the name `folder`; None if there is none.
 
-    If the number belongs to another class than the name, as after classes were added, then the name counts.
+    The number and the name in it may belong to different classes, for example after classes were added. Then the name
+    decides.
     """
     match = re.fullmatch("([0-9]{1,5})|([0-9]{4,5})-.+", folder)
     if not match:
@@ -283,7 +289,7 @@ def _class_of(folder, class_names):
 
 
 def _size_and_digest(files, folder):
-    """(the side of all images in pixels, the digest of `Folder.digest`)."""
+    """(the side of the images in pixels, the result of `Folder.digest`)."""
     sizes, digest = {}, hashlib.sha256()
     for path in progress(files, title="files of the samples", unit="img"):
         try:
@@ -306,11 +312,12 @@ def _size_and_digest(files, folder):
     return width, digest.hexdigest()
 
 
-class NPZ(StrangersSamples):
-    """The samples in a `.npz` as guided-diffusion writes them: `arr_0` uint8 [N, H, W, C], `arr_1` classes or none.
+class NPZ(SamplesFromFiles):
+    """The samples in a `.npz` as guided-diffusion writes it: `arr_0` uint8 [N, H, W, C] and, optionally, `arr_1`, the
+    classes.
 
-    They stay on disk: memory does not grow with their number. Raises UserError for any other file, and for colours if
-    the real images are gray.
+    The images stay on disk, so memory does not grow with their number. Raises UserError for any other file, and for
+    images in colour if the real images are gray.
     """
 
     def __init__(self, parameters):
@@ -330,7 +337,7 @@ class NPZ(StrangersSamples):
         _, height, self.size, channels = self._images.shape
         _check_side(height, self.size)
         if channels > parameters.channels:
-            raise UserError(f"--samples {path} has images in colour, and the data set to measure against has gray ones")
+            raise UserError(f"--samples {path} has images in colour, but the data set to compare with has gray images")
 
     def __len__(self):
         return len(self._images)
@@ -347,6 +354,7 @@ class NPZ(StrangersSamples):
 
 def _map(path, archive, name):
     """The member `name` as a read-only array on disk. A compressed one is unpacked into a temporary file first."""
+    # Check the header before any memory or disk space is used.
     info = archive.getinfo(name)
     with archive.open(info) as member:
         shape, fortran, dtype = npy_header(member)
@@ -369,7 +377,7 @@ def _map(path, archive, name):
 
 
 def _offset(path, info):
-    """The place in the file where the content of a stored member begins: after its header, name and extra field."""
+    """The offset in the file of the content of an uncompressed member. Its header, name and extra field come first."""
     with open(path, "rb") as file:
         file.seek(info.header_offset)
         header = file.read(30)

@@ -1,4 +1,4 @@
-"""Image files from strangers: finding them in class folders, reading and resizing them."""
+"""Finds image files in class folders, reads them safely and resizes them."""
 
 import contextlib
 import errno
@@ -17,13 +17,14 @@ from processes.collectives import rank
 from utils import RUN_FILE, UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff")
-# What Pillow may take a file for, whatever its name says: others of its readers run programs (EPS runs Ghostscript).
+# The only formats that Pillow may read, whatever the name of the file. Some of its other readers run programs: the
+# reader of EPS runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 PIXEL_LIMIT = 2**26  # 256 MB once decoded
 PLURALS = {
     "link to itself": "links to themselves", "image beside the classes": "images beside the classes", "more": "more"
 }  # fmt: skip
-TURNS = {  # EXIF orientation: what makes the image upright
+TURNS = {  # EXIF orientation: the operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -33,22 +34,24 @@ TURNS = {  # EXIF orientation: what makes the image upright
     8: Image.Transpose.ROTATE_90,
 }
 ORIENTATION, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 0x0102, 0x0106, 0x0153  # tags of TIFF and EXIF
-HEADER_THREADS = 32  # they wait for the file system most of the time
+HEADER_THREADS = 32  # more than processors: they wait for the file system most of the time
 
 _said = set()
 
-warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd files; who reads them names the unreadable ones
+warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of odd files; callers name the unreadable ones
 
 
 def class_folders(path, option, skipped=None):
-    """Names of the class folders under `path`, sorted. `option`, which gave `path`, is named in errors.
+    """Names of the class folders in `path`, sorted. `option` is the option that gave `path`, for messages.
 
-    `skipped`, a Counter, gains the broken links and the images beside the class folders. Raises UserError, with what
-    was found, unless there are two or more and one of them holds an image, and for a link to itself.
+    `skipped` is a Counter. The number of broken links and of images beside the class folders is added to it. Raises
+    UserError for fewer than two class folders, for class folders without any image, and for a link to itself. The
+    message says what was found.
     """
     wanted = "give the folder that holds one folder of images for each class"
     if path is None:
         raise UserError(f"{option} is missing: {wanted}")
+    # List the folders, without those of runs.
     classes, files, others = _listing(path, option)
     if loops := others["link to itself"]:
         raise UserError(f"{option} {path}: {loops[0]} is a link to itself; remove it, or link it to a folder of images")
@@ -58,7 +61,8 @@ def class_folders(path, option, skipped=None):
     if skipped is not None:
         beside = {"broken link": len(others["broken link"]), "image beside the classes": sum(map(_is_image, files))}
         skipped.update(beside)
-    with_folders = []
+    # Refuse the folder unless a class folder holds an image.
+    with_folders = []  # names of class folders that hold folders instead
     for name in classes:
         inner, files, _ = _listing(os.path.join(path, name), option)
         if any(map(_is_image, files)):
@@ -80,7 +84,10 @@ def class_folders(path, option, skipped=None):
 
 
 def image_names(folder, option, skipped=None):
-    """Names of the image files in `folder`, sorted. `skipped`, a Counter, gains the rest by kind, but hidden files."""
+    """Names of the image files in `folder`, sorted.
+
+    `skipped` is a Counter by kind. The number of all other entries is added to it, except hidden ones.
+    """
     folders, files, others = _listing(folder, option)
     images = list(filter(_is_image, files))
     if skipped is not None:
@@ -92,18 +99,18 @@ def image_names(folder, option, skipped=None):
 
 
 def _without_runs(path, folders, option):
-    """`folders`, names in `path`, without those of runs, which are said on stderr."""
+    """The names `folders` in `path`, without folders that hold training runs. A line on stderr names those."""
     runs = [name for name in folders if _holds_runs(os.path.join(path, name))]
     if runs:
         shown = ", ".join(runs[:3]) + ", ..." * (len(runs) > 3)
-        say_once(f"{option} {path}: {shown} hold training runs, so they are no classes and are left out")
+        say_once(f"{option} {path}: {shown} hold training runs, so they are not used as classes")
     return [name for name in folders if name not in runs]
 
 
 def _holds_runs(path):
-    """Whether the folder `path` is a run's or holds those of runs, and no images."""
+    """Whether the folder `path` is a run's folder, or holds folders of runs, and holds no images itself."""
     found = False
-    with contextlib.suppress(OSError), os.scandir(path) as entries:  # who lists it as a class names what is wrong
+    with contextlib.suppress(OSError), os.scandir(path) as entries:  # an unreadable folder: `_listing` reports it
         for entry in entries:
             if _is_image(entry.name):
                 return False
@@ -112,12 +119,12 @@ def _holds_runs(path):
 
 
 def folder_names(path, option):
-    """Names of the folders in `path`, sorted; hidden ones are passed over."""
+    """Names of the folders in `path`, sorted, without hidden ones."""
     return _listing(path, option)[0]
 
 
 def say_skipped(option, path, skipped):
-    """Print once how many files in `path`, which `option` gave, are not read: `skipped`, a Counter by kind."""
+    """Print once how many files in `path` are not read. `skipped` is a Counter by kind; `option` gave `path`."""
     kinds = sorted((+skipped).items(), key=lambda item: (not item[0].startswith("."), -item[1], item[0]))
     if len(kinds) > 10:  # a folder with random extensions
         kinds = [*kinds[:9], ("more", sum(count for _, count in kinds[9:]))]
@@ -134,7 +141,7 @@ def say_once(line):
 
 
 def _listing(path, option):
-    """What `path` holds that is not hidden: sorted names of folders, of files, and the names of the rest by kind."""
+    """Of the entries in `path` that are not hidden: (sorted folder names, sorted file names, other names by kind)."""
     found = defaultdict(list)
     try:
         with os.scandir(path) as entries:
@@ -158,7 +165,7 @@ def _kind_of_entry(entry):
             return "link to itself"
         raise
     broken = entry.is_symlink() and not os.path.exists(entry.path)
-    return "broken link" if broken else "special file"  # a pipe named x.png would be waited on for ever
+    return "broken link" if broken else "special file"  # such as a pipe x.png: reading it might wait for ever
 
 
 def _kind_of_file(name):
@@ -173,24 +180,26 @@ def _is_image(name):
 def read_image(path, exif=False):
     """The image in a file (its first frame) as a Pillow image in RGB.
 
-    - What is transparent becomes white.
+    - Transparent pixels become white.
     - Gray of 9 to 16 bits keeps its upper 8 bits, and so does each channel of 16-bit colour.
     - CMYK, YCbCr and LAB become RGB as Pillow converts them; gamma and colour profiles are not applied, as in
       torchvision.
-    - With `exif` the image is turned and mirrored as the EXIF orientation in a JPEG, PNG or WebP says; else it is not,
-      as in torchvision's ImageFolder. Pillow always applies the orientation of a TIFF.
+    - With `exif` the image is turned and mirrored by the EXIF orientation in a JPEG, PNG or WebP. Without it the
+      orientation is ignored, as in torchvision's ImageFolder. Pillow always applies the orientation of a TIFF.
 
-    Raises one of Pillow's many exceptions when the file is not an image or is cut short, and ValueError when it has
-    more than PIXEL_LIMIT pixels, when its pixels have no known black and white (floating-point, signed and 32-bit
-    numbers), or when Pillow would misread its transparent colour (of other than 8 bits).
+    Raises one of Pillow's many exceptions if the file is not an image or is cut short. Raises ValueError if
+
+    - the image has more than PIXEL_LIMIT pixels,
+    - its values for black and white are unknown: floating-point, signed or 32-bit numbers,
+    - Pillow would misread its transparent colour, because the colour does not have 8 bits a channel.
     """
     with Image.open(path, formats=FORMATS) as image:
         _check_pixels(image.size)
-        packing = str(image.tile[0][3]) if image.tile else ""  # such as L;4 and RGB;16B
+        packing = str(image.tile[0][3]) if image.tile else ""  # such as L;4 and RGB;16B: not 8 bits a channel
         image.load()
         _check_range(image)
         if "transparency" in image.info and ";" in packing and image.mode != "P":
-            raise ValueError("its transparent colour has other than 8 bits: convert it to a PNG with 8 bits a channel")
+            raise ValueError("its transparent colour does not have 8 bits: convert it to a PNG with 8 bits a channel")
         turn = TURNS.get(_orientation(image.info.get("exif"))) if exif else None
         if image.mode.startswith("I"):
             image = _upper_8_bits(image)
@@ -202,18 +211,18 @@ def read_image(path, exif=False):
 
 
 def _check_range(image):
-    """Raise ValueError unless it is known which numbers are black and white."""
+    """Raise ValueError if the values for black and white are unknown."""
     is_tiff = image.format == "TIFF"
     signed_or_float = is_tiff and set(image.tag_v2.get(SAMPLE_FORMAT, (1,))) != {1}
     if signed_or_float or image.mode == "F" or (is_tiff and image.mode == "I"):
         raise ValueError(
-            "its pixels are floating-point, signed or 32-bit numbers, of which black and white are not known: convert "
-            "it to a PNG with 8 or 16 bits a channel"
+            "its pixels are floating-point, signed or 32-bit numbers, so its values for black and white are unknown: "
+            "convert it to a PNG with 8 or 16 bits a channel"
         )
 
 
 def _upper_8_bits(image):
-    """An image of 9 to 16 bits of gray with 8."""
+    """A gray image of 9 to 16 bits, reduced to its upper 8 bits."""
     if image.format != "TIFF":
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     gray = (np.asarray(image) >> image.tag_v2[BITS][0] - 8).clip(0, 255).astype(np.uint8)
@@ -221,7 +230,7 @@ def _upper_8_bits(image):
 
 
 def _orientation(exif):
-    """The orientation, 1 to 8, in a block of EXIF; 1 where there is none, or where the block is damaged."""
+    """The orientation, 1 to 8, in a block of EXIF data; 1 if there is none or if the block is damaged."""
     block = (exif or b"").removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None:
@@ -240,7 +249,7 @@ def _orientation(exif):
 
 @functools.cache
 def count_turned(paths):
-    """How many of the image files `paths` have an EXIF orientation other than 1; their headers alone are read, once."""
+    """The number of images among the files `paths` with an EXIF orientation other than 1. Reads only headers, once."""
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
         return sum(pool.map(_is_turned, paths))
 
@@ -249,20 +258,20 @@ def _is_turned(path):
     try:
         with Image.open(path, formats=FORMATS) as image:
             return _orientation(image.info.get("exif")) != 1
-    except Exception:  # whatever Pillow trips over in a stranger's file, which is named when it is read
+    except Exception:  # Pillow may raise anything for a stranger's file; reading the image later reports it
         return False
 
 
 def fit(image, parameters, resample=Image.Resampling.BILINEAR):
-    """A Pillow image resized and cropped as the options say: uint8 [C, imsize, imsize].
+    """A Pillow image resized and cropped by the options: uint8 [C, imsize, imsize].
 
-    - As a rule: resized to `imsize` x `imsize`, whatever its shape (the Paddle SAGAN replication).
-    - With `centercrop`: its shorter side to `imsize`, then its middle cut out (the PyTorch SAGAN replication and both
-      ACGAN replications).
-    - With `dont_resize`: as it is, or its middle cut out with `centercrop`.
+    - By default the image is resized to `imsize` x `imsize`, whatever its shape (the Paddle SAGAN replication).
+    - With `centercrop` its shorter side is resized to `imsize`. Then the middle is cut out (the PyTorch SAGAN
+      replication and both ACGAN replications).
+    - With `dont_resize` it is not resized. With `centercrop` as well, its middle is cut out.
 
-    Pillow antialiases what it shrinks. Raises UserError for an image that keeps another size, and ValueError for one
-    so long and thin that it would have more than PIXEL_LIMIT pixels before it is cropped.
+    Pillow antialiases when it shrinks an image. Raises UserError if the result has another size. Raises ValueError if a
+    long and thin image would have more than PIXEL_LIMIT pixels before it is cropped.
     """
     p = parameters
     if not p.dont_resize:
@@ -275,14 +284,14 @@ def fit(image, parameters, resample=Image.Resampling.BILINEAR):
         image = image.crop((left, top, left + p.centercrop_size, top + p.centercrop_size))
     if image.size != (p.imsize, p.imsize):
         raise UserError(
-            f"--dont_resize leaves an image with {image.width}x{image.height} pixels where the networks read "
-            f"{p.imsize}x{p.imsize}: leave it out"
+            f"--dont_resize leaves an image with {image.width}x{image.height} pixels, but the networks read "
+            f"{p.imsize}x{p.imsize}: leave --dont_resize out"
         )
     return np.asarray(image).reshape(p.imsize, p.imsize, -1).transpose(2, 0, 1)
 
 
 def fit_in_words(parameters):
-    """What `fit` does to an image, for a report."""
+    """A description of `fit` in words, for a report."""
     p = parameters
     side = f"{p.imsize}x{p.imsize} pixels"
     turned = "turned by EXIF, " if p.exif else ""

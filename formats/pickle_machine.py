@@ -1,9 +1,9 @@
-"""A pickle machine that makes arrays and plain values, and cannot do anything else.
+"""A machine that runs pickles safely. It makes arrays and plain values, and cannot do anything else.
 
-A pickle is a program for a small stack machine, and `pickle.load` imports and calls whatever that program names. The
-machine here knows only the instructions that dictionaries of arrays are written with. The few names it knows stand
-for functions of this module; nothing is imported, no attribute is looked up or set. What a file says of an array is
-checked against the bytes the file has before the array is made.
+A pickle is a program for a small stack machine. `pickle.load` imports and calls any function that the program names.
+The machine here knows only the instructions for dictionaries of arrays. It knows only a few names, and they stand for
+functions of this module. It imports nothing, and looks up or sets no attribute of a named object. A file claims the
+size of each array. The machine compares it with the bytes in the file before it makes the array.
 """
 
 import math
@@ -15,14 +15,15 @@ import numpy as np
 
 from utils import UserError, printable
 
-# An instruction is one byte and the object it makes about a hundred: so many are counted for each, and together they
-# may come to the pickle's size and an allowance (a quarter of a million objects; a checkpoint has some ten thousand).
-_OBJECT = 256
+# An instruction takes one byte in the file, but the object that it makes takes about a hundred bytes of memory. So the
+# machine counts _OBJECT_BYTES bytes for each. Together they may take the size of the pickle plus _ALLOWANCE, which is a
+# quarter of a million objects. A checkpoint has about ten thousand.
+_OBJECT_BYTES = 256
 _ALLOWANCE = 64 * 2**20
-_LONG = 256  # strings above this many bytes stay in the file until they are wanted
-_DEPTH = 64  # levels of nesting
+_LONG_STRING = 256  # bytes; a longer string is copied out of the file only when it is needed
+_MAX_DEPTH = 64  # levels of nesting at most
 _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
-# bfloat16 has no NumPy type; Paddle stores it as uint16, and so does this module until it is widened
+# bfloat16 has no NumPy type. Paddle stores it as uint16, and so does this module until it widens it to float32.
 _TORCH_STORAGES = {
     "Bool": "b1", "Byte": "u1", "Char": "i1", "Short": "i2", "Int": "i4", "Long": "i8",
     "BFloat16": "u2", "Half": "f2", "Float": "f4", "Double": "f8",
@@ -30,15 +31,16 @@ _TORCH_STORAGES = {
 
 
 def make_array(raw, dtype, shape, strides, offset=0, widen=False):
-    """A contiguous copy, in this machine's byte order, of the elements of `raw` that lie in its bounds.
+    """A contiguous array in native byte order, copied from the bytes `raw`. Raises UserError if it reaches beyond them.
 
-    `strides` and `offset` count elements. With `widen` 16-bit floats come as float32, and uint16 is bfloat16.
+    `strides` and `offset` count elements. With `widen`, float16 becomes float32, and uint16 is read as bfloat16 and
+    becomes float32.
     """
     count = math.prod(shape)
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if count and (last + 1) * dtype.itemsize > len(raw):
         raise UserError(f"holds an array that reaches beyond its {len(raw)} bytes")
-    # a bool is read as a number, and any number but 0 is True: no byte is left that is neither
+    # A bool is read as a number, and every number except 0 becomes True. A file may hold bytes other than 0 and 1.
     stored = np.dtype(np.uint8) if dtype.kind == "b" else dtype
     elements = np.frombuffer(raw, stored, last + 1)[offset:] if count else np.empty(0, stored)
     steps = [stride * stored.itemsize if count and size > 1 else 0 for size, stride in zip(shape, strides, strict=True)]
@@ -61,15 +63,15 @@ def contiguous(shape, fortran=False):
     return tuple(strides if fortran else reversed(strides))
 
 
-# What instructions make before anything is checked. An array refers to its bytes; a storage of PyTorch's gets its own
-# only after the pickle is read.
+# Stand-ins: instructions make them, and `Machine.plain` checks them and replaces them. An array refers to its bytes. A
+# PyTorch storage gets its bytes after the pickle is read.
 
 
 @dataclass(slots=True, eq=False)
 class _Span:
     view: memoryview
     codec: str | None = None  # None: bytes; otherwise text in this encoding
-    latin1: bool = False  # protocol 2 has no bytes: it writes Latin-1 text, in UTF-8, and a call that encodes it
+    latin1: bool = False  # True: encode the text as Latin-1, because protocol 2 writes bytes as a text and such a call
 
     def value(self):
         if self.codec is None:
@@ -102,58 +104,62 @@ class _Array:
 
 
 class _OrderedDict(dict):
-    """A dictionary that BUILD may hang attributes on; they are dropped."""
+    """A dictionary. The instruction BUILD may set attributes of it, which are ignored."""
 
 
 class Machine:
-    """Runs the pickles in `data`, whose arrays may take `limit` bytes; `position` is the first byte not yet read."""
+    """Runs the pickles in `data`, one after another.
+
+    `limit`: bytes that all arrays together may take. `memory_left`: bytes that other objects may still take.
+    `position`: the first byte of `data` that is not read yet.
+    """
 
     def __init__(self, data, limit, widen=False):
         self.data = memoryview(data)
         self.position = 0
-        self.room = len(data) + _ALLOWANCE
-        self.limit = limit
+        self.memory_left = len(data) + _ALLOWANCE
+        self.array_bytes_left = limit
         self.widen = widen
         self.storages = {}
         self.arrays = {}
 
     def run(self):
-        """The object that the next pickle makes, stand-ins and all."""
+        """The object that the next pickle makes. It may contain stand-ins, which `plain` replaces."""
         self.stack, self.marks, self.memo = [], [], {}
         while (opcode := bytes(self.take(1))) != pickle.STOP:
             if opcode not in _INSTRUCTIONS:
                 raise UserError(f"uses the pickle instruction 0x{opcode.hex()}, which a checkpoint has no use for")
-            self.spend(_OBJECT)
+            self.count_memory(_OBJECT_BYTES)
             _INSTRUCTIONS[opcode](self)
         value = self.stack.pop()
         self.stack, self.marks, self.memo = [], [], {}
         return value
 
     def finish(self):
-        """Raise UserError where bytes are left after the last pickle."""
+        """Raise UserError if bytes follow the last pickle."""
         if self.position != len(self.data):
             raise UserError(f"goes on for {len(self.data) - self.position} bytes after its end")
 
-    def spend(self, size):
-        """Count `size` bytes of small objects; raises UserError when they come to more than a checkpoint's would."""
-        self.room -= size
-        if self.room < 0:
+    def count_memory(self, size):
+        """Count `size` bytes of small objects. Raises UserError if `memory_left` does not suffice."""
+        self.memory_left -= size
+        if self.memory_left < 0:
             raise UserError("holds far more small objects than a checkpoint has")
 
     def check(self, count):
         """Raise UserError unless `count` bytes are left to read."""
         left = len(self.data) - self.position
         if not 0 <= count <= left:
-            raise UserError(f"is cut short or damaged: {count} bytes are claimed where {left} are left")
+            raise UserError(f"is cut short or damaged: {count} bytes are claimed, but {left} are left")
 
     def take(self, count):
-        """The next `count` bytes, a memoryview; raises UserError where fewer are left."""
+        """The next `count` bytes, a memoryview. Raises UserError if fewer are left."""
         self.check(count)
         self.position += count
         return self.data[self.position - count : self.position]
 
     def number(self, code):
-        """The next number, of the `struct` format `code`."""
+        """The next number, in the `struct` format `code`."""
         return struct.unpack(code, self.take(struct.calcsize(code)))[0]
 
     def integer(self, count):
@@ -161,16 +167,16 @@ class Machine:
         return int.from_bytes(self.take(count), "little", signed=True)
 
     def string(self, count, codec):
-        """The next `count` bytes as text in `codec`, or as bytes where that is None; a stand-in for long ones."""
+        """The next `count` bytes as text in `codec`, or as bytes if `codec` is None. A stand-in if they are many."""
         span = _Span(self.take(count), codec)
-        if count > _LONG:
+        if count > _LONG_STRING:
             return span
-        self.spend(4 * count)  # one wide character makes a text take four bytes for each
+        self.count_memory(4 * count)  # Python stores 4 bytes for every character if one character is wide
         return span.value()
 
     def line(self):
-        """The next line as text, without its end; None for one that is longer than a name."""
-        line, end, _ = bytes(self.data[self.position : self.position + _LONG]).partition(b"\n")
+        """The next line as text, without its end; None if it is longer than any name."""
+        line, end, _ = bytes(self.data[self.position : self.position + _LONG_STRING]).partition(b"\n")
         self.take(len(line) + 1)
         return line.decode() if end else None
 
@@ -179,68 +185,71 @@ class Machine:
         self.stack.append(value)
 
     def pop_to_mark(self):
-        """Take what is above the last mark off the stack: a list."""
+        """Remove the objects above the last mark from the stack. Returns them as a list."""
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
     def pop_tuple(self, count):
-        """Put the last `count` objects of the stack together as a tuple."""
+        """Replace the top `count` objects of the stack by one tuple of them."""
         items = tuple(self.stack[-count:])
         del self.stack[-count:]
         self.push(items)
 
     def append(self, items):
-        """Append `items` to the list on top of the stack; raises UserError for anything else there."""
+        """Append `items` to the list on top of the stack. Raises UserError if there is no list."""
         if type(self.stack[-1]) is not list:
-            raise UserError("appends to something that is no list")
+            raise UserError("appends to something that is not a list")
         self.stack[-1].extend(items)
 
     def set_items(self, items):
-        """Set `items`, keys and values in turn, in the dictionary on top; raises UserError for anything else there."""
+        """Set `items` in the dictionary on top of the stack. Raises UserError if there is no dictionary.
+
+        `items` alternate: a key, its value, the next key.
+        """
         if not isinstance(self.stack[-1], dict):
-            raise UserError("sets keys of something that is no dictionary")
-        _fill(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+            raise UserError("sets keys of something that is not a dictionary")
+        _set_items(self.stack[-1], zip(items[::2], items[1::2], strict=True))
 
     def find(self, module, name):
-        """Push what stands for the function `module.name`; raises UserError unless it is one of _NAMES."""
+        """Push the object that stands for the function `module.name`. Raises UserError unless _NAMES has it."""
         if type(module) is not str or type(name) is not str:
-            raise UserError("names a function by something that is no text")
+            raise UserError("names a function by something that is not a text")
         if (module, name) not in _NAMES:
             raise UserError(f"names {printable(f'{module}.{name}')}, which a checkpoint has no use for")
         self.push(_NAMES[module, name])
 
     def find_on_stack(self):
-        """`find` of the module and the name on top of the stack."""
+        """`find` with the module and the name from the top of the stack."""
         name, module = self.stack.pop(), self.stack.pop()
         self.find(module, name)
 
     def reduce(self):
-        """Call the function under the top of the stack with the tuple on top; raises UserError for other objects."""
+        """Call a function with a tuple of arguments, both from the stack. Raises UserError for other objects."""
         arguments, function = self.stack.pop(), self.stack.pop()
-        if not callable(function) or type(arguments) is not tuple:  # what is callable here came out of _NAMES
-            raise UserError("calls something that is no function")
+        if not callable(function) or type(arguments) is not tuple:  # only _NAMES can put a callable on the stack
+            raise UserError("calls something that is not a function")
         self.push(function(*arguments))
 
     def build(self):
-        """Give an array or a data type the state on top of the stack; raises UserError for any other of either."""
+        """Set the state of an array or a data type, both from the stack. Raises UserError for anything else."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, _Array) and type(state) is tuple and len(state) == 5:
             _, shape, target.dtype, fortran, target.source = state
-            target.shape, target.strides = _sizes(shape), contiguous(_sizes(shape), fortran is True)
+            target.shape, target.strides = _checked_sizes(shape), contiguous(_checked_sizes(shape), fortran is True)
         elif isinstance(target, _Dtype) and type(state) is tuple and len(state) == 8:
             _, target.order, subarray, names, fields, *_ = state
             if subarray is not None or names is not None or fields is not None:
                 raise UserError("holds an array of records, not of numbers")
         elif not (isinstance(target, _OrderedDict) and type(state) is dict):
-            raise UserError("sets the state of something that has none")
+            raise UserError("sets the state of something that has no state")
 
-    def persistent(self):
-        """Push the storage that the top of the stack refers to; raises UserError for any other reference."""
+    def push_storage(self):
+        """Push the storage that the top of the stack refers to. Raises UserError for any other reference."""
         kind, dtype, key, _location, count, *view = self.stack.pop()
         if kind != "storage" or not isinstance(dtype, np.dtype) or view not in ([], [None]):
-            raise UserError("refers to something outside its pickle that is no tensor storage")
+            raise UserError("refers to something outside its pickle that is not a tensor storage")
         if type(key) is not str or type(count) is not int or count < 0:
             raise UserError("refers to a tensor storage without a name and a size")
         storage = self.storages.setdefault(key, _Storage(dtype, count))
@@ -249,13 +258,14 @@ class Machine:
         self.push(storage)
 
     def plain(self, value, depth=0):
-        """`value` without stand-ins, as a tree: what was shared is repeated, so a walk over it has no surprises.
+        """`value` without stand-ins: a tree of arrays and plain values.
 
-        Raises UserError for a tree of too many objects or levels, and for what is neither array nor plain value.
+        A container that the pickle shares is copied at each place, so the result has no cycles. Raises UserError for
+        too many objects or levels, and for an object that is neither an array nor a plain value.
         """
-        self.spend(_OBJECT)
-        if depth > _DEPTH:
-            raise UserError(f"is nested more than {_DEPTH} levels deep")
+        self.count_memory(_OBJECT_BYTES)
+        if depth > _MAX_DEPTH:
+            raise UserError(f"is nested more than {_MAX_DEPTH} levels deep")
         if isinstance(value, dict):
             return {key: self.plain(item, depth + 1) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -264,28 +274,28 @@ class Machine:
             array = self.array(value)
             return array.item() if value.scalar else array
         if isinstance(value, _Span):
-            self.spend(4 * len(value.view))
+            self.count_memory(4 * len(value.view))
             return value.value()
         if value is None or isinstance(value, bool | int | float | str | bytes):
             return value
         raise UserError("holds a bare data type, storage or function")
 
     def array(self, stand_in):
-        """The array that `stand_in` describes, one object however often the file refers to it."""
+        """The array that `stand_in` describes. Repeated references to the same array give the same object."""
         dtype, shape, strides = _dtype_of(stand_in.dtype), stand_in.shape, stand_in.strides
         key = id(stand_in.source), dtype, shape, strides, stand_in.offset
         if key not in self.arrays:
-            self.limit -= math.prod(shape) * dtype.itemsize
-            if self.limit < 0:
+            self.array_bytes_left -= math.prod(shape) * dtype.itemsize
+            if self.array_bytes_left < 0:
                 raise UserError("describes more array bytes than it holds")
             if isinstance(stand_in.source, _Span) and stand_in.source.latin1:
-                self.spend(len(stand_in.source.view))  # decoded anew for each array that refers to it
-            raw = _raw(stand_in.source)
+                self.count_memory(len(stand_in.source.view))  # each array that refers to it decodes it again
+            raw = _bytes_of(stand_in.source)
             self.arrays[key] = make_array(raw, dtype, shape, strides, stand_in.offset, self.widen)
         return self.arrays[key]
 
 
-def _raw(source):
+def _bytes_of(source):
     if isinstance(source, _Storage) and source.raw is not None:
         return source.raw
     if isinstance(source, _Span):
@@ -305,26 +315,27 @@ def _dtype_of(stand_in):
     raise UserError("holds an array without a data type")
 
 
-def _sizes(values):
+def _checked_sizes(values):
     if not isinstance(values, list | tuple) or len(values) > 32 or any(type(n) is not int or n < 0 for n in values):
-        raise UserError("holds an array whose shape or strides are no sizes")
+        raise UserError("holds an array with a shape or strides that are not sizes")
     return tuple(values)
 
 
-def _fill(target, pairs):
+def _set_items(target, pairs):
     for key, value in pairs:
-        # other keys could be made to hash alike, or nest so deep that hashing them overflows the stack
+        # Other keys are dangerous. A hostile file can give many of them one hash, which makes the dictionary slow, or
+        # nest them so deeply that hashing overflows the stack.
         if type(key) is not str and not (type(key) is int and abs(key) < 2**31):
             raise UserError("has a dictionary key that is neither a short text nor a small whole number")
         target[key] = value
 
 
-# What a pickle may call, by the names it may call it by.
+# The functions that a pickle may call. _NAMES maps their names in a pickle to them.
 
 
 def _ordered_dict(pairs=()):
     result = _OrderedDict()
-    _fill(result, pairs)
+    _set_items(result, pairs)
     return result
 
 
@@ -340,7 +351,7 @@ def _reconstruct(_subtype, _shape, _code):
 
 
 def _frombuffer(source, dtype, shape, order):
-    return _Array(source, dtype, _sizes(shape), contiguous(_sizes(shape), order == "F"))
+    return _Array(source, dtype, _checked_sizes(shape), contiguous(_checked_sizes(shape), order == "F"))
 
 
 def _scalar(dtype, source):
@@ -352,16 +363,16 @@ def _encode(text, codec):
         return text.encode("latin-1")
     if codec in ("latin1", "latin-1") and isinstance(text, _Span) and text.codec == "utf-8":
         return _Span(text.view, "utf-8", latin1=True)
-    raise UserError("encodes something else than Latin-1 text")
+    raise UserError("encodes something other than Latin-1 text")
 
 
 def _bytes(*arguments):  # protocol 2 writes empty bytes as a call without arguments
     if arguments:
-        raise UserError("makes bytes of something else than a text")
+        raise UserError("makes bytes of something other than a text")
     return b""
 
 
-def _paddle_tensor(name_and_array):
+def _paddle_tensor(name_and_array):  # Paddle writes a tensor as a call of `tuple` with its name and its array
     _name, array = name_and_array
     return array
 
@@ -369,9 +380,9 @@ def _paddle_tensor(name_and_array):
 def _rebuild_tensor(storage, offset, size, stride, _requires_grad=False, _hooks=None, flags=None):
     if not isinstance(storage, _Storage) or flags:  # flags mark conjugate or negated views
         raise UserError("holds a tensor of a kind that a checkpoint has no use for")
-    (offset,), shape, strides = _sizes([offset]), _sizes(size), _sizes(stride)
+    (offset,), shape, strides = _checked_sizes([offset]), _checked_sizes(size), _checked_sizes(stride)
     if len(shape) != len(strides):
-        raise UserError("holds a tensor whose shape and strides differ in length")
+        raise UserError("holds a tensor with a shape and strides of different lengths")
     return _Array(storage, storage.dtype, shape, strides, offset)
 
 
@@ -381,7 +392,7 @@ def _rebuild_parameter(tensor, _requires_grad, _hooks):
 
 _NAMES = {
     ("collections", "OrderedDict"): _ordered_dict,
-    ("numpy", "ndarray"): object(),  # an argument of _reconstruct, never looked at
+    ("numpy", "ndarray"): object(),  # an argument of _reconstruct, which ignores it
     ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _encode,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
@@ -439,5 +450,5 @@ _INSTRUCTIONS = {
     pickle.STACK_GLOBAL: lambda m: m.find_on_stack(),
     pickle.REDUCE: lambda m: m.reduce(),
     pickle.BUILD: lambda m: m.build(),
-    pickle.BINPERSID: lambda m: m.persistent(),
+    pickle.BINPERSID: lambda m: m.push_storage(),
 }

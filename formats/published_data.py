@@ -1,4 +1,4 @@
-"""Readers of the published MNIST, Fashion-MNIST and CIFAR-10 files; nothing that such a file says is trusted."""
+"""Readers of the published MNIST, Fashion-MNIST and CIFAR-10 files. They check every value that a file claims."""
 
 import gzip
 import io
@@ -21,8 +21,8 @@ CIFAR10_FOLDER, CIFAR10_ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz
 def read_mnist(name, path, split):
     """Images uint8 [N, 28, 28] and labels uint8 [N] in 0 … 9 of "mnist" or "fashion-mnist", "train" or "test".
 
-    `path` is the folder of the original files, gzipped or not; None downloads them through Paddle.
-    Raises UserError when one is missing, cut short or something else.
+    `path` is the folder of the original files, gzipped or not. None downloads them through Paddle.
+    Raises UserError if a file is missing, cut short or another file.
     """
     if path is None:
         image_file, label_file = _download_mnist(name, split)
@@ -33,8 +33,8 @@ def read_mnist(name, path, split):
     images, labels = read_idx(image_file, 3), read_idx(label_file, 1)
     if images.shape[1:] != (28, 28) or len(images) != len(labels) or labels.max(initial=0) > 9:
         raise UserError(
-            f"{image_file} and {label_file} are not MNIST's: images {images.shape}, {len(labels)} labels up to "
-            f"{labels.max(initial=0)}, where 28x28 pixels and as many labels up to 9 are wanted"
+            f"{image_file} and {label_file} are not MNIST's: they hold images {images.shape} and {len(labels)} labels "
+            f"up to {labels.max(initial=0)}, not images of 28x28 pixels and as many labels up to 9"
         )
     return images, labels
 
@@ -45,14 +45,14 @@ def _idx_file(folder, name):
             return path
     raise UserError(
         f"{folder} holds no {name} or {name}.gz: give the folder of the four original files by --data_path, or leave "
-        "that out to download them"
+        "--data_path out to download them"
     )
 
 
 def read_idx(path, dimensions):
     """The uint8 array with `dimensions` axes in an IDX file, gzipped or not.
 
-    Raises UserError unless the file holds just what its header says.
+    Raises UserError if the file holds more or fewer bytes than its header claims.
     """
     data = _contents(path, IDX_LIMIT)
     start = 4 + 4 * dimensions
@@ -61,7 +61,7 @@ def read_idx(path, dimensions):
     shape = struct.unpack_from(f">{dimensions}I", data, 4)
     if len(data) - start != math.prod(shape):
         raise UserError(
-            f"{path} holds {len(data) - start} bytes where its header says {shape}: it is cut short or damaged"
+            f"{path} holds {len(data) - start} bytes, but its header claims {shape}: it is cut short or damaged"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
@@ -69,8 +69,8 @@ def read_idx(path, dimensions):
 def read_cifar10(path, split):
     """Images uint8 [N, 32, 32, 3] and labels int64 [N] in 0 … 9 of CIFAR-10, "train" or "test".
 
-    `path` is the published archive, what it unpacks to, or the folder of either; None downloads it through Paddle.
-    Raises UserError when something is missing, cut short or something else.
+    `path` is the published archive, the folder that it unpacks to, or a folder that holds one of them. None downloads
+    the archive through Paddle. Raises UserError if a file is missing, cut short or another file.
     """
     names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
     batches = [_read_cifar10_batch(name, data) for name, data in zip(names, _cifar10_files(path, names), strict=True)]
@@ -87,14 +87,14 @@ def _cifar10_files(path, names):
     archive = path if path.is_file() else path / CIFAR10_ARCHIVE
     if not archive.is_file():
         raise UserError(
-            f"{path} holds neither {CIFAR10_ARCHIVE} nor {CIFAR10_FOLDER}: give a folder that does by --data_path, or "
-            "leave that out to download it"
+            f"{path} holds neither {CIFAR10_ARCHIVE} nor {CIFAR10_FOLDER}: give the folder that holds one by "
+            "--data_path, or leave --data_path out to download the archive"
         )
     data = _contents(archive, CIFAR10_LIMIT)
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             members = [tar.getmember(f"{CIFAR10_FOLDER}/{name}") for name in names]
-    except Exception as error:  # tarfile has many; none may end in a traceback
+    except Exception as error:  # tarfile may raise anything for a damaged archive
         raise UserError(f"{archive} is not CIFAR-10's archive, or is damaged: {error}") from None
     return [data[member.offset_data : member.offset_data + member.size] for member in members]
 
@@ -118,7 +118,7 @@ def _read_cifar10_batch(name, data):
 
 
 def _contents(path, limit):
-    """All bytes of a file, gunzipped where it is gzipped; raises UserError if they are more than `limit`."""
+    """All bytes of a file, unpacked if it is gzipped. Raises UserError if there are more than `limit`."""
     data = bytearray()
     try:
         with open(path, "rb") as raw:
@@ -130,7 +130,7 @@ def _contents(path, limit):
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if len(data) > limit:
-        raise UserError(f"{path} holds more than {limit} bytes, which the published file does not")
+        raise UserError(f"{path} holds more than {limit} bytes, so it is not the published file")
     return data
 
 
@@ -152,7 +152,7 @@ def _download_cifar10():
 
 
 def _download(url, md5, module):
-    """Path of the file at `url`, in Paddle's cache, where it is downloaded to unless it is there already."""
+    """The path in Paddle's cache of the file at `url`. Downloads it if it is not there."""
     import fcntl
 
     from paddle.dataset import common
@@ -161,10 +161,10 @@ def _download(url, md5, module):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the processes of a parallel run would write into each other's file
+            fcntl.flock(lock, fcntl.LOCK_EX)  # without it, several processes would write the same file
             return common.download(url, module, md5)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"{url} cannot be downloaded ({error}): download it elsewhere and put it in {folder}, or in another folder "
-            "and name that by --data_path"
+            f"{url} cannot be downloaded ({error}): download it elsewhere and put it in {folder}, or put it in another "
+            "folder and give that folder by --data_path"
         ) from None

@@ -1,7 +1,7 @@
-"""Published checkpoints: which replication's they are, read from their content, and their weights under our names.
+"""Published checkpoints of the replications: recognise one by its content, and convert its weights to our names.
 
-A kind is a framework and a network: "paddle-sagan" and "torch-sagan", one dictionary with `step`, `G_state_dict` and
-`D_state_dict`; "paddle-acgan" and "torch-acgan", a bare state dictionary of one network.
+A kind is a framework and a network. "paddle-sagan" and "torch-sagan" are one dictionary with `step`, `G_state_dict` and
+`D_state_dict`. "paddle-acgan" and "torch-acgan" are the bare state dictionary of one network.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from utils import UserError, printable
 KINDS = {
     "paddle-sagan": "the Paddle SAGAN replication's checkpoint",
     "torch-sagan": "the PyTorch SAGAN replication's checkpoint; "
-    "its discriminator's shortcuts carry relu(x), and so do this one's",
+    "the shortcuts of its discriminator carry relu(x), as with --relu_shortcut",
     "paddle-acgan": "the Paddle ACGAN replication's checkpoint",
     "torch-acgan": "the PyTorch ACGAN replication's checkpoint",
 }
@@ -43,7 +43,7 @@ _ATTENTION = {
 _CONVOLUTIONS = {"snconv2d1": "conv1", "snconv2d2": "conv2", "snconv2d0": "shortcut"}
 _CONDITIONAL = {f"cond_bn{k}.{layer}": f"cond_bn{k}.{layer}" for k in (1, 2) for layer in ("bn", "embed")}
 
-# Names of layers in the replications: ours. None: a layer that the published network holds and never uses.
+# {the replication's name of a layer: our name}. None: a layer that the published network holds but never uses.
 SAGAN = {
     "G": {
         "snlinear0": "linear",
@@ -77,27 +77,28 @@ _LEAVES = {"running_mean": "_mean", "running_var": "_variance", "sigma": "gamma"
 
 
 def our_name(layers, name):
-    """Our name of the tensor that a replication calls `name`; None for one that is never used.
+    """Our name of the tensor that a replication calls `name`; None for a tensor that is never used.
 
-    `layers` maps the replication's names of layers to ours. Raises UserError for a name that is not among them.
+    `layers` maps the replication's names of layers to ours. Raises UserError if the layer is not among them.
     """
     layer, _, leaf = name.rpartition(".")
     if layer not in layers:
-        raise UserError(f"holds {printable(name)}, which its network has not")
+        raise UserError(f"holds {printable(name)}, which its network does not have")
     return layers[layer] and f"{layers[layer]}.{_LEAVES.get(leaf, leaf)}"
 
 
 def is_transposed(name, array):
-    """Whether PyTorch holds the array that we call `name` as its transpose: it does so for linear layers' weights."""
+    """Whether PyTorch holds the transpose of the array that we call `name`. It does for weights of linear layers."""
     return array.ndim == 2 and "embed" not in name
 
 
 def arrange(state, layers, torch):
-    """A replication's state dictionary of NumPy arrays under our names and in our shapes; `torch`: PyTorch wrote it.
+    """A replication's state dictionary of NumPy arrays, converted to our names and shapes. `torch`: PyTorch wrote it.
 
-    The affine pair that the Paddle SAGAN replication keeps inside its conditional batch norms is folded into the class
-    embeddings, which is exact: s·(w·x + b) + t = (s·w)·x + (s·b + t).
+    The conditional batch norms of the Paddle SAGAN replication hold one more scale w and shift b. They are folded into
+    the class embeddings. This is exact: s·(w·x + b) + t = (s·w)·x + (s·b + t).
     """
+    # Rename and transpose.
     arrays = {}
     for name, array in state.items():
         if name.endswith(".num_batches_tracked"):  # a count that PyTorch keeps beside running statistics
@@ -106,6 +107,7 @@ def arrange(state, layers, torch):
             raise UserError(f"holds {printable(name)} as a {type(array).__name__}, not as an array")
         if ours := our_name(layers, name):
             arrays[ours] = np.ascontiguousarray(array.T) if torch and is_transposed(ours, array) else array
+    # Fold the affine pairs.
     for name in [name for name in arrays if name.endswith(".embed.weight")]:
         norm = name.removesuffix("embed.weight") + "bn"
         if f"{norm}.weight" in arrays:
@@ -121,9 +123,9 @@ def _fold(norm, embedding, weight, bias):
 
 
 def recognise(state):
-    """The kind, a key of KINDS, of a published checkpoint as `safe_pickle.load_state` returns it.
+    """The kind, a key of KINDS, of a published checkpoint. `state` is as `safe_pickle.load_state` returns it.
 
-    Raises UserError for anything else, with what it holds and what is known.
+    Raises UserError for an unknown kind. The message says what it holds and which kinds are known.
     """
     generator = state.get("G_state_dict")
     if isinstance(generator, dict) and "snlinear0.weight_orig" in generator:
@@ -143,13 +145,14 @@ def recognise(state):
 def convert(state):
     """(steps done, parameters, parts) of a published checkpoint, as `checkpoint.Checkpoint` holds them.
 
-    The parameters are those that the shapes tell: model, imsize and, of what is there, z_dim, num_classes, g_conv_dim
-    and d_conv_dim; and `relu_shortcut` where the discriminator is of that variant. An ACGAN generator's shapes do not
-    tell the number of classes. Parts are "G" and "D", NumPy arrays by our names. Raises UserError for a state of no
-    known kind or of widths that no network here has.
+    The shapes of the arrays give the parameters: model and imsize; z_dim and g_conv_dim from G; d_conv_dim from D;
+    num_classes, except from an ACGAN's G, because its shapes do not show it. A discriminator of the PyTorch SAGAN
+    replication also sets `relu_shortcut`. Parts are "G" and "D": NumPy arrays by our names. Raises UserError for a
+    state of unknown kind, or with widths that no network here has.
     """
     kind = recognise(state)
     torch = kind.startswith("torch")
+    # SAGAN: both networks and the step.
     if kind.endswith("sagan"):
         states = {role: state.get(f"{role}_state_dict") for role in "GD"}
         parts = {role: arrange(part, SAGAN[role], torch) for role, part in states.items() if isinstance(part, dict)}
@@ -160,15 +163,17 @@ def convert(state):
                 parameters["relu_shortcut"] = True
         step = state.get("step")
         return step if type(step) is int and step >= 0 else 0, parameters, parts
+    # ACGAN: one network.
     role, read = ("G", _stack_generator) if "fc1.weight" in state else ("D", _stack_discriminator)
     parts = {role: arrange(state, STACK[role], torch)}
     return 0, read(parts[role]), parts
 
 
 def load(path, state):
-    """`convert` for the `state` of a file, and for an ACGAN's other network, beside it with D for the G in its name.
+    """`convert` for the `state` of the file `path`. An ACGAN's other network is added if its file is in the folder.
 
-    Prints what the file is. Raises UserError, which names the file.
+    The files have the same name, except that one has a D in the place of the first G. Prints the kind of each file.
+    Raises UserError, which names the file.
     """
     path = Path(path)
     step, parameters, parts = _convert_file(path, state)
@@ -178,7 +183,7 @@ def load(path, state):
         if other != path and other.is_file():
             _, others, other_parts = _convert_file(other, load_state(other))
             if new not in other_parts or others["model"] != parameters["model"]:
-                raise UserError(f"{other} is not the {new} that belongs to {path}; move it away to do without it")
+                raise UserError(f"{other} is not the {new} that belongs to {path}; move it away to load {path} alone")
             parameters, parts = parameters | others, parts | other_parts
     return step, parameters, parts
 
@@ -192,29 +197,30 @@ def _convert_file(path, state):
     return converted
 
 
-# The sizes, read from the largest arrays and checked against the others as large, so that a network of these sizes is
-# no larger than a few times the file; `checkpoint.load_network` compares all the rest.
+# These functions read the sizes of a network from its largest arrays, and check the other large arrays against them. So
+# a network of these sizes takes at most a few times the memory of the file, whatever the file claims.
+# `checkpoint.load_network` checks all other arrays.
 
 
 def _sagan_generator(arrays):
     wide, conv_dim = _widest(arrays, "blocks.0.conv2.weight_orig")
     z_dim, classes = _shape(arrays, "linear.weight_orig", 2)[0], _shape(arrays, "blocks.0.cond_bn1.embed.weight", 2)[0]
-    _expect(arrays, "linear.weight_orig", (z_dim, 16 * wide))
-    _expect(arrays, "blocks.0.cond_bn1.embed.weight", (classes, 2 * wide))
+    _check_shape(arrays, "linear.weight_orig", (z_dim, 16 * wide))
+    _check_shape(arrays, "blocks.0.cond_bn1.embed.weight", (classes, 2 * wide))
     return {"z_dim": z_dim, "num_classes": classes, "g_conv_dim": conv_dim}
 
 
 def _sagan_discriminator(arrays, classes):
     wide, conv_dim = _widest(arrays, "blocks.4.conv2.weight_orig")
-    _expect(arrays, "embedding.weight_orig", (classes, wide))
+    _check_shape(arrays, "embedding.weight_orig", (classes, wide))
     return {"d_conv_dim": conv_dim}
 
 
 def _widest(arrays, name):
     wide = _shape(arrays, name, 4)[0]
-    _expect(arrays, name, (wide, wide, 3, 3))
+    _check_shape(arrays, name, (wide, wide, 3, 3))
     if wide % 16:
-        raise UserError(f"is a SAGAN whose widest layer has {wide} channels, not a multiple of 16")
+        raise UserError(f"is a SAGAN, but its widest layer has {wide} channels, not a multiple of 16")
     return wide, wide // 16
 
 
@@ -227,9 +233,9 @@ def _stack_generator(arrays):
             conv_dim = -(-linear * 64 // stack.linear)
             widths = [scaled(stage.width, conv_dim) or 3 for stage in stages]
             inputs = [scaled(stack.linear, conv_dim), *widths]
-            _expect(arrays, "linear.weight", (z_dim, inputs[0]))
+            _check_shape(arrays, "linear.weight", (z_dim, inputs[0]))
             for index, (before, width, stage) in enumerate(zip(inputs, widths, stages, strict=False)):
-                _expect(arrays, f"convs.{index}.weight", (before, width, stage.kernel, stage.kernel))
+                _check_shape(arrays, f"convs.{index}.weight", (before, width, stage.kernel, stage.kernel))
             return {"model": model, "imsize": stack.image_size, "z_dim": z_dim, "g_conv_dim": conv_dim}
     raise _no_stack("generator", shapes)
 
@@ -244,7 +250,7 @@ def _stack_discriminator(arrays):
             conv_dim = -(-shapes[-1][0] * 64 // stages[-1].width)
             widths = [scaled(stage.width, conv_dim) for stage in stages]
             for index, (before, width, stage) in enumerate(zip([3, *widths], widths, stages, strict=False)):
-                _expect(arrays, f"convs.{index}.weight", (width, before, stage.kernel, stage.kernel))
+                _check_shape(arrays, f"convs.{index}.weight", (width, before, stage.kernel, stage.kernel))
             return {"model": model, "imsize": stack.image_size, "num_classes": classes, "d_conv_dim": conv_dim}
     raise _no_stack("discriminator", shapes)
 
@@ -268,10 +274,10 @@ def _shape(arrays, name, dimensions):
         raise UserError(f"lacks {name}")
     shape = arrays[name].shape
     if len(shape) != dimensions or 0 in shape:
-        raise UserError(f"holds {name} as {list(shape)}, not as {dimensions} sizes from 1")
+        raise UserError(f"holds {name} as {list(shape)}, not as {dimensions} sizes of 1 or more")
     return shape
 
 
-def _expect(arrays, name, shape):
+def _check_shape(arrays, name, shape):
     if _shape(arrays, name, len(shape)) != shape:
-        raise UserError(f"holds {name} as {list(arrays[name].shape)}, which its other widths make {list(shape)}")
+        raise UserError(f"holds {name} as {list(arrays[name].shape)}, but its other widths make it {list(shape)}")

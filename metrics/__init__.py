@@ -1,6 +1,7 @@
-"""Metrics of generated images, one file each: a pure function, and a record of it in the tuple METRICS.
+"""Metrics of generated images. Each has one file, with a pure function and its record in the tuple METRICS.
 
-A new metric is one new file here. It is imported for `--help` too, so it imports nothing slow before it computes.
+A new metric is one new file here. `--help` imports every file too. So a file imports slow modules only when it
+computes.
 """
 
 import functools

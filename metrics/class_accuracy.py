@@ -1,12 +1,15 @@
-"""How often a classifier recognises the requested class, at falling resolution: the discriminability of Odena et al.,
-*Conditional Image Synthesis with Auxiliary Classifier GANs* (ICML 2017, section 4.1)."""
+"""Accuracy: the share of samples in which a classifier recognises the requested class, at several resolutions.
+
+This is the discriminability of Odena et al., *Conditional Image Synthesis with Auxiliary Classifier GANs* (ICML 2017,
+section 4.1).
+"""
 
 import numpy as np
 
 from metrics.record import CLASSIFIED_DATA, Figure, Metric
 from utils import UserError
 
-# In the paper, for images of 128 pixels.
+# Pixels a side, below full size. The paper's, for images of 128 pixels.
 RESOLUTIONS = (8, 16, 32, 64)
 
 
@@ -14,14 +17,14 @@ def at_resolution(images, resolution):
     """Images uint8 [N, C, S, S] reduced to the detail of `resolution` × `resolution` pixels, again of size S.
 
     The paper says only that resolution is "artificially decreased by bilinear interpolation". Here a pixel of the small
-    image is a mean of its surroundings, weighted by a triangle as wide as the factor (Pillow's bilinear resize). The
-    small image is then enlarged by bilinear interpolation. The authors probably used TensorFlow 1's resize_bilinear,
-    which takes every k-th pixel for a factor k. That adds aliasing, which lowers the accuracy further than the lost
-    resolution alone. So accuracies below full size may be higher here than in the paper.
+    image is a mean of its surroundings, with weights of a triangle that is as wide as the factor (Pillow's bilinear
+    resize). Bilinear interpolation then enlarges the small image. The authors probably used TensorFlow 1's
+    resize_bilinear, which takes every k-th pixel for a factor k. That adds aliasing, which lowers the accuracy more
+    than the lost resolution alone. So accuracies below full size may be higher here than in the paper.
 
     Raises UserError for a resolution above S or below 1.
     """
-    from PIL import Image  # `--help` has no use for it
+    from PIL import Image  # here, because `--help` does not need it
 
     size = images.shape[-1]
     if not 1 <= resolution <= size:
@@ -38,13 +41,13 @@ def class_is_read(logits, labels, indices):
     Args:
         logits: float [N, K] of a classifier.
         labels: int [N], the requested classes, 0 to num_classes - 1.
-        indices: int [num_classes], the index of each class's logit: `inception_classes` for Inception. All K logits are
-            compared, so the answer may also be a class outside the data set, which counts as wrong.
+        indices: int [num_classes], the index of the logit of each class. For Inception: `inception_classes`. All K
+            logits are compared, so the largest may belong to a class outside the data set. That counts as wrong.
 
     Raises UserError for a NaN.
     """
     if not np.isfinite(logits).all():
-        raise UserError("the logits hold a NaN or an infinity, so they name no class")
+        raise UserError("the logits hold a NaN or an infinity, so no class can be read")
     return np.argmax(logits, axis=1) == np.asarray(indices)[labels]
 
 
@@ -63,7 +66,7 @@ def _compute(sets):
 
 
 def _figures():
-    """The accuracy of the samples at each resolution, the full one last; then that of the real images."""
+    """The figures: the accuracy of the samples at each resolution, full size last, then that of the real images."""
     for suffix, title in (("", "read as the class asked for"), ("_real", "real test images read as their class")):
         for resolution in RESOLUTIONS:
             low = f"{title}, at {resolution} pixels"

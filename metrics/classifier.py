@@ -1,4 +1,4 @@
-"""A small classifier, trained on real images alone, that reads the class of a generated image."""
+"""A small classifier that reads the class of a generated image. It is trained on real images only."""
 
 import numpy as np
 import paddle
@@ -41,7 +41,7 @@ class Classifier(nn.Layer):
 
 
 def classifier_of(image_set):
-    """An untrained `Classifier` of the images and classes of `image_set`. Raises UserError for sizes it cannot read."""
+    """An untrained `Classifier` for the images and classes of `image_set`. Raises UserError for an unfit size."""
     channels, size, _ = image_set.image_shape
     if size % 4:
         raise UserError(f"the classifier that measures --dataset {image_set.name} needs --imsize a multiple of 4")
@@ -51,8 +51,7 @@ def classifier_of(image_set):
 def train_classifier(image_set, seed):
     """A `Classifier` trained on `image_set`. Each batch is shifted at random by up to a sixteenth of the image size.
 
-    It computes on one thread, as `read` does. So its figures depend neither on the number of threads nor on the number
-    of processes.
+    Like `read`, it computes on one thread. So the figures do not depend on the number of threads or processes.
     """
     images = image_set.stacked()
     size = image_set.image_shape[-1]

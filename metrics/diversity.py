@@ -1,4 +1,7 @@
-"""Diversity within a class: the distance between two images of a class. It is near 0 for a collapsed generator."""
+"""Diversity within a class: MS-SSIM and distance between images of the same class.
+
+A collapsed generator has a distance near 0 and a MS-SSIM near 1.
+"""
 
 import numpy as np
 
@@ -7,15 +10,14 @@ from metrics.ms_ssim import SMALLEST, ms_ssim
 from metrics.record import CLASSIFIED_DATA, Figure, Metric
 from utils import UserError
 
-# Per class, as in the paper.
-PAIRS = 100
+PAIRS = 100  # per class, as in the paper
 
 
 def class_distance(images, labels, most=1000):
     """Mean Euclidean distance between two images of the same class, in grey levels, averaged over the classes.
 
-    `images` uint8 [N, C, H, W], `labels` int64 [N]. It compares all pairs of the first `most` images of each class.
-    Classes with fewer than two images are left out. Returns {"class_distance": float}, NaN without any class.
+    `images` uint8 [N, C, H, W], `labels` int64 [N]. All pairs of the first `most` images of a class are compared.
+    Classes with fewer than two images are left out. Returns {"class_distance": float}: NaN if no class is left.
     """
     means = []
     for label in np.unique(labels):
@@ -31,9 +33,9 @@ def class_distance(images, labels, most=1000):
 
 
 def pairs(count, seed, label, how_many=PAIRS):
-    """Random pairs of two different images out of `count`: int64 [how_many, 2], a pure function of (seed, label).
+    """Random pairs of two different indices below `count`: int64 [how_many, 2], a pure function of (seed, label).
 
-    Pairs are drawn independently, so with few images some occur twice. Raises UserError for fewer than two images.
+    Pairs are drawn independently. So with few images a pair may occur twice. Raises UserError if `count` is below 2.
     """
     if count < 2:
         raise UserError(f"diversity within class {label} needs at least two images of it, not {count}")
@@ -46,23 +48,24 @@ def class_ms_ssim(images, seed, label):
     """Mean MS-SSIM over the random `pairs` of one class's images uint8 [N, C, H, W]: float. Lower means more varied.
 
     The diversity of Odena et al., *Conditional Image Synthesis with Auxiliary Classifier GANs* (ICML 2017, section
-    4.2). Images have at least 16 × 16 pixels; the paper's have 128 × 128. `images` may be any object with a length and
-    with `images[int array]`. Raises UserError as `pairs` and `ms_ssim` do.
+    4.2). Images need at least 16 × 16 pixels; the paper's have 128 × 128. `images` may be any object that has a length
+    and supports `images[int array]`. Raises UserError as `pairs` and `ms_ssim` do.
     """
     first, second = pairs(len(images), seed, label).T
     return float(ms_ssim(images[first], images[second]).mean())
 
 
 def varied_classes(real, fake):
-    """The number of classes whose samples are at least as varied as the least varied real class (section 4.2).
+    """The number of classes with samples at least as varied as the least varied real class (section 4.2).
+
+    The paper's figure is 84.7 % of ImageNet's 1000 classes.
 
     Args:
-        real, fake: float [num_classes], the `class_ms_ssim` of each class, of real images and of samples. The paper's
-            figure, 84.7 %, is over ImageNet's 1000 classes.
+        real, fake: float [num_classes], the `class_ms_ssim` of each class, for real images and for samples.
 
     Returns:
         {"ms_ssim_real": float, "ms_ssim": float, "varied_classes": int, "varied_class_share": float}: both means over
-        classes, then the number and the share of classes with samples that do not exceed the largest real MS-SSIM.
+        classes, then the number and the share of classes with a sample MS-SSIM not above the largest real one.
     """
     real, fake = np.asarray(real), np.asarray(fake)
     varied = fake <= real.max()
@@ -78,7 +81,7 @@ MOST = 1000  # images of a class that `distance` compares
 
 
 def _class_distance(images, seed, label):
-    """`class_distance` of the first images of one class; NaN where it has fewer than two."""
+    """`class_distance` of the first images of one class; NaN if there are fewer than two."""
     count = min(len(images), MOST)
     if count < 2:
         return np.nan

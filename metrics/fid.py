@@ -6,14 +6,13 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # which loads scipy.linalg at its first use
+import scipy  # loads scipy.linalg only at its first use
 
 from metrics.record import ANY_DATA, BOTH_SPLITS, LAST_LAYER, REAL, TRAINING, Figure, Metric
 from utils import UserError, atomic_path, npy_header, one_line
 
-# No published extractor is wider. A file that claims more would only take memory.
-WIDEST = 4096
-# Rounding is about 1e-12 of the traces. A distance below this share of them has fewer than seven correct digits.
+WIDEST = 4096  # no published extractor is wider, so a file that claims more is refused
+# Rounding is about 1e-12 of the traces. A distance below this share of the traces has fewer than seven correct digits.
 CANCELS = 1e-5
 
 
@@ -25,12 +24,12 @@ class Gaussian(NamedTuple):
 
 
 class FeatureStatistics:
-    """Mean and covariance of features that arrive in batches, in memory that does not grow with their number.
+    """Mean and covariance of features that arrive in batches. Memory does not grow with their number.
 
     The whole state is `count` (int), `mean` (float64 [width]) and `scatter` (float64 [width, width], the sum of outer
-    products about the mean). Chan, Golub and LeVeque's pairwise update (*Algorithms for computing the sample variance*,
-    1983, eq. 2.1) adds batches and other accumulators. It subtracts no large sums. So any split of the same features
-    gives the same covariance to rounding.
+    products about the mean). Batches and other FeatureStatistics are added by the pairwise update of Chan, Golub and
+    LeVeque (*Algorithms for computing the sample variance*, 1983, eq. 2.1). It does not subtract large sums. So any
+    split of the same features gives the same covariance to rounding.
     """
 
     def __init__(self, width):
@@ -68,7 +67,7 @@ class FeatureStatistics:
 
     @classmethod
     def from_state(cls, state):
-        """The FeatureStatistics whose `state()` is `state`. Raises UserError where the arrays do not fit."""
+        """The FeatureStatistics with this `state()`. Raises UserError if the arrays do not fit."""
         count, mean, scatter = (np.array(state[name]) for name in ("count", "mean", "scatter"))
         if count.shape != () or mean.ndim != 1 or scatter.shape != 2 * mean.shape:
             raise UserError(f"saved statistics do not fit: mean {list(mean.shape)} and scatter {list(scatter.shape)}")
@@ -106,9 +105,9 @@ def _check_count(count):
 def fid(a, b):
     """Fréchet distance between two Gaussians.
 
-    |mean_a - mean_b|² + tr(A) + tr(B) - 2 tr((A B)^½), equation 6 of the paper. With A = FᵀF and B = GᵀG the last
-    trace is the sum of the singular values of F Gᵀ, so no matrix square root is needed. A singular covariance (fewer
-    samples than dimensions) has an F or G with fewer rows.
+    The distance is |mean_a - mean_b|² + tr(A) + tr(B) - 2 tr((A B)^½), equation 6 of the paper. With A = FᵀF and
+    B = GᵀG the last trace is the sum of the singular values of F Gᵀ. So no matrix square root is needed. With fewer
+    samples than dimensions a covariance is singular, and its F or G has fewer rows.
 
     Nearly equal covariances take about 7 times as long as others, because their traces cancel (see `_distance`).
 
@@ -131,8 +130,8 @@ def fid(a, b):
 def fid_of_features(a, b):
     """FID between two sets of features.
 
-    With no more samples than dimensions, the centred features themselves are F and G, and no covariance is computed.
-    For the fifty images of an ImageNet class this is more than a hundred times faster.
+    If neither set has more samples than dimensions, the centred features themselves are F and G, and no covariance is
+    computed. For the fifty images of an ImageNet class this is more than a hundred times faster.
 
     Args:
         a, b: float32 or float64 [N, width], of the same width; at least two each.
@@ -154,10 +153,11 @@ def fid_of_features(a, b):
 
 
 def _distance(shift, rows_a, rows_b, singular_values):
-    """FID as `fid` returns it, from the difference of the means, F and G; `singular_values` is a function of F Gᵀ.
+    """FID as `fid` returns it. `shift`: the difference of the means. `rows_a`: F. `rows_b`: G.
 
-    The traces of nearly equal covariances cancel, and rounding would show. There the same distance is computed as a
-    sum of squares, which takes a whole singular value decomposition.
+    `singular_values(F Gᵀ)` computes the singular values. The traces of nearly equal covariances cancel, and rounding
+    would show. In that case the same distance is computed as a sum of squares. This is slower, because it takes a
+    complete singular value decomposition.
     """
     traces = math.fsum([np.sum(rows_a**2), np.sum(rows_b**2)])
     spread = traces - 2 * math.fsum(singular_values(rows_a @ rows_b.T))
@@ -169,21 +169,21 @@ def _distance(shift, rows_a, rows_b, singular_values):
 def _factor(covariance):
     """F [rank, width] with covariance = FᵀF, by Cholesky with complete pivoting (LAPACK pstrf), which finds the rank.
 
-    The rows of F fall in size. So do rows and columns of products with it.
+    The size of the rows of F falls from first to last. So does that of the rows and columns of a product F Gᵀ.
     """
     lower, pivots, rank, _ = scipy.linalg.lapack.dpstrf(covariance.T, lower=1)
     factor = np.take(np.triu(lower.T[:rank]), np.argsort(pivots), axis=1)
     trace = np.trace(covariance)
     if abs(np.sum(factor**2) - trace) > 1e-3 * abs(trace):
-        raise UserError("the covariance has negative eigenvalues, so it is not one of any features")
+        raise UserError("the covariance has negative eigenvalues, so it is not the covariance of any features")
     return factor
 
 
 def _graded_singular_values(product):
-    """The singular values of a matrix whose rows and columns fall in size.
+    """The singular values of a matrix with rows and columns of falling size.
 
-    They come from the eigenvalues of the smaller Gram matrix, 2.5 times as fast as a singular value decomposition. The
-    falling sizes keep the small ones accurate.
+    They are the roots of the eigenvalues of the smaller Gram matrix. This is 2.5 times as fast as a singular value
+    decomposition. The small values stay accurate because the sizes fall.
     """
     if product.shape[0] < product.shape[1]:
         product = product.T
@@ -192,7 +192,7 @@ def _graded_singular_values(product):
 
 
 def _procrustes_distance(rows_a, rows_b):
-    """|Q F - G|² for the best rotation Q: tr(A) + tr(B) - 2 tr((A B)^½) as a sum of squares."""
+    """|Q F - G|² for the best rotation Q. It equals tr(A) + tr(B) - 2 tr((A B)^½), but is a sum of squares."""
     rank = max(len(rows_a), len(rows_b))
     columns_a, columns_b = (np.pad(rows, ((0, rank - len(rows)), (0, 0))).T for rows in (rows_a, rows_b))
     rotation, _ = scipy.linalg.orthogonal_procrustes(columns_a, columns_b, check_finite=False)
@@ -208,8 +208,8 @@ def save_statistics(path, gaussian):
 def load_statistics(path):
     """Read the `mu` [width] and `sigma` [width, width] of a `.npz` as pytorch-fid, TTUR and guided-diffusion publish.
 
-    Other members (guided-diffusion's mu_s, sigma_s, arr_0) are not read. Nothing in the file is run. Arrays are read
-    only after their headers are checked.
+    Other members (guided-diffusion's mu_s, sigma_s, arr_0) are not read. Nothing in the file is run. The header of an
+    array is checked before the array is read.
 
     Returns:
         Gaussian.
@@ -223,14 +223,14 @@ def load_statistics(path):
             mean, covariance = _read_array(archive, "mu", 1), _read_array(archive, "sigma", 2)
     except Exception as error:  # a damaged file may raise anything
         raise UserError(
-            f"--reference {path}: no statistics (.npz with mu and sigma) can be read: {one_line(error)}"
+            f"--reference {path} cannot be read as statistics (.npz with mu and sigma): {one_line(error)}"
         ) from None
     if covariance.shape != 2 * mean.shape:
         raise UserError(f"--reference {path}: mu {list(mean.shape)} and sigma {list(covariance.shape)} do not fit")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"--reference {path}: mu or sigma holds a NaN or an infinity")
     if np.abs(covariance - covariance.T).max() > 1e-3 * np.abs(covariance).max():
-        raise UserError(f"--reference {path}: sigma is not symmetric, so it is no covariance")
+        raise UserError(f"--reference {path}: sigma is not symmetric, so it is not a covariance")
     covariance = (covariance + covariance.T) / 2
     try:
         _factor(covariance)
@@ -240,7 +240,7 @@ def load_statistics(path):
 
 
 def _read_array(archive, name, dimensions):
-    """The array `name` of an open .npz as float64; ValueError if its header does not describe such an array."""
+    """The array `name` of an open .npz as float64. Raises ValueError for another type or number of dimensions."""
     with archive.open(f"{name}.npy") as member:
         shape, _, dtype = npy_header(member)
         if len(shape) != dimensions or not all(1 <= length <= WIDEST for length in shape) or dtype.kind != "f":
@@ -252,14 +252,14 @@ def _read_array(archive, name, dimensions):
     return np.frombuffer(content, dtype).reshape(shape).astype(np.float64)
 
 
-FEW = 10_000  # samples; below, the authors of FID (github.com/bioinf-jku/TTUR) warn, figures come out too high
+FEW = 10_000  # samples; with fewer, FID is too high, as its authors warn (github.com/bioinf-jku/TTUR)
 
 
 def caution_few_samples(figures, settings):
-    """The caution about FID of few samples, for the report."""
+    """A warning for the report if FID is of few samples; else None."""
     count = settings["num_samples"]
     if count < FEW:
-        return f"FID falls as samples become more: compare one of {count:,} with figures of as many only."
+        return f"FID falls as the number of samples grows: compare it only with FID of {count:,} samples."
 
 
 def _fid_metric(name, title, layer, number_format=".5f", **more):

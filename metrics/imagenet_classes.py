@@ -1,8 +1,8 @@
-"""The class of ImageNet that each of Inception's 1008 logits stands for.
+"""The ImageNet class of each of Inception's 1008 logits.
 
-The graph of 2015 numbers the classes like the challenge's development kit (ILSVRC2012_ID, 1 to 1000; TensorFlow's
-imagenet_2012_challenge_label_map_proto.pbtxt), not in the order of their WordNet ids. Logits 0 and 1001 to 1007 have no
-class.
+The graph of 2015 uses the class numbers of the challenge's development kit (ILSVRC2012_ID, 1 to 1000; TensorFlow's
+imagenet_2012_challenge_label_map_proto.pbtxt). This is not the order of the WordNet ids. Logits 0 and 1001 to 1007 have
+no class.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ def inception_classes(class_names):
     for name in class_names:
         if name not in logits:
             raise UserError(
-                f"--metrics accuracy: Inception does not know the class {name!r}, only ImageNet's 1000, whose folders "
-                "are named by WordNet id (n01440764 for one)"
+                f"--metrics accuracy: Inception does not know the class {name!r}, only ImageNet's 1000 classes; name "
+                "the folders by their WordNet ids, such as n01440764"
             )
     return np.array([logits[name] for name in class_names], dtype=np.int64)

@@ -1,7 +1,8 @@
 """The Inception-v3 that FID, KID and the Inception Score are defined with: TensorFlow's graph of 5 December 2015.
 
-Network: Szegedy et al., *Rethinking the Inception Architecture for Computer Vision* (CVPR 2016), table 1, with the
-graph's own resize, poolings and 1008 logits. Layers have PyTorch's names, so the published weights map one to one.
+Network: Szegedy et al., *Rethinking the Inception Architecture for Computer Vision* (CVPR 2016), table 1. The resize,
+the poolings and the 1008 logits are those of the graph. Layers have PyTorch's names, so each published weight has the
+same name here.
 """
 
 import sys
@@ -18,8 +19,8 @@ import runtime
 from metrics.inception_weights import FILE, published_name
 from utils import UserError
 
-# The features: means over space after the first and the second max pooling, before and after the last three blocks,
-# then the class logits. "logits_unbiased" lack the bias; the Inception Score is defined with them.
+# The features. POOLED are means over space: after the first max pooling, after the second, before the last three blocks
+# and after them. CLASSES are logits. "logits_unbiased" are without the bias; the Inception Score is defined with them.
 POOLED = ("64", "192", "768", "2048")
 CLASSES = ("logits_unbiased", "logits")
 
@@ -203,7 +204,7 @@ class Inception:
         weights: NumPy arrays by PyTorch's names and shapes, as `load_weights` reads them.
         taps: names from POOLED and CLASSES.
         eager: run eagerly on a CPU too.
-        half: compute in float16 where that is safe, on a GPU. Features then agree to about 1e-2.
+        half: on a GPU, compute in float16 where that is safe. Features then equal those in float32 to about 1e-2.
 
     Raises:
         UserError: an unknown tap, weights of another network, or logits from weights that have none.
@@ -211,7 +212,7 @@ class Inception:
 
     def __init__(self, weights, taps=("2048",), eager=False, half=False):
         if half and paddle.get_device() == "cpu":
-            raise UserError("--half_precision is for GPUs, and this runs on the CPU: leave it out")
+            raise UserError("--half_precision is for GPUs, but this runs on the CPU: leave --half_precision out")
         unknown = set(taps) - {*POOLED, *CLASSES}
         if unknown:
             raise UserError(f"Inception has no features {sorted(unknown)}; it has {', '.join(POOLED + CLASSES)}")
@@ -230,7 +231,7 @@ class Inception:
         if not eager and paddle.get_device() == "cpu":
             try:
                 self._run = _predictor(self._network)
-            except Exception as error:  # this build of Paddle may lack oneDNN; the eager network gives the same
+            except Exception as error:  # this build of Paddle may lack oneDNN; then the network runs eagerly
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 print(f"Inception runs without oneDNN, two to three times slower: {reason}", file=sys.stderr)
 
@@ -241,7 +242,7 @@ class Inception:
         found = dict(zip(self._network.taps, self._run(resize(images)), strict=True))
         if self._reads_classes:
             weight, bias = self._head
-            with np.errstate(invalid="ignore"):  # the scores report a NaN
+            with np.errstate(invalid="ignore"):  # the metrics refuse a NaN
                 found["logits_unbiased"] = found["2048"] @ weight.T
             found["logits"] = found["logits_unbiased"] + bias
         return {tap: found[tap] for tap in self.taps}
@@ -255,8 +256,8 @@ class Inception:
 def resize(images):
     """Images uint8 [N, C, H, W] in the graph's size and range: float32 [N, C, 299, 299] in [-1, 1), a paddle.Tensor.
 
-    TensorFlow 1's bilinear resize: pixel i of the output lies at i·H/299 of the input, corners not aligned, no
-    half-pixel shift, no smoothing (Paddle's align_mode 1).
+    It is TensorFlow 1's bilinear resize: pixel i of the output lies at i·H/299 of the input. Corners are not aligned,
+    and there is no half-pixel shift and no smoothing (Paddle's align_mode 1).
     """
     images = (paddle.to_tensor(images).astype("float32") - 128) / 128
     return F.interpolate(images, [299, 299], mode="bilinear", align_corners=False, align_mode=1)
@@ -292,13 +293,13 @@ def _checked(weights, shapes):
     missing = [name for name in shapes if name not in weights]
     if missing == ["fc.weight", "fc.bias"]:
         raise UserError(
-            "--inception_weights: these have no 1008-way head (PaddleGAN's InceptionV3.pdparams has none), which the "
-            f"Inception Score needs; give {FILE}, or leave the score out"
+            "--inception_weights: these weights have no 1008 class logits (PaddleGAN's InceptionV3.pdparams has none), "
+            f"but the chosen metrics need them; give {FILE}, or leave the metrics is and accuracy out"
         )
     if missing:
         raise UserError(
-            f"--inception_weights: this is no Inception-v3 of 2015: {len(missing)} of its {len(shapes)} arrays are "
-            f"missing, {missing[0]} for one"
+            f"--inception_weights: this is not the Inception-v3 of 2015: {len(missing)} of its {len(shapes)} arrays "
+            f"are missing, such as {missing[0]}"
         )
     checked = {}
     for name, shape in shapes.items():
@@ -306,7 +307,7 @@ def _checked(weights, shapes):
         if list(value.shape) != list(shape) or value.dtype.kind != "f":
             raise UserError(
                 f"--inception_weights: {name} is {value.dtype} {list(value.shape)}, not float {list(shape)} as in the "
-                "network of 2015 that FID means (torchvision's is another)"
+                "Inception-v3 of 2015 that FID is defined with (torchvision's is another)"
             )
         if not np.isfinite(value).all():
             raise UserError(f"--inception_weights: {name} holds a NaN or an infinity")

@@ -1,18 +1,18 @@
 """Inception Score (Salimans et al., *Improved Techniques for Training GANs*, NeurIPS 2016, section 4)."""
 
 import numpy as np
-import scipy  # which loads scipy.special at its first use
+import scipy  # loads scipy.special only at its first use
 
 from metrics.record import ANY_DATA, SAMPLES, Figure, Metric
 from utils import UserError
 
 
 class ScoreSums:
-    """The Inception Score of samples that arrive in any order, in memory that does not grow with their number.
+    """The Inception Score of samples that arrive in any order. Memory does not grow with their number.
 
     The whole state is three sums per part: `counts` (int64 [splits]), `probabilities` (float64 [splits, classes], the
-    sum of p(y|x)) and `negentropies` (float64 [splits], the sum of p(y|x) log p(y|x) over samples and classes). So any
-    distribution of the same samples over batches and processes gives the same score to rounding.
+    sum of p(y|x)) and `negentropies` (float64 [splits], the sum of p(y|x) log p(y|x) over samples and classes). So the
+    score does not depend on batches and processes, except for rounding.
     """
 
     def __init__(self, classes, splits=10):
@@ -55,7 +55,7 @@ class ScoreSums:
 
     @classmethod
     def from_state(cls, state):
-        """The ScoreSums whose `state()` is `state`. Raises UserError where the arrays do not fit."""
+        """The ScoreSums with this `state()`. Raises UserError if the arrays do not fit."""
         sums = cls(*np.shape(state["probabilities"])[::-1])
         for name, own in sums.state().items():
             if np.shape(state[name]) != own.shape:
@@ -82,7 +82,7 @@ class ScoreSums:
 def part_of(indices, count, splits):
     """The part of each sample index int [N], when `count` samples are cut into `splits` contiguous parts: int64 [N].
 
-    Part k begins at sample k·count // splits, so the parts differ in size by one at most.
+    Part k begins at sample k·count // splits. So the sizes of the parts differ by at most one.
     """
     return ((np.asarray(indices, dtype=np.int64) + 1) * splits - 1) // count
 

@@ -36,10 +36,11 @@ def load_weights(path):
 
 
 def find_weights(file=None):
-    """(path, SHA-256) of the weights: `file` (--inception_weights), or that in Paddle's cache, downloaded if missing.
+    """(path, SHA-256) of the weights. The path is `file` (--inception_weights). If `file` is None, it is the published
+    file in Paddle's cache, downloaded if it is missing.
 
-    The digest is None if `file` is not a file. Raises UserError if a file with the published name or size does not have
-    the published SHA-256, or if the download fails. Any other file is used after a warning: PaddleGAN's, or the user's.
+    The digest is None if there is no such file. Raises UserError if the download fails, or if a file with the published
+    name or size has another SHA-256. Any other file, such as PaddleGAN's, is used after a warning.
     """
     path = Path(CACHE).expanduser() / FILE if file is None else Path(file)
     if file is None and not path.exists():
@@ -52,8 +53,8 @@ def find_weights(file=None):
                 f"and get it again from {ADDRESSES[0]}"
             )
         print(
-            f"--inception_weights {path} is not the file that others measure with (its SHA-256 is {digest[:8]}…, not "
-            f"{SHA256[:8]}…): its figures compare with each other",
+            f"--inception_weights {path} is not the published file (its SHA-256 is {digest[:8]}…, not {SHA256[:8]}…): "
+            "compare its figures only with each other",
             file=sys.stderr,
         )
     return path, digest
@@ -71,7 +72,7 @@ def _download(path):
                 with atomic_path(path) as temporary:
                     temporary.write_bytes(content)
                 return
-            reasons.append("what came is another file")
+            reasons.append("the address gave another file")
         except (OSError, HTTPException) as error:
             reasons.append(str(getattr(error, "reason", error)))
     without = sorted(metric.name for metric in all_metrics().values() if not metric.uses_network)

@@ -1,5 +1,8 @@
-"""Intra-FID: the mean over the classes of the FID within the class (Miyato and Koyama, *cGANs with Projection
-Discriminator*, ICLR 2018, section 4.1; SAGAN section 4). It is high if G ignores the class or repeats one image."""
+"""Intra-FID: the mean over all classes of the FID within a class.
+
+Miyato and Koyama, *cGANs with Projection Discriminator*, ICLR 2018, section 4.1; SAGAN section 4. It is high if G
+ignores the class or repeats one image.
+"""
 
 import numpy as np
 
@@ -9,7 +12,7 @@ from utils import UserError
 
 
 def intra_fid(real, real_labels, fake, fake_labels, num_classes, progress=None):
-    """Mean over the classes of the FID between real and fake samples of the class.
+    """Mean over all classes of the FID between the real and the fake samples of a class.
 
     Args:
         real, fake: float [N_real, width] and [N_fake, width].

@@ -37,7 +37,7 @@ def kid(features_a, features_b, subsets=100, subset_size=1000, seed=0, progress=
     count = min(len(features_a), len(features_b))
     if not 2 <= subset_size <= count:
         raise UserError(
-            f"KID over subsets of {subset_size} samples needs subsets of 2 to {count}, as many as there are"
+            f"KID over subsets of {subset_size} samples is not possible: a subset has 2 to {count} samples here"
         )
     distances = []
     for subset in range(subsets):
@@ -83,7 +83,7 @@ def _caution(figures, settings):
     counts = {"samples": settings["num_samples"], "real images": settings["number of real images"]}
     whole = " and ".join(name for name, count in counts.items() if count == size)
     if whole:
-        return f"Each subset of KID holds all {size:,} {whole}: its deviation does not tell how they vary."
+        return f"Each subset of KID holds all {size:,} {whole}: its standard deviation does not show how these vary."
 
 
 METRICS = (

@@ -1,5 +1,7 @@
-"""Multi-scale structural similarity (Wang, Simoncelli, Bovik, *Multi-scale structural similarity for image quality
-assessment*, Asilomar 2003, eq. 7): the similarity of two images, 1 for equal ones."""
+"""MS-SSIM, multi-scale structural similarity: the similarity of two images. It is 1 for equal images.
+
+Wang, Simoncelli, Bovik, *Multi-scale structural similarity for image quality assessment*, Asilomar 2003, eq. 7.
+"""
 
 import numpy as np
 
@@ -7,12 +9,11 @@ from utils import UserError
 
 # The paper's exponents of the five scales, finest first.
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-SMALLEST = 2 ** (len(WEIGHTS) - 1)  # pixels per side; the last scale then has one
+SMALLEST = 2 ** (len(WEIGHTS) - 1)  # pixels per side; the coarsest scale of such an image has 1
 WINDOW, SIGMA = 11, 1.5
 # From this side length on, every scale is at least as large as the window.
 USUAL_SIDE = WINDOW * 2 ** (len(WEIGHTS) - 1)
-# Pairs at a time: few enough for the processor's caches.
-CHUNK = 4
+CHUNK = 4  # pairs computed at once; few enough for the processor's caches
 
 
 def ms_ssim(a, b, data_range=255.0):
@@ -20,15 +21,17 @@ def ms_ssim(a, b, data_range=255.0):
 
     Contrast below 0 counts as 0, and so does similarity at the coarsest scale.
 
-    From 176 pixels per side on, this is the usual MS-SSIM (the package pytorch-msssim 1.0.0): one per channel, then
-    the mean over channels. Below 176, some scale is smaller than the 11×11 window. There it is the MS-SSIM of
-    TensorFlow's msssim.py, which the ACGAN paper used at 128 pixels (Odena et al., ICML 2017, section 4.2): contrast
-    and similarity are averaged over channels before the scales are multiplied, the window shrinks to the image and its
-    sigma in proportion, and an odd side repeats its last row before it is halved.
+    From 176 pixels per side on, this is the usual MS-SSIM (the package pytorch-msssim 1.0.0): one value per channel,
+    then the mean over channels.
+
+    Below 176 pixels, some scale is smaller than the 11×11 window. There it is the MS-SSIM of TensorFlow's msssim.py,
+    which the ACGAN paper used at 128 pixels (Odena et al., ICML 2017, section 4.2). It averages contrast and similarity
+    over channels before it multiplies the scales. It shrinks the window to the image, and sigma in proportion. If a
+    side is odd, it repeats the last line before it halves the side.
 
     Args:
-        a, b: [N, C, H, W], uint8 or float; at least 16 pixels per side. Values start at 0, because the luminance term
-            is relative to black: add 1 to images in [-1, 1].
+        a, b: [N, C, H, W], uint8 or float; at least 16 pixels per side. Black has to be 0, because the luminance term
+            is relative to black. So add 1 to images in [-1, 1].
         data_range: float, the largest possible value: 255, or 2 for images in [-1, 1] after that shift.
 
     Returns:
@@ -77,21 +80,22 @@ def _ssim(a, b, data_range):
 
 def _blur(images):
     """Images filtered by the Gaussian window, without the borders where the window does not fit."""
-    import cv2  # `--help` has no use for it
+    import cv2  # here, because `--help` does not need it
 
     height, width = images.shape[2:]
     size = min(WINDOW, height, width)
     offsets = np.arange(size) - (size - 1) / 2
     window = np.exp(-(offsets**2) / (2 * (SIGMA * size / WINDOW) ** 2))
     window /= window.sum()
-    # All images form one tall image, filtered in one call. Lines that mix two images are among the borders cut off.
+    # Join all images to one tall image and filter it in one call. Lines that mix two images are in the borders, which
+    # are cut off.
     blurred = cv2.sepFilter2D(images.reshape(-1, width), cv2.CV_64F, window, window).reshape(images.shape)
     first = size // 2
     return blurred[:, :, first : first + height - size + 1, first : first + width - size + 1]
 
 
 def _halve(images, as_usual):
-    """2×2 means. An odd side gets one more line: zeros in front as usual, or the last line again below 176 pixels."""
+    """2×2 means. An odd side gets one more line first: zeros in front with `as_usual`, else the last line again."""
     odd = [side % 2 for side in images.shape[2:]]
     if any(odd):
         widths = [(0, 0), (0, 0), *((line, 0) if as_usual else (0, line) for line in odd)]

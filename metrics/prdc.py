@@ -1,8 +1,8 @@
-"""Precision, recall, density and coverage, computed in blocks.
+"""Precision, recall, density and coverage (PRDC), computed in blocks of samples.
 
 Precision and recall: Kynkäänniemi et al., *Improved Precision and Recall Metric for Assessing Generative Models*
 (NeurIPS 2019, eq. 1-2). Density and coverage: Naeem et al., *Reliable Fidelity and Diversity Metrics for Generative
-Models* (ICML 2020, eq. 3-4). The figures equal those of their package prdc.
+Models* (ICML 2020, eq. 3-4). The figures equal those of the latter's package prdc.
 """
 
 import numpy as np
@@ -18,9 +18,9 @@ def prdc(real, fake, nearest=5, block=2048, progress=None):
     density: the mean number of real balls that contain a fake sample, divided by `nearest`. coverage: the share of real
     balls that contain a fake sample.
 
-    Products are in float64, and distances are then rounded to float32 as in the reference. So samples on the edge of a
-    ball, such as copies of real samples, are outside it in both. Besides the features, memory is a few arrays of
-    [block, block] and [N, nearest].
+    Products are in float64. Distances are then rounded to float32 as in the package. So both treat samples on the edge
+    of a ball, such as copies of real samples, as outside it. Besides the features it takes the memory of a few arrays
+    of [block, block] and [N, nearest].
 
     Args:
         real, fake: float [N_real, width] and [N_fake, width].
@@ -44,8 +44,11 @@ def prdc(real, fake, nearest=5, block=2048, progress=None):
         raise UserError("the features hold a NaN or an infinity, so they have no precision and recall")
     count = min(len(real), len(fake))
     if not 1 <= nearest < count:
-        raise UserError(f"precision and recall by the {nearest}-th neighbour need more samples than that, not {count}")
+        raise UserError(
+            f"precision and recall by the {nearest}-th neighbour need more samples than {nearest}, not {count}"
+        )
 
+    # Compute the radii of all balls.
     real_blocks, fake_blocks = _blocks(len(real), block), _blocks(len(fake), block)
     real_pairs = len(real_blocks) * (len(real_blocks) + 1) // 2
     fake_pairs = len(fake_blocks) * (len(fake_blocks) + 1) // 2
@@ -53,6 +56,7 @@ def prdc(real, fake, nearest=5, block=2048, progress=None):
     real_radii = _radii(real, real_blocks, nearest, step)
     fake_radii = _radii(fake, fake_blocks, nearest, step)
 
+    # Count the samples inside the balls of the other set.
     balls_around_fake = np.zeros(len(fake), dtype=np.int64)
     real_is_recalled = np.zeros(len(real), dtype=bool)
     real_is_covered = np.zeros(len(real), dtype=bool)
@@ -127,7 +131,7 @@ def _counter(progress, total):
     return step
 
 
-NEAREST = 5  # the neighbour that a ball reaches, as published
+NEAREST = 5  # a ball reaches to this neighbour, as published
 
 
 def _compute(sets):

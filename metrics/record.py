@@ -1,4 +1,4 @@
-"""The record of a metric: everything that the options, the evaluation and the report know of it."""
+"""The record of a metric. The options, the evaluation and the report read everything about a metric from it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ ANY_DATA, BOTH_SPLITS, CLASSIFIED_DATA = "any", "both splits", "classified"  # s
 
 
 class Figure(NamedTuple):
-    """One number that a metric gives. The last two replace its name and title where a classifier read the images."""
+    """One number that a metric gives. The last two fields replace name and title if a classifier reads the images."""
 
     name: str  # in report.json and in the log
     title: str  # in the table
     format: str
-    classifier_name: str = ""  # left out: "classifier_" and the name
-    classifier_title: str = ""  # left out: "classifier " and the title
+    classifier_name: str = ""  # if empty: "classifier_" and the name
+    classifier_title: str = ""  # if empty: "classifier " and the title
 
     def by_classifier(self):
-        """The figure as it is shown where a classifier read the images."""
+        """The figure to show if a classifier reads the images."""
         name = self.classifier_name or f"classifier_{self.name}"
         return Figure(name, self.classifier_title or f"classifier {self.title}", self.format)
 
 
 class Summary(NamedTuple):
-    """What was measured of a set of `count` images. A field that no chosen metric needs is empty."""
+    """The values measured on a set of `count` images. A field that no chosen metric needs is empty."""
 
     count: int
     gaussians: dict  # by layer: `metrics.fid.Gaussian`
@@ -35,11 +35,11 @@ class Summary(NamedTuple):
     labels: Any = None  # int64 [count]
     within_classes: dict | None = None  # by metric: its `within_class` of each class, float [num_classes]
     place: str | None = None  # the file or folder that holds it
-    earlier: float = 0.0  # seconds that interrupted sessions took for it
+    earlier: float = 0.0  # seconds that interrupted sessions spent on it
 
 
 class Sets(NamedTuple):
-    """What `Metric.compute` gets."""
+    """The argument of `Metric.compute`."""
 
     samples: Summary
     real: Summary  # test images
@@ -51,14 +51,14 @@ class Sets(NamedTuple):
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by its name in `--metrics`. `compute(sets)` returns its figures: numbers by `Figure.name`."""
+    """A metric. `name` is its name in `--metrics`. `compute(sets)` returns its figures: numbers by `Figure.name`."""
 
     name: str
     figures: tuple
     compute: Callable
     order: int = 1000  # in the report and in `--help`: a lower one comes first
 
-    # What it needs of each set of images that it reads.
+    # The sets of images that it reads, and the values that it needs of each.
     sets: tuple = (SAMPLES, REAL)
     layer: str = ""  # the mean and covariance of this layer: LAST_LAYER, or one of Inception's
     features: bool = False  # the features of the last layer, of every image
@@ -66,15 +66,15 @@ class Metric:
     reads_classes: bool = False  # the number of images that are read as their class
     within_class: Callable | None = None  # a number of each class: within_class(images, seed, label)
 
-    # What it refuses.
+    # The data that it needs. It refuses others.
     fewest: int = 1  # images in each set
     fewest_of_class: int = 0  # images of each class
     smallest: int = 1  # pixels a side
     needs_classes: bool = False  # of the samples
 
-    # What it means.
+    # The meaning of its figures.
     higher_is_better: bool = False
-    best: str = ""  # the figure that chooses the best weights; left out: the first
+    best: str = ""  # the figure that chooses the best weights; if empty: the first
     auto: str = ""  # the data for which `--metrics auto` chooses it: ANY_DATA, BOTH_SPLITS, CLASSIFIED_DATA; "": none
     settings: Callable = lambda samples, real: {}  # settings for the report, from the numbers of images
     caution: Callable = lambda figures, settings: None  # a warning for the report, or None
@@ -91,10 +91,10 @@ class Metric:
 
     @property
     def compares_sets(self):
-        """Whether it compares all samples with all real images, whatever their classes."""
+        """Whether it compares all samples with all real images, without regard to classes."""
         return {SAMPLES, REAL} <= set(self.sets) and bool(self.layer or self.features) and not self.needs_classes
 
     def shown(self, by_classifier):
-        """The figures as they are shown, by the name that `compute` gives each."""
+        """The figures to show, by their names in the result of `compute`."""
         by_classifier = by_classifier and self.uses_network
         return {figure.name: figure.by_classifier() if by_classifier else figure for figure in self.figures}

@@ -128,7 +128,7 @@ def changed(parts, name, array):
         (lambda p, parts: (p, changed(parts, "linear.bias", np.zeros(32, "int64"))), "not finite numbers"),
         (
             lambda p, parts: (p, changed(parts, "linear.bias", np.zeros(33, "float32"))),
-            "as [33], this network has [32]",
+            "as [33], but this network has [32]",
         ),
         (lambda p, parts: (p, changed(parts, "more", np.zeros(1, "float32"))), "holds more, which"),
         (lambda p, parts: (p, parts | {"G": {"linear.bias": parts["G"]["linear.bias"]}}), "lacks"),
@@ -141,8 +141,8 @@ def changed(parts, name, array):
         (lambda p, parts: (p | {"unknown": 1}, parts), "unknown"),
         (lambda p, parts: (p | {"recipe": "../../etc"}, parts), "hostile.safetensors: the recipe's name '../../etc'"),
         (lambda p, parts: (p | {"recipe": "a\nb"}, parts), "the recipe's name 'a\\nb' is not a plain name"),
-        (lambda p, parts: ({}, parts), "how many classes"),
-        (lambda p, parts: (p | {"num_classes": None}, parts), "how many classes"),
+        (lambda p, parts: ({}, parts), "number of classes"),
+        (lambda p, parts: (p | {"num_classes": None}, parts), "number of classes"),
         (lambda p, parts: (p, {}), "it has no weights"),
         (lambda p, parts: ([[]] * 400_000, parts), "header is too long"),
         (lambda p, parts: (p, {"G": {f"{k}": np.zeros(0, "float32") for k in range(20_000)}}), "header is too long"),
@@ -299,7 +299,7 @@ def test_a_best_that_may_not_be_read_is_not_replaced(tmp_path):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no run's"):
+    with pytest.raises(UserError, match="not a run"):
         checkpoint.load_file_or_run(tmp_path)
 
 

@@ -144,15 +144,15 @@ def test_a_report_says_what_its_figures_depend_on(trained, tmp_path):
     text = (tmp_path / "report.md").read_text()
     for line in (
         "Samples of 1 of the 10 classes are compared with real images of all of them.",
-        "Each subset of KID holds all 25 samples: its deviation does not tell how they vary.",
+        "Each subset of KID holds all 25 samples: its standard deviation does not show how these vary.",
     ):
         assert line in out.splitlines() and line in text.splitlines()
     settings = json.loads((tmp_path / "report.json").read_text())["settings"]
     expected = {
-        "labels": "3: in turns", "classes drawn": 1, "num_classes": 10, "real images": "test images of digits",
+        "labels": "3: repeated in order", "classes drawn": 1, "num_classes": 10, "real images": "test images of digits",
         "number of real images": 360, "transform": "resized, 16x16 pixels", "training images": "of digits",
         "number of training images": 1437, "kid subsets": 100, "kid subset size": 25, "prdc": "5 nearest neighbours",
-        "distance": "beside training images",
+        "distance": "compared with training images",
     }  # fmt: skip
     assert expected == {name: settings.get(name) for name in expected}
     of_inception = {"half precision", "inception weights"}
@@ -235,7 +235,7 @@ def test_a_run_beside_its_classes_is_kept_and_goes_on(tmp_path):
     shutil.move(tmp_path / "sagan_models", flowers)
     code, out, err = run(flowers, *command, 2, "--resume", "auto")
     assert code == 0 and "8 images of 2 classes: daisy, rose" in out, err
-    assert err.count("sagan_models") == 1 and "no classes" in err
+    assert err.count("sagan_models") == 1 and "not used as classes" in err
     assert checkpoint.load_file_or_run(flowers / "sagan_models" / "sagan-imagenet-1").step == 2
 
 
@@ -467,7 +467,7 @@ def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
     ("source", "target", "says"),
     [
         ("nowhere", "ours.safetensors", "SOURCE nowhere: there is no such file"),
-        (".", "ours.safetensors", "SOURCE . is a folder but no run's: it has no parameters.yaml"),
+        (".", "ours.safetensors", "SOURCE . is a folder but not a run: it has no parameters.yaml"),
         (
             "nowhere",
             "no folder/ours.safetensors",

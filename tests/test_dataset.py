@@ -198,8 +198,8 @@ def test_classes_are_drawn_by_seed():
         ("25,31", "beyond the last"),
         ("0,999999999", "beyond the last"),
         ("1,2,30", "beyond the last"),
-        ("c1,c30", "names c30, which is no class"),
-        ("1,2,c3", "names 1, which is no class"),
+        ("c1,c30", "names c30, which is not a class"),
+        ("1,2,c3", "names 1, which is not a class"),
         ("1,2,1", "a class twice"),
         ("c2,c3,c2", "a class twice"),
         ("random:31:1", "draws 31"),
@@ -235,16 +235,16 @@ def test_a_subset_renumbers_its_classes(animals):
 
 
 def test_another_number_of_classes_is_refused(animals):
-    with pytest.raises(UserError, match=r"--num_classes 10 .* 4: .*--classes"):
+    with pytest.raises(UserError, match=r"--num_classes is 10 .* 4 classes: .*--classes"):
         load_dataset(folder(animals, num_classes=10))
     assert load_dataset(folder(animals, classes="0,2", num_classes=2)).num_classes == 2
 
 
 def test_test_images_of_another_number_of_classes_are_refused(animals):
     """Without a word of --num_classes, which a checkpoint gave."""
-    with pytest.raises(UserError, match=r"^the generator has 10 classes, --test_data_path \S+ 4: .*--classes$"):
+    with pytest.raises(UserError, match=r"^the generator has 10 classes, --test_data_path \S+ has 4: .*--classes$"):
         load_dataset(folder(None, test_data_path=str(animals), num_classes=10), "test")
-    with pytest.raises(UserError, match=r"^the generator has 9 classes, --dataset digits 10: "):
+    with pytest.raises(UserError, match=r"^the generator has 9 classes, --dataset digits has 10: "):
         load_dataset(digits(num_classes=9), "test")
 
 

@@ -103,7 +103,9 @@ def test_a_data_folder_removed_while_training(pictures, tmp_path):
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 2
     # The folder, or the class folder in it that went first.
-    assert re.fullmatch(f"train.py: {pictures}(/cat|/dog)? is gone: put it back, and --resume goes on", last_line(err))
+    assert re.fullmatch(
+        f"train.py: {pictures}(/cat|/dog)? is gone: put it back, then continue with --resume", last_line(err)
+    )
     assert len(whole_steps(tmp_path / "sagan_models" / "mine")) >= 2
 
 

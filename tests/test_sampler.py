@@ -158,11 +158,11 @@ def test_classes_by_name(make_parameters, labels, expected):
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        ("3,99", "--labels 99 is no class: there are 7, from 0: daisy, rose, poppy, red, 0, auto, …"),
-        ("dasy", "--labels dasy is no class: .*; did you mean daisy[?]"),
-        ("rose,1", "--labels rose,1: 'rose' and '1' are one class"),
-        ("9" * 5000, "--labels 9{80} is no class"),
-        ("-1", "--labels -1 is no class"),
+        ("3,99", "--labels 99 is not a class: there are 7, from 0: daisy, rose, poppy, red, 0, auto, …"),
+        ("dasy", "--labels dasy is not a class: .*; did you mean daisy[?]"),
+        ("rose,1", "--labels rose,1: 'rose' and '1' are the same class"),
+        ("9" * 5000, "--labels 9{80} is not a class"),
+        ("-1", "--labels -1 is not a class"),
     ],
 )
 def test_classes_that_are_not_there(make_parameters, labels, sentence):
@@ -172,7 +172,7 @@ def test_classes_that_are_not_there(make_parameters, labels, sentence):
 
 
 def test_a_class_that_is_not_there_where_names_are_not_known(make_parameters):
-    with pytest.raises(UserError, match="--labels 99 is no class: there are 5, from 0"):
+    with pytest.raises(UserError, match="--labels 99 is not a class: there are 5, from 0"):
         Evaluation(make_parameters(labels="3,99", metrics="none")).drawn(None, 7)
 
 

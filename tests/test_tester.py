@@ -211,7 +211,7 @@ def test_a_report_of_nothing_measured_claims_no_samples(model, tmp_path, capsys)
     """None is drawn but for the picture; with a file of samples they are drawn, though not measured."""
     for name, options, count, drawn, labels in (
         ("none", (), 0, 0, "none"),
-        ("written", ("--samples_npz", tmp_path / "a.npz", "--num_samples", 7), 7, 7, "auto: in turns"),
+        ("written", ("--samples_npz", tmp_path / "a.npz", "--num_samples", 7), 7, 7, "auto: repeated in order"),
     ):
         run_test("--pretrained_model", model, "--metrics", "none", "--test_path", tmp_path / name, *options)
         settings = report(tmp_path / name)["settings"]

@@ -199,7 +199,7 @@ def test_files_that_are_no_fixtures_are_refused(tmp_path, message, text):
         ("has the losses of 3 of 4 steps", {"steps": 4}),
         ("has the unknown loss g_loss", {"trajectory": [{"g_loss": 1.0}] * 3}),
         ("has the unknown figure score", {"eval_forward": {"score": 1.0}}),
-        ("holds model.99.bias, which its network has not", {"final_G": {"model.99.bias": draw.digest([1.0])}}),
+        ("holds model.99.bias, which its network does not have", {"final_G": {"model.99.bias": draw.digest([1.0])}}),
         ("has images of shape [2]", {"eval_forward": {"images": draw.digest([1.0, 2.0])}}),
         ("holds nothing to compare", {"trajectory": None}),
         ("lacks linears.1.weight", {"G_state": {"model.0.weight": [4, 4]}}),

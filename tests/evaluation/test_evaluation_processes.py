@@ -165,7 +165,7 @@ def test_samples_that_are_gone_are_missed(trained, tmp_path, gone):
     ("options", "says"),
     [
         (["--samples_dir", "full"], "--samples_dir full is not empty"),
-        (["--labels", "99"], "--labels 99 is no class"),
+        (["--labels", "99"], "--labels 99 is not a class"),
         (["--samples_npz", "nowhere/samples.npz"], "nowhere"),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_mistake_ends_all_processes(trained, tmp_path, options, says):
 @pytest.mark.parametrize(
     ("options", "labels", "settings"),
     [
-        (["--labels", "3,7"], [3, 7], {"weights": "moving average", "labels": "3,7: in turns"}),
+        (["--labels", "3,7"], [3, 7], {"weights": "moving average", "labels": "3,7: repeated in order"}),
         (["--use_ema", "false"], range(10), {"weights": "as trained", "truncation": None}),
         (["--truncation", "0.5", "--standing_batches", "2"], range(10),
          {"truncation": 0.5, "batch statistics": "standing, over 2 batches"}),

@@ -231,9 +231,9 @@ def test_published_layouts(tmp_path, save, dtype):
 
 def test_statistics_of_another_layer(tmp_path):
     save_statistics(tmp_path / "64.npz", gaussian(64))
-    with pytest.raises(UserError, match="width 64, --metrics needs 2048"):
+    with pytest.raises(UserError, match="width 64; --metrics needs 2048"):
         given_summary(tmp_path / "64.npz", ("2048",))
-    with pytest.raises(UserError, match="width 64, --metrics needs 192"):
+    with pytest.raises(UserError, match="width 64; --metrics needs 192"):
         given_summary(tmp_path / "64.npz", ("64", "192"))
 
 

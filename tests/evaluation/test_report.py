@@ -185,7 +185,7 @@ def test_report_for_programs(tmp_path):
     figures = {"fid": 12.345678901234567, "class_distance_ratio": math.nan, "kid": math.inf, "varied_classes": 3}
     settings = {
         "truncation": 0.5,
-        "labels": "3,7: in turns",
+        "labels": "3,7: repeated in order",
         "weights": "as trained",
         "file": "odd|name \udcff.safetensors",
     }
@@ -194,11 +194,11 @@ def test_report_for_programs(tmp_path):
     assert content["figures"] == {
         "fid": 12.345678901234567, "class_distance_ratio": None, "kid": None, "varied_classes": 3,
     }  # fmt: skip
-    assert content["settings"]["labels"] == "3,7: in turns" and content["parameters"]["truncation"] == 0.5
+    assert content["settings"]["labels"] == "3,7: repeated in order" and content["parameters"]["truncation"] == 0.5
     assert content["seconds"] == {"samples": 1.5} and content["processes"] == 1
     assert {"numpy", "python", "machine"} < content["versions"].keys()
     for line in (
-        "| labels | 3,7: in turns |",
+        "| labels | 3,7: repeated in order |",
         "| truncation | 0.5 |",
         "| weights | as trained |",
         "| seconds, samples | 1.5 |",
@@ -259,7 +259,7 @@ def test_a_recipes_name_stays_text(tmp_path, recipe):
 )
 def test_few_samples_make_a_high_fid(tmp_path, name, count, warned):
     _, text = written(tmp_path, "acgan-digits", {name: 1.0}, {"num_samples": count})
-    assert ("FID falls as samples become more: compare one of 9,999" in text) == warned
+    assert ("FID falls as the number of samples grows: compare it only with FID of 9,999" in text) == warned
 
 
 def test_accuracies_stand_together():
@@ -304,7 +304,7 @@ def test_subsets_that_are_the_whole_set(count, real, whole):
     settings = {"num_samples": count, "num_classes": 10, "classes drawn": 10, "number of real images": real}
     lines = report.cautions({"classifier_kid": 1.0}, settings | {"kid subset size": min(1000, count, real)})
     assert lines == (
-        [f"Each subset of KID holds all {whole}: its deviation does not tell how they vary."] if whole else []
+        [f"Each subset of KID holds all {whole}: its standard deviation does not show how these vary."] if whole else []
     )
 
 
@@ -324,5 +324,5 @@ def test_why_there_is_no_distance(tmp_path, value, said):
 )
 def test_statistics_that_are_not_settled(tmp_path, settings, said):
     _, text = written(tmp_path, "sagan-imagenet", {"fid": 300.0}, settings)
-    assert ("batch statistics need about 12,000 steps to settle, and these weights have 6:" in text) == said
+    assert ("batch statistics need about 12,000 steps to settle, but these weights have 6:" in text) == said
     assert ("--standing_batches" in text) == said

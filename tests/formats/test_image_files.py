@@ -171,7 +171,7 @@ def test_a_cmyk_jpeg_holds_inverted_ink(tmp_path):
 )
 def test_pixels_without_a_known_range_are_an_error(content):
     """No guess at it: black or white pictures would be trained on."""
-    with pytest.raises(ValueError, match=r"black and white are not known: convert it to a PNG"):
+    with pytest.raises(ValueError, match=r"black and white are unknown: convert it to a PNG"):
         read_image(io.BytesIO(content))
 
 
@@ -510,7 +510,7 @@ def test_runs_beside_the_classes_are_no_class(tmp_path, capsys):
         assert class_folders(tmp_path, "--data_path") == ["daisy", "rose", "tulip"]
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert all(word in said for word in ("--data_path", "a-run", "sagan_models", "no classes")), said
+    assert all(word in said for word in ("--data_path", "a-run", "sagan_models", "not used as classes")), said
     assert "remove" not in said
 
 

@@ -134,7 +134,7 @@ def test_pytorch_files(name, capsys):
     told = capsys.readouterr().out
     if "sagan" in name:
         assert loaded.step == 1_234_567 and loaded.parameters["relu_shortcut"] is True
-        assert "the PyTorch SAGAN replication's checkpoint; its discriminator's shortcuts carry relu(x)" in told
+        assert "the PyTorch SAGAN replication's checkpoint; the shortcuts of its discriminator carry relu(x)" in told
     else:
         assert "the PyTorch ACGAN replication's checkpoint" in told
 
@@ -187,16 +187,16 @@ SAGAN, CIFAR10 = "sagan.pth", "cifar10_netG_epoch_0.pth"
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("gan.weight", np.zeros(3), "holds gan.weight, which its network has not"),
+        ("gan.weight", np.zeros(3), "holds gan.weight, which its network does not have"),
         ("block1.snconv2d2.weight_orig", None, "lacks blocks.0.conv2.weight_orig"),
         ("block1.snconv2d2.weight_orig", np.zeros((24, 24, 3, 3)), "widest layer has 24 channels"),
         ("block1.snconv2d2.weight_orig", np.zeros((16, 8, 3, 3)), "holds blocks.0.conv2.weight_orig as [16, 8, 3, 3]"),
-        ("snlinear0.weight_orig", np.zeros((512, 9)), "holds linear.weight_orig as [9, 512], which its other widths"),
+        ("snlinear0.weight_orig", np.zeros((512, 9)), "holds linear.weight_orig as [9, 512], but its other widths"),
         ("snlinear0.bias", [1.0], "holds snlinear0.bias as a list, not as an array"),
         ("block1.cond_bn1.bn.weight", np.zeros(16), "affine pair of blocks.0.cond_bn1.bn that does not fit"),
-        ("fc1.weight", np.zeros(()), "holds linear.weight as [], not as 2 sizes from 1"),
-        ("fc1.weight", np.zeros((18, 0)), "holds linear.weight as [0, 18], not as 2 sizes from 1"),
-        ("fc1.weight", np.zeros((1200, 13)), "holds convs.0.weight as [18, 9, 4, 4], which its other widths make"),
+        ("fc1.weight", np.zeros(()), "holds linear.weight as [], not as 2 sizes of 1 or more"),
+        ("fc1.weight", np.zeros((18, 0)), "holds linear.weight as [0, 18], not as 2 sizes of 1 or more"),
+        ("fc1.weight", np.zeros((1200, 13)), "holds convs.0.weight as [18, 9, 4, 4], but its other widths make"),
         ("tconv3.0.weight", np.zeros((9, 4, 3, 3)), "is an ACGAN generator of no known make: its convolutions are [18"),
         ("tconv3.0.weight", np.zeros((9, 5, 4, 4)), "holds convs.1.weight as [9, 5, 4, 4]"),
     ],

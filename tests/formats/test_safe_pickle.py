@@ -346,8 +346,8 @@ def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert refusal(tmp_path / "none") == f"{tmp_path}/none cannot be read: No such file or directory"
     assert refusal(tmp_path).startswith(f"{tmp_path} is a folder; known are")
-    assert "pipe is no regular file" in refusal(tmp_path / "pipe")
-    assert "/dev/zero is no regular file" in refusal("/dev/zero")
+    assert "pipe is not a regular file" in refusal(tmp_path / "pipe")
+    assert "/dev/zero is not a regular file" in refusal("/dev/zero")
     assert "name?\u2028" not in refusal(tmp_path / "name\n\u2028")
 
 

@@ -125,7 +125,7 @@ def test_paddlegans_file_gives_features_but_no_classes(inception, weights, tmp_p
     found = Inception(loaded, ("2048",), eager=True).features(images)
     np.testing.assert_allclose(found["2048"], inception.features(images)["2048"], atol=1e-4)
     assert list(found) == ["2048"]
-    with pytest.raises(UserError, match="no 1008-way head"):
+    with pytest.raises(UserError, match="no 1008 class logits"):
         Inception(loaded, ("logits_unbiased",))
 
 
@@ -203,7 +203,7 @@ def test_download_keeps_what_it_checked(published_by, monkeypatch):
 
 def test_download_of_another_file_leaves_nothing(published_by):
     cache = published_by(b"a page that asks to log in")
-    with pytest.raises(UserError, match="what came is another file"):
+    with pytest.raises(UserError, match="the address gave another file"):
         find_weights()
     assert list(cache.iterdir()) == []
 

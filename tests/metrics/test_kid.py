@@ -61,7 +61,7 @@ def test_bad_features():
         kid(features, np.full((5, 3), np.nan), 1, 2)
     with pytest.raises(UserError, match=r"\[5, 3\] and \[5, 4\]"):
         kid(features, np.zeros((5, 4)), 1, 2)
-    with pytest.raises(UserError, match="subsets of 6 samples needs subsets of 2 to 5"):
+    with pytest.raises(UserError, match="subsets of 6 samples is not possible: a subset has 2 to 5 samples here"):
         kid(features, np.zeros((9, 3)), 1, 6)
     with pytest.raises(UserError, match="subsets of 1"):
         kid(features, features, 1, 1)

@@ -61,5 +61,5 @@ def test_bad_features():
         prdc(features, np.full((6, 3), np.nan))
     with pytest.raises(UserError, match=r"\[6, 3\] and \[6, 4\]"):
         prdc(features, np.zeros((6, 4)))
-    with pytest.raises(UserError, match="5-th neighbour need more samples than that, not 5"):
+    with pytest.raises(UserError, match="5-th neighbour need more samples than 5, not 5"):
         prdc(features, features[:5])
