@@ -1,4 +1,4 @@
-"""The commands as processes of their own, for tests that start, stop and kill them."""
+"""Start, stop and kill the commands as separate processes."""
 
 import ctypes
 import os
@@ -9,25 +9,25 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LIMIT = 1200  # seconds: a hang ends a test, other work on the machine does not
+LIMIT = 1200  # seconds; a hanging test ends, but a busy machine fails no test
 SMALL = ["--recipe", "acgan-digits", "--g_conv_dim", "8", "--d_conv_dim", "8", "--device", "cpu"]
 
 
 def start(folder, *command, **how):
-    """A command as a process in `folder`; `how` is as in `subprocess.Popen`."""
+    """Start a Python command in `folder`; `how` is passed to `subprocess.Popen`."""
     how = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
     return subprocess.Popen([sys.executable, *map(str, command)], cwd=folder, **how)
 
 
-def telling(first_line, lines_apart=30):
-    """train.py, as a command that says how far it is after `first_line` seconds, and then every `lines_apart`."""
+def train_with_progress(first_line, lines_apart=30):
+    """train.py as a command that prints its progress after `first_line` seconds, then every `lines_apart` seconds."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'train.py'\n"
     code += f"import train, runtime, utils\nutils.FIRST_LINE, utils.LINES_APART = {first_line}, {lines_apart}\n"
     return ["-c", f"{code}runtime.run(train.main)"]
 
 
-def under_permissions():
-    """A `preexec_fn`: files' permissions bind the command, though root runs it."""
+def obey_file_permissions():
+    """A `preexec_fn`: file permissions apply to the command, even if root runs it."""
     if os.geteuid() == 0:
         drop, override, read_search = 24, 1, 2  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
         for capability in (override, read_search):
@@ -36,25 +36,26 @@ def under_permissions():
 
 
 def run(folder, *command, **how):
+    """Run a Python command in `folder` to its end. Returns (exit code, stdout, stderr)."""
     process = start(folder, *command, **how)
     out, err = process.communicate(timeout=LIMIT)
     return process.returncode, out, err
 
 
 def launch(folder, processes, *command):
-    """`start` of a command in as many processes, which write to FOLDER/logs."""
+    """Start a command in `processes` processes by Paddle's launcher; they log to FOLDER/logs."""
     launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", processes, "--log_dir", folder / "logs"]
     return start(folder, *launcher, *command)
 
 
-def launched(launcher):
-    """The process numbers of those that a launcher started, by rank."""
+def worker_pids(launcher):
+    """The process ids of a launcher's workers, by rank."""
     return [int(pid) for pid in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()]
 
 
 def kill_launched(launcher):
-    """SIGKILL for a launcher and the processes that it started."""
-    for pid in (launcher.pid, *launched(launcher)):
+    """Kill a launcher and its workers by SIGKILL."""
+    for pid in (launcher.pid, *worker_pids(launcher)):
         os.kill(pid, signal.SIGKILL)
     launcher.communicate(timeout=LIMIT)
 

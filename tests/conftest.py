@@ -1,4 +1,4 @@
-"""What every test file shares."""
+"""Fixtures that all test files share."""
 
 import runtime  # noqa: F401, I001, before paddle: it sets the threads
 
@@ -10,7 +10,7 @@ import pytest
 
 from parameters import Parameters
 
-MODELS = {  # each network at the size that its recipe has, as narrow as it goes
+MODELS = {  # each network at one of its sizes, with narrow layers
     "sagan": {"imsize": 64, "g_conv_dim": 8, "d_conv_dim": 8, "adv_loss": "hinge", "beta1": 0.0, "beta2": 0.9},
     "acgan-imagenet": {"imsize": 128, "g_conv_dim": 8, "d_conv_dim": 8},
     "acgan-imagenet-torch": {"imsize": 128, "g_conv_dim": 8, "d_conv_dim": 8},
@@ -28,7 +28,7 @@ def pytest_configure():
 
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory):
-    """A home folder of the tests' own: what is cached there is not the user's."""
+    """A home folder for the tests, so that they do not use the user's caches."""
     before, os.environ["HOME"] = os.environ.get("HOME", ""), str(tmp_path_factory.mktemp("home"))
     yield
     os.environ["HOME"] = before

@@ -1,8 +1,8 @@
-"""Files that would run code, take the machine's memory or end in a traceback, were they read as pickle reads them.
+"""Files that would run code, exhaust memory or end in a traceback if pickle read them.
 
-`corpus(canary)` is a dictionary from a name to (content, what the refusal says of it). The payloads named in `LIVE`
-create the file `canary` when `pickle` or `python` does what they say; the control in test_safe_pickle.py sees to that.
-`checkpoints(parameters)` is another such dictionary, of files that can be read but are none of our checkpoints.
+`corpus(canary)`: {name: (content, text of the refusal)}. The payloads in `LIVE` create the file `canary` when `pickle`
+or `python` runs them; a test in test_safe_pickle.py checks that they do.
+`checkpoints(parameters)` has the same form: files that can be read but are not our checkpoints.
 """
 
 import copy
@@ -23,7 +23,7 @@ FOUR_FLOATS = struct.pack("<q", 4) + bytes(16)
 ORDERED = b"ccollections\nOrderedDict\n)R"
 
 
-# Pieces of pickles, each of which leaves one object on the stack
+# Pieces of pickles. Each leaves one object on the stack.
 
 
 def value(plain):
@@ -73,12 +73,14 @@ def tensor(size=(4,), stride=(1,), offset=0, of=None):
 
 
 def pickled(body, protocol=4):
-    """A state dictionary whose only value is what `body` leaves on the stack."""
+    """A state dictionary with one value: the object that `body` leaves on the stack."""
     return b"\x80%c}" % protocol + value("w") + body + b"s."
 
 
 def zipped(body, members=None, compression=zipfile.ZIP_STORED, twins=0):
-    """What torch.save writes since 1.6, with one storage of four floats, which its directory can give more names."""
+    """A file as torch.save writes it since 1.6, with one storage of four floats. `twins`: the number of its names in
+    the directory.
+    """
     file = io.BytesIO()
     members = {"archive/data.pkl": pickled(body), "archive/data/0": bytes(16)} | (members or {})
     with zipfile.ZipFile(file, "w", compression) as archive:
@@ -92,7 +94,7 @@ def zipped(body, members=None, compression=zipfile.ZIP_STORED, twins=0):
 
 
 def legacy(body, keys=("0",), storages=FOUR_FLOATS, info=None):
-    """What torch.save wrote before 1.6."""
+    """A file as torch.save wrote it before 1.6."""
     info = pickled(info) if info else pickle.dumps({"little_endian": True}, 2)
     return (
         pickle.dumps(MAGIC, 2) + pickle.dumps(1001, 2) + info + pickled(body) + pickle.dumps(list(keys), 2) + storages
@@ -109,7 +111,7 @@ def entry(kind="F32", shape=(1,), offsets=(0, 4)):
 
 
 def doubled(first, again):
-    """60 levels, each of which refers twice to the one before: a few hundred bytes, 2^60 objects to whoever walks."""
+    """60 levels; each refers twice to the level before. A few hundred bytes describe 2^60 objects."""
     levels = (again(level, level + 1) for level in range(60))
     return b"(" + first + b"q\x00" + b"".join(levels) + b"t"
 
@@ -467,7 +469,7 @@ def others():
 
 
 def checkpoints(parameters):
-    """A generator's checkpoint as `convert.py` writes it, right but for one or two entries."""
+    """A generator's checkpoint as `convert.py` writes it, with one or two wrong entries."""
     network = models_of(parameters).build_generator(parameters)
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     right = {"format": checkpoint.FORMAT, "step": 1, "parameters": dataclasses.asdict(parameters)}

@@ -1,4 +1,4 @@
-"""Our own checkpoints: what is written is read, what is not whole or not ours is refused in one sentence."""
+"""Our own checkpoints: written files are read back; damaged and foreign files are refused in one sentence."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from commands import LIMIT, start, under_permissions
+from commands import LIMIT, obey_file_permissions, start
 from hostile_files import checkpoints
 from safetensors.numpy import save_file
 
@@ -42,7 +42,7 @@ def saved(trained, tmp_path):
     return path
 
 
-def test_what_is_written_is_read(saved, trained):
+def test_a_saved_checkpoint_is_read_back(saved, trained):
     p, parts = trained
     loaded = checkpoint.load(saved)
     assert loaded.step == 7 and Parameters(**loaded.parameters) == p
@@ -53,8 +53,8 @@ def test_what_is_written_is_read(saved, trained):
             assert array.dtype == parts[part][name].dtype
 
 
-def test_the_names_of_classes_are_kept(make_parameters, tmp_path):
-    """As many as there may be, as long as a file system takes them, in any script, and such as are not UTF-8."""
+def test_class_names_are_kept(make_parameters, tmp_path):
+    """As many names as allowed, as long as a file system allows, in any script, and names that are not UTF-8."""
     few = ("cat", "猫" * 85, "T-shirt/top", *map(str, range(6)), os.fsdecode(b"\xc4\xe3"))
     for names in (few, tuple(f"{label:0255d}" for label in range(65_536))):
         p = make_parameters("sagan", num_classes=len(names), imsize=32, attention_size=16, g_conv_dim=1)
@@ -82,7 +82,7 @@ NAMES = [str(label) for label in range(10)]
         (np.zeros(10**7, "uint8"), "class names do not fit 10"),
     ],
 )
-def test_names_that_are_none_are_refused(trained, tmp_path, array, says):
+def test_invalid_class_names_are_refused(trained, tmp_path, array, says):
     p, parts = trained
     path = tmp_path / "hostile.safetensors"
     checkpoint.save(path, 7, dataclasses.asdict(p), parts | {"classes": {"names": array}})
@@ -91,7 +91,7 @@ def test_names_that_are_none_are_refused(trained, tmp_path, array, says):
 
 
 @pytest.mark.parametrize("names", [3, NAMES[:9], [*NAMES[:9], 9], [*NAMES[:9], "\ud800"], ["0"] * 10])
-def test_names_in_a_pickle_that_are_none_are_refused(trained, tmp_path, names):
+def test_invalid_class_names_in_a_pickle_are_refused(trained, tmp_path, names):
     p, parts = trained
     path = tmp_path / "hostile.pdparams"
     content = {"format": checkpoint.FORMAT, "step": 7, "parameters": dataclasses.asdict(p), "G": parts["G"]}
@@ -102,7 +102,7 @@ def test_names_in_a_pickle_that_are_none_are_refused(trained, tmp_path, names):
         checkpoint.load(path)
 
 
-def test_how_classes_differ_is_told_in_a_line():
+def test_differences_of_classes_are_described_in_one_line():
     differ = checkpoint.compare_classes
     assert differ(["a", "b"], ("a", "b")) == ""
     assert differ(["a", "b", "c"], ["a", "c"]) == "gone: b"
@@ -112,7 +112,7 @@ def test_how_classes_differ_is_told_in_a_line():
     assert differ("abcdefg", ["x\ny", "z" * 200]) == f"gone: a, b, c, d, e and 2 more; new: x?y, {'z' * 80}"
 
 
-def test_only_the_parts_wanted_are_read(saved):
+def test_only_the_wanted_parts_are_read(saved):
     assert checkpoint.load(saved, wanted=("G",)).parts.keys() == {"G"}
 
 
@@ -148,7 +148,7 @@ def changed(parts, name, array):
         (lambda p, parts: (p, {"G": {f"{k}": np.zeros(0, "float32") for k in range(20_000)}}), "header is too long"),
     ],
 )
-def test_a_checkpoint_that_is_not_what_it_claims_is_refused(trained, tmp_path, change, says):
+def test_a_checkpoint_with_false_content_is_refused(trained, tmp_path, change, says):
     p, parts = change(dataclasses.asdict(trained[0]), trained[1])
     path = tmp_path / "hostile.safetensors"
     checkpoint.save(path, 7, p, parts)
@@ -157,7 +157,7 @@ def test_a_checkpoint_that_is_not_what_it_claims_is_refused(trained, tmp_path, c
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_file_whose_entries_are_no_arrays_by_name_is_refused(make_parameters, tmp_path):
+def test_a_checkpoint_whose_entries_are_not_named_arrays_is_refused(make_parameters, tmp_path):
     path = tmp_path / "hostile.pdparams"
     for content, says in checkpoints(make_parameters()).values():
         path.write_bytes(content)
@@ -169,7 +169,7 @@ CLAIMS = [{"g_conv_dim": 4096}, {"z_dim": 4096, "d_conv_dim": 4096}, {"model": "
 
 
 def test_a_claimed_size_takes_no_memory(trained, tmp_path):
-    """In a process that may take 300 MB more than its imports do."""
+    """In a process that may take 300 MB more than after its imports."""
     for index, claim in enumerate(CLAIMS):
         checkpoint.save(tmp_path / f"{index}.safetensors", 7, dataclasses.asdict(trained[0]) | claim, trained[1])
     code = (
@@ -214,7 +214,7 @@ def test_optimizer_states_that_do_not_fit_are_refused(make_parameters, part, cha
         {"notes": "[" * 10**5}, {"checksums": "3"}, {"checksums": "{"}, {"checksums": '{"G": "x"}'},
     ],
 )  # fmt: skip
-def test_a_header_of_nonsense_is_refused(trained, tmp_path, metadata):
+def test_an_invalid_header_is_refused(trained, tmp_path, metadata):
     path, right = tmp_path / "hostile.safetensors", {"format": checkpoint.FORMAT, "step": "1", "parameters": "{}"}
     save_file({"G/x": np.zeros(1)}, path, right | metadata)
     with pytest.raises(UserError, match="hostile"):
@@ -230,7 +230,7 @@ def test_every_truncation_is_refused(saved, tmp_path):
 
 
 def test_a_flipped_bit_is_refused(saved, tmp_path):
-    """Wherever it is, what is read is what was written, or nothing is read."""
+    """Wherever the bit is: the file is refused, or the values read are those that were written."""
     data, flipped, right = bytearray(saved.read_bytes()), tmp_path / "flipped.safetensors", checkpoint.load(saved)
     header, read = int.from_bytes(data[:8], "little"), 0
     for place in [*range(0, 2000, 7), *range(8 + header, len(data), 1009)]:
@@ -242,7 +242,7 @@ def test_a_flipped_bit_is_refused(saved, tmp_path):
             assert found[1:3] == right[1:3] and found.parts.keys() == right.parts.keys()
             for part, arrays in found.parts.items():
                 assert all((arrays[name] == array).all() for name, array in right.parts[part].items())
-            read += place < 8 + header  # such as the letters of the word "checksums"
+            read += place < 8 + header  # such as a letter of the word "checksums"
             assert read < 20 and place < 8 + header
 
 
@@ -260,39 +260,39 @@ def test_the_newest_whole_checkpoint_is_found(saved, tmp_path, capsys):
 NEWEST = "import runtime, checkpoint, sys\nruntime.run(lambda: print(checkpoint.load_newest(sys.argv[1]).path))"
 
 
-def mode_0(path):
+def remove_permissions(path):
     path.chmod(0)
 
 
-def folder_in_its_place(path):
+def make_a_folder(path):
     path.unlink()
     path.mkdir()
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error"), [(mode_0, errno.EACCES), (folder_in_its_place, errno.EISDIR)], ids=["mode 0", "folder"]
+    ("spoil", "error"), [(remove_permissions, errno.EACCES), (make_a_folder, errno.EISDIR)], ids=["mode 0", "folder"]
 )
-def test_a_file_that_may_not_be_read_is_not_passed_over(saved, tmp_path, spoil, error):
+def test_an_unreadable_checkpoint_stops_the_program(saved, tmp_path, spoil, error):
     newest = tmp_path / "step-00000009.safetensors"
     shutil.copy(saved, newest)
     spoil(newest)
-    process = start(ROOT, "-c", NEWEST, tmp_path, preexec_fn=under_permissions)
+    process = start(ROOT, "-c", NEWEST, tmp_path, preexec_fn=obey_file_permissions)
     out, err = process.communicate(timeout=LIMIT)
     assert (process.returncode, out, err) == (2, "", f"-c: {newest} cannot be read: {os.strerror(error)}\n")
 
 
-def test_a_folder_that_may_not_be_read_is_not_an_empty_one(saved, tmp_path):
+def test_an_unreadable_folder_stops_the_program(saved, tmp_path):
     weights = tmp_path / "weights"
     weights.mkdir()
     saved.rename(weights / saved.name)
     weights.chmod(0o300)
-    process = start(ROOT, "-c", NEWEST, weights, preexec_fn=under_permissions)
+    process = start(ROOT, "-c", NEWEST, weights, preexec_fn=obey_file_permissions)
     out, err = process.communicate(timeout=LIMIT)
     weights.chmod(0o700)
     assert (process.returncode, out, err) == (2, "", f"-c: {weights} cannot be read: Permission denied\n")
 
 
-def test_a_best_that_may_not_be_read_is_not_replaced(tmp_path):
+def test_an_unreadable_best_stops_the_program(tmp_path):
     (tmp_path / "best.safetensors").mkdir()
     with pytest.raises(UserError, match=r"best\.safetensors cannot be read: Is a directory"):
         checkpoint.best_score(tmp_path / "best.safetensors")
@@ -303,8 +303,8 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         checkpoint.load_file_or_run(tmp_path)
 
 
-def test_a_killed_writer_leaves_what_was_there(tmp_path):
-    """A real process, killed with the new file half written."""
+def test_a_killed_writer_leaves_the_old_file(tmp_path):
+    """A real process, killed when the new file is half written."""
     path = tmp_path / "file.bin"
     path.write_bytes(b"old")
     code = (
@@ -316,7 +316,7 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path):
     assert path.read_bytes() == b"old"
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file.bin"
     path.write_bytes(b"old")
     with pytest.raises(OSError), atomic_path(path) as temporary:
@@ -325,8 +325,8 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_written_has_the_mode_of_any_file(tmp_path):
-    """That the umask leaves; which is not read while it writes, since that sets it for all threads."""
+def test_a_written_file_has_the_mode_that_the_umask_leaves(tmp_path):
+    """The umask is not read during the write, since reading it sets it for all threads."""
     code = (
         "import os; os.umask(0o027)\n"
         "from utils import atomic_path\n"
@@ -358,7 +358,7 @@ def test_leftovers_are_removed_and_folders_are_not(tmp_path):
         "{",
     ],
 )
-def test_a_best_without_a_score_is_beaten_by_any(tmp_path, notes):
+def test_any_score_beats_a_best_without_a_score(tmp_path, notes):
     path = tmp_path / "best.safetensors"
     save_file({"G/x": np.zeros(1)}, path, {"format": checkpoint.FORMAT, "notes": notes})
     assert checkpoint.best_score(path) == checkpoint.best_score(tmp_path / "none") == (-math.inf, None)

@@ -1,4 +1,4 @@
-"""The commands as a user types them, each a process of its own."""
+"""The commands as a user types them, each in its own process."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from commands import LIMIT, ROOT, SMALL, run, start, telling, wait_for, wait_for_step
+from commands import LIMIT, ROOT, SMALL, run, start, train_with_progress, wait_for, wait_for_step
 from PIL import Image
 
 import acgan_models
@@ -39,7 +39,7 @@ SHORT = ["--total_step", "6", "--log_step", "2", "--sample_step", "3", "--model_
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder that a short training wrote, and what it printed."""
+    """(the folder of a short training, its output)."""
     folder = tmp_path_factory.mktemp("run")
     code, out, err = run(folder, ROOT / "train.py", *SMALL, *SHORT)
     assert code == 0, err
@@ -65,7 +65,7 @@ def test_training_writes_its_folder(trained):
 
 
 def test_visualdl_serves_the_run_across_sessions(trained, tmp_path):
-    """`visualdl --logdir sagan_models`, asked as its page asks it, of a run that was resumed."""
+    """`visualdl --logdir sagan_models` for a resumed run, with the requests of its own web page."""
     path = tmp_path / "sagan_models" / "acgan-digits-1"
     shutil.copytree(trained[0], path)
     code, _, err = run(tmp_path, ROOT / "train.py", "--resume", path, "--total_step", 8)
@@ -121,7 +121,7 @@ def test_testing_draws_and_measures(trained, tmp_path):
     assert figures["classifier_accuracy_real"] >= 0.97
     assert float(shown["read as the class asked for"]) == pytest.approx(100 * figures["classifier_accuracy"], abs=0.01)
     assert float(shown["classifier FID"]) == pytest.approx(figures["classifier_fid"], abs=1e-4)
-    assert figures["classifier_fid"] > figures["classifier_fid_floor"] > 0  # of a network after six steps
+    assert figures["classifier_fid"] > figures["classifier_fid_floor"] > 0  # after six steps of training
     assert {name for name in figures if "fid" in name and "classifier" not in name} == set()
     assert report["settings"]["num_samples"] == 25 and len(report["settings"]["sha256"]) == 64
     grid = Path(re.search("^class grid: (.+)$", out, re.MULTILINE)[1])
@@ -137,7 +137,7 @@ def test_testing_draws_and_measures(trained, tmp_path):
 
 
 def test_a_report_says_what_its_figures_depend_on(trained, tmp_path):
-    """One class out of ten, so few that each subset of KID holds them all: on screen, and in both files."""
+    """One class of ten, and so few samples that each subset of KID holds them all. The screen and both files say so."""
     command = [ROOT / "test.py", "--pretrained_model", trained[0], "--test_path", tmp_path, "--device", "cpu"]
     code, out, err = run(tmp_path, *command, "--labels", 3, "--num_samples", 25, "--metrics", "fid,kid,prdc,distance")
     assert code == 0, err
@@ -157,7 +157,7 @@ def test_a_report_says_what_its_figures_depend_on(trained, tmp_path):
     assert expected == {name: settings.get(name) for name in expected}
     of_inception = {"half precision", "inception weights"}
     for figure in (figure for figures in PUBLISHED.values() for figure in figures.values()):
-        assert figure.settings.keys() - of_inception <= settings.keys()  # so none is unknown
+        assert figure.settings.keys() - of_inception <= settings.keys()  # no setting is unknown
     assert "seconds, classes" in text and "half precision" not in settings
 
 
@@ -198,7 +198,9 @@ def test_a_stopped_run_saves_and_resume_goes_on(tmp_path, stop):
 
 
 def test_a_run_started_with_equals_signs_goes_on(tmp_path):
-    """A run of the recipe that other names would mean is there too; the data have found the number of classes."""
+    """There is also a run of another recipe, which other option names would mean. The number of classes comes from the
+    data.
+    """
     for label in range(10):
         (tmp_path / "data" / str(label)).mkdir(parents=True)
         Image.new("RGB", (128, 128), (20 * label, 0, 0)).save(tmp_path / "data" / str(label) / "a.png")
@@ -218,7 +220,7 @@ def test_a_run_started_with_equals_signs_goes_on(tmp_path):
 
 
 def test_a_run_beside_its_classes_is_kept_and_goes_on(tmp_path):
-    """One that was started there, as by an earlier version: it is no class, and no new one starts beside it."""
+    """An earlier version could start a run there. It is not a class, and no new run starts beside it."""
     flowers = tmp_path / "flowers"
     for name in ("daisy", "rose"):
         (flowers / name).mkdir(parents=True)
@@ -268,7 +270,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, command, says):
         ("--samples_npz", "nowhere/samples.npz", "--samples_npz nowhere/samples.npz cannot be written"),
     ],
 )
-def test_a_place_that_cannot_be_written_is_one_sentence(trained, tmp_path, option, value, says):
+def test_an_unusable_output_path_is_refused_in_one_sentence(trained, tmp_path, option, value, says):
     path, _ = trained
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
@@ -282,7 +284,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(trained, tmp_path, optio
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(trained, tmp_path):
-    """A limit on a file's size, which ends a write as a full disk does, while the checkpoint of step 8 is written."""
+    """A limit on the file size ends the write of step 8's checkpoint, as a full disk does."""
     path, _ = trained
     shutil.copytree(path, tmp_path / "run")
     train = shlex.join([sys.executable, str(ROOT / "train.py"), "--resume", "run", "--total_step", "8"])
@@ -295,7 +297,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(trained, tmp_path):
 
 
 def test_an_interrupted_test_goes_on_where_it_was(trained, tmp_path):
-    """Ctrl-C while it draws leaves no file that looks whole, and the same command then gives what one run gives."""
+    """After Ctrl-C no file looks whole. The same command then gives the same samples as an uninterrupted test."""
     path, _ = trained
     command = [ROOT / "test.py", "--pretrained_model", path, "--num_samples", 60_000, "--metrics", "none"]
     process = start(tmp_path, *command, "--test_path", "t", "--samples_npz", "samples.npz")
@@ -315,7 +317,7 @@ def test_an_interrupted_test_goes_on_where_it_was(trained, tmp_path):
         assert all(again.getinfo(name).CRC == whole.getinfo(name).CRC for name in whole.namelist())
 
 
-def test_a_run_is_not_written_over(trained):
+def test_a_run_is_not_overwritten(trained):
     path, _ = trained
     before = {p: p.stat().st_mtime_ns for p in path.rglob("*")}
     code, _, err = run(path.parents[1], ROOT / "train.py", *SMALL, *SHORT, "--name", path.name)
@@ -340,7 +342,7 @@ def test_a_checkpoint_converts_to_paddle_and_back(trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def animals(tmp_path_factory):
-    """A run on a folder of cats and dogs, and other folders of test images."""
+    """A folder with a run on cats and dogs, and with other folders of test images."""
     folder, rng = tmp_path_factory.mktemp("animals"), np.random.default_rng(0)
     for data, names in (("data", ("cat", "dog")), ("same", ("cat", "dog")), ("other", ("cow", "dog"))):
         for name in names:
@@ -364,8 +366,8 @@ def animals(tmp_path_factory):
         ("other", ["--labels", "uniform", "--metrics", "distance"], True),
     ],
 )
-def test_test_images_of_other_classes(animals, tmp_path, data, options, refused):
-    """They are refused where classes matter: for a metric of them, or for the classes that are drawn."""
+def test_test_images_of_other_classes_are_refused_where_classes_matter(animals, tmp_path, data, options, refused):
+    """Classes matter for a metric by class, and for the classes that are drawn."""
     command = [ROOT / "test.py", "--pretrained_model", "sagan_models/mine", "--metrics", "none", "--num_samples", 20]
     command += ["--test_data_path", data, "--test_path", tmp_path / "out", "--device", "cpu"]
     code, out, err = run(animals, *command, *options)
@@ -387,7 +389,7 @@ def test_a_converted_checkpoint_keeps_its_classes(animals, tmp_path, suffix):
     assert checkpoint.load(target).class_names == ("cat", "dog")
 
 
-def test_a_checkpoint_that_does_not_name_its_classes_is_tested(animals, tmp_path):
+def test_a_checkpoint_without_class_names_can_be_tested(animals, tmp_path):
     loaded = checkpoint.load_file_or_run(animals / "sagan_models" / "mine")
     checkpoint.save(tmp_path / "old.safetensors", 1, loaded.parameters, loaded.parts)
     command = [ROOT / "test.py", "--pretrained_model", "old.safetensors", "--metrics", "none", "--device", "cpu"]
@@ -396,7 +398,7 @@ def test_a_checkpoint_that_does_not_name_its_classes_is_tested(animals, tmp_path
     assert "old.safetensors does not tell the names of its classes, so they are not compared\n" in out
 
 
-def test_measuring_on_test_images_of_other_classes_while_training(animals, tmp_path):
+def test_eval_step_on_test_images_of_other_classes_is_refused(animals, tmp_path):
     command = ["--resume", "sagan_models/mine", "--total_step", 2, "--eval_step", 1, "--eval_samples", 10]
     command += ["--metrics", "distance", "--test_data_path", "other"]
     code, _, err = run(animals, ROOT / "train.py", *command)
@@ -408,7 +410,7 @@ C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 @pytest.mark.parametrize("locale", [{}, C_LOCALE], ids=["UTF-8", "C"])
 def test_names_that_are_not_utf_8(tmp_path, locale):
-    """As an archive made on a Chinese Windows leaves them: folders of classes, of data and of runs."""
+    """Such as in an archive from a Chinese Windows: names of class folders, data folders and runs."""
     odd = os.fsdecode("你好".encode("gbk"))
     rng = np.random.default_rng(0)
     for name in (odd, "狗"):
@@ -436,8 +438,8 @@ def test_names_that_are_not_utf_8(tmp_path, locale):
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
-    """On a terminal with a bar, elsewhere with lines that come now and then."""
-    command = [*telling(1, 2), *SMALL, "--log_step", 1, "--total_step", 100_000, "--name", "my run"]
+    """On a terminal it shows a bar, elsewhere a line from time to time."""
+    command = [*train_with_progress(1, 2), *SMALL, "--log_step", 1, "--total_step", 100_000, "--name", "my run"]
     terminal, other_end = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 25, 200, 0, 0))
     process = start(tmp_path, *command, stderr=other_end if watched else subprocess.PIPE)
@@ -450,7 +452,7 @@ def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
     process.terminate()
     if watched:
         err = ""
-        with contextlib.suppress(OSError):  # which ends a terminal
+        with contextlib.suppress(OSError):  # at the end of a terminal
             while data := os.read(terminal, 4096):
                 err += data.decode()
         assert err.count("\r") > 20 and "/100000 [" in err
@@ -481,12 +483,12 @@ def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
         ("nowhere", "there.pdparams", "TARGET there.pdparams exists already: give another name"),
     ],
 )
-def test_what_cannot_be_converted_is_named(tmp_path, source, target, says):
+def test_convert_names_the_path_that_it_cannot_use(tmp_path, source, target, says):
     (tmp_path / "there.pdparams").touch()
     assert run(tmp_path, ROOT / "convert.py", source, target) == (2, "", f"convert.py: {says}\n")
 
 
-def test_a_package_is_named_as_one(tmp_path):
+def test_a_refusal_of_a_package_begins_with_its_name(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "alignment", tmp_path / "nope.json"], cwd=ROOT, capture_output=True, text=True
     )

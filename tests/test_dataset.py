@@ -1,4 +1,4 @@
-"""Datasets, subsets and batches: on scikit-learn's digits, on image folders made here, on IDX files made here."""
+"""Data sets, subsets and batches, on scikit-learn's digits, and on image folders and IDX files made here."""
 
 import gzip
 import os
@@ -35,7 +35,7 @@ def color(label, number):
 
 @pytest.fixture
 def animals(tmp_path):
-    """A hundred images a class, each of one colour that tells its class and number."""
+    """A hundred images of each class. The colour of an image gives its class and number."""
     for label, name in enumerate(ANIMALS):
         (tmp_path / name).mkdir()
         for number in range(100):
@@ -43,8 +43,8 @@ def animals(tmp_path):
     return tmp_path
 
 
-def seen(batch):
-    """The (label, class by colour, number by colour) of each image in a batch."""
+def labels_colors(batch):
+    """(label, class by colour, number by colour) of each image in a batch."""
     images, labels, _ = batch
     return [
         (int(label), int(image[0, 0, 0]) // 60, int(image[1, 0, 0]))
@@ -61,7 +61,7 @@ def take(iterator, count):
 # The data sets
 
 
-def test_digits_are_scikit_learns():
+def test_digits_equal_those_of_scikit_learn():
     source = load_digits()
     train = load_dataset(digits(imsize=8, dont_resize=True))
     test = load_dataset(digits(imsize=8, dont_resize=True), "test")
@@ -76,7 +76,7 @@ def test_digits_are_scikit_learns():
 
 
 @pytest.mark.parametrize("size", [16, 32, 5])
-def test_digits_of_another_size_show_the_same(size):
+def test_resized_digits_keep_labels_and_brightness(size):
     small, resized = load_dataset(digits(imsize=8)), load_dataset(digits(imsize=size))
     for i in range(0, 1437, 100):
         image, label = resized[i]
@@ -118,7 +118,7 @@ def labels_and_pixels(image_set):
     return [(int(label), int(image[0, 0, 0])) for image, label in map(image_set.__getitem__, range(len(image_set)))]
 
 
-def test_fake_images_depend_on_their_address_alone():
+def test_fake_images_depend_only_on_split_and_index():
     parameters = Parameters(dataset="fake", num_classes=1000, imsize=32)
     train, again = load_dataset(parameters), load_dataset(parameters)
     assert train.num_classes == 1000 and set(train.labels) == set(range(1000)) and train.image_shape == (3, 32, 32)
@@ -143,23 +143,23 @@ def test_a_folder_is_read_in_order(animals):
         image_set[400]
 
 
-def test_the_test_images_of_a_folder_are_another_folder(animals, tmp_path):
+def test_test_images_come_from_test_data_path(animals, tmp_path):
     with pytest.raises(UserError, match="--test_data_path is missing"):
         load_dataset(folder("nowhere"), "test")
     assert len(load_dataset(folder("nowhere", test_data_path=str(animals)), "test")) == 400
 
 
-def test_a_class_without_images_is_refused_unless_it_is_not_chosen(animals):
+def test_only_a_chosen_class_without_images_is_refused(animals):
     (animals / "emu").mkdir()
     with pytest.raises(UserError, match=r"--data_path .* no images of the class emu"):
         load_dataset(folder(animals))
     assert load_dataset(folder(animals, classes="fox,cat")).class_names == ("fox", "cat")
 
 
-def test_only_what_does_not_look_like_imagenet_is_noted(animals, capsys):
+def test_a_folder_that_does_not_look_like_imagenet_is_reported(animals, capsys):
     load_dataset(folder(animals, dataset="imagenet"))
     assert re.fullmatch(".*does not look like ImageNet.*4 classes, cat to fox\n", capsys.readouterr().err)
-    load_dataset(folder(animals, dataset="imagenet", test_data_path=str(animals)), "test")  # which was said in training
+    load_dataset(folder(animals, dataset="imagenet", test_data_path=str(animals)), "test")  # training has reported it
     assert capsys.readouterr().err == ""
     for number, name in enumerate(ANIMALS):
         (animals / name).rename(animals / f"n0144076{number}")
@@ -208,14 +208,14 @@ def test_classes_are_drawn_by_seed():
         ("c5", "fewer than two"),
     ],
 )
-def test_wrong_classes_are_refused_with_what_there_is(classes, problem):
+def test_wrong_classes_are_refused_and_the_valid_ones_named(classes, problem):
     with pytest.raises(
         UserError, match=f"--classes {classes} .*{problem}.* 30 classes, 0 .c0. to 29 .c29.; .* none takes"
     ):
         choose_classes([f"c{number}" for number in range(30)], classes)
 
 
-def test_a_range_as_wide_as_the_data_takes_it_all(animals, capsys):
+def test_a_class_range_as_wide_as_the_data_takes_all_classes(animals, capsys):
     image_set = load_dataset(folder(animals, classes="10,14", num_classes=4))
     assert image_set.class_names == ANIMALS
     assert re.fullmatch("--classes 10,14.*4 classes.*\n", capsys.readouterr().err)
@@ -241,7 +241,7 @@ def test_another_number_of_classes_is_refused(animals):
 
 
 def test_test_images_of_another_number_of_classes_are_refused(animals):
-    """Without a word of --num_classes, which a checkpoint gave."""
+    """The message does not name --num_classes, since the number came from a checkpoint."""
     with pytest.raises(UserError, match=r"^the generator has 10 classes, --test_data_path \S+ has 4: .*--classes$"):
         load_dataset(folder(None, test_data_path=str(animals), num_classes=10), "test")
     with pytest.raises(UserError, match=r"^the generator has 9 classes, --dataset digits has 10: "):
@@ -253,7 +253,7 @@ def test_images_that_are_not_resized_must_fit(animals):
         load_dataset(folder(animals, dont_resize=True))
 
 
-# Files that are no images
+# Files that are not images
 
 
 def cut_short(path):
@@ -266,7 +266,7 @@ def test_broken_files_are_named_once_and_replaced_by_the_next(animals, capsys, n
     cut_short(animals / "dog" / "011.png")
     cut_short(animals / "fox" / "099.png")
     image_set = load_dataset(folder(animals, dont_shuffle=True, num_workers=num_workers))
-    epoch = [item for batch in take(batches(image_set, image_set.parameters, 0), 50) for item in seen(batch)]
+    epoch = [item for batch in take(batches(image_set, image_set.parameters, 0), 50) for item in labels_colors(batch)]
     expected = [(label, label, number) for label in range(4) for number in range(100)]
     expected[110] = expected[111] = expected[112]
     expected[399] = expected[0]
@@ -278,7 +278,7 @@ def test_broken_files_are_named_once_and_replaced_by_the_next(animals, capsys, n
 
 
 def test_a_picture_of_floats_is_left_out_with_the_reason(animals, capsys):
-    """Read as it is it would be black."""
+    """Its range is not known; read as 8 bits it would be black."""
     Image.fromarray(np.full((9, 12), 0.5, np.float32)).save(animals / "dog" / "010.tif")
     (animals / "dog" / "010.png").unlink()
     image_set = load_dataset(folder(animals))
@@ -288,9 +288,9 @@ def test_a_picture_of_floats_is_left_out_with_the_reason(animals, capsys):
     assert line.endswith("convert it to a PNG with 8 or 16 bits a channel")
 
 
-def test_threads_that_meet_a_broken_file_together_name_it_once(animals, capsys):
+def test_threads_that_read_a_broken_file_together_name_it_once(animals, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
-    Image.fromarray(noise).save(animals / "cat" / "001.jpg")  # takes long enough to read that all threads do
+    Image.fromarray(noise).save(animals / "cat" / "001.jpg")  # large, so that all threads read it at once
     cut_short(animals / "cat" / "001.jpg")
     image_set = load_dataset(folder(animals))
     with ThreadPoolExecutor(4) as pool:
@@ -320,7 +320,7 @@ def test_a_broken_file_in_a_small_folder_stops_at_once(tmp_path):
 
 
 def litter(path):
-    """What a class folder may hold beside images."""
+    """Add to a class folder some files that are not images."""
     for name in ("a.heic", "b.HEIC", "Thumbs.db", ".DS_Store", "notes.txt"):
         (path / name).touch()
     (path / "gone.png").symlink_to("nowhere")
@@ -329,8 +329,8 @@ def litter(path):
     os.mkfifo(path / "pipe.png")
 
 
-def test_what_is_skipped_is_said_once(animals, capsys):
-    """However often the set is loaded; of the chosen classes; on rank 0."""
+def test_skipped_files_are_reported_once(animals, capsys):
+    """However often the set is loaded. With --classes, only files of the chosen classes count."""
     for name in ("cat", "dog"):
         litter(animals / name)
     Image.new("RGB", (8, 8)).save(animals / "beside.png")
@@ -349,8 +349,8 @@ def test_what_is_skipped_is_said_once(animals, capsys):
     )
 
 
-def test_what_is_skipped_changes_no_order(animals):
-    """The digests are those of versions that did not count it."""
+def test_skipped_files_do_not_change_the_order(animals):
+    """The digests come from versions that did not count skipped files."""
     before = load_dataset(folder(animals)).fingerprint()
     for name in ANIMALS:
         litter(animals / name)
@@ -365,7 +365,7 @@ def test_what_is_skipped_changes_no_order(animals):
 
 
 def sideways(path):
-    """A photo of 9 x 12 pixels, its upper half white, as a phone stores it: turned by 90 degrees."""
+    """Save a photo of 9 x 12 pixels whose upper half is white, turned by 90 degrees, as a phone stores it."""
     upright = np.zeros((12, 9, 3), np.uint8)
     upright[:6] = 255
     exif = Image.Exif()
@@ -387,10 +387,10 @@ def test_photos_that_are_stored_sideways_are_counted_or_turned(animals, capsys):
     assert abs(stored[0][0][:, :, :3].astype(int) - 255).max() < 20 and stored[0][0][:, :, -3:].max() < 20
     np.testing.assert_array_equal(turned[1][0], stored[1][0])
     np.testing.assert_array_equal(again[0][0], stored[0][0])
-    assert turned.fingerprint() == stored.fingerprint()  # of the files
+    assert turned.fingerprint() == stored.fingerprint()  # it depends on the files alone
 
 
-def test_the_first_thousand_are_looked_at(tmp_path, capsys):
+def test_turned_photos_are_counted_in_the_first_thousand_images(tmp_path, capsys):
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg", exif=exif)
@@ -410,7 +410,9 @@ FLOWERS = [
 
 @pytest.fixture
 def flowers(tmp_path):
-    """Twenty photos of two classes, one of them stored sideways, and what is no image; its folder."""
+    """The folder of `flowers`: twenty photos of two classes, one of them stored sideways, and files that are not
+    images.
+    """
     for label, name in enumerate(("rose", "tulip")):
         (tmp_path / "flowers" / name).mkdir(parents=True)
         for number in range(10):
@@ -430,8 +432,8 @@ SIDEWAYS = (
 )
 
 
-def test_a_training_says_what_it_reads_and_keeps_to_it(flowers):
-    """`--exif` is a matter of the data: a run does not change it."""
+def test_a_training_reports_skipped_files_and_keeps_its_exif_option(flowers):
+    """`--exif` belongs to the data, so a resumed run cannot change it."""
     code, out, err = run(flowers, ROOT / "train.py", *FLOWERS, "--name", "stored")
     assert code == 0 and "trained 2 steps" in out, err
     assert [err.splitlines().count(line) for line in (SKIPPED, SIDEWAYS)] == [1, 1]
@@ -445,7 +447,7 @@ def test_a_training_says_what_it_reads_and_keeps_to_it(flowers):
     assert code == 0 and "turned upright by --exif" in err, err
 
 
-def test_rank_0_says_it(flowers):
+def test_only_rank_0_reports_skipped_files(flowers):
     process = launch(flowers, 2, ROOT / "train.py", *FLOWERS)
     out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, out + err
@@ -470,7 +472,7 @@ def test_an_epoch_holds_each_image_once_in_an_order_of_its_own():
 
 
 class Numbered(ImageSet):
-    """`count` images whose labels are their numbers."""
+    """`count` images whose labels are their indices."""
 
     def __init__(self, count):
         super().__init__(digits(), [], np.arange(count))
@@ -481,12 +483,12 @@ class Numbered(ImageSet):
 
 def test_the_order_is_the_same_with_every_numpy():
     _, labels, _ = take(batches(Numbered(1000), digits(batch_size=500), 4), 1)[0]
-    # Epoch 2 by NumPy 1.26: a run may be resumed with another version.
+    # Epoch 2 in the order of NumPy 1.26: a run may be resumed with another version of NumPy.
     assert labels[:8].tolist() == [142, 509, 61, 279, 602, 177, 311, 375]
 
 
 @pytest.mark.parametrize("first", [1, 13, 14, 15, 1000])
-def test_batches_start_anywhere(first):
+def test_batches_can_start_at_any_step(first):
     image_set, parameters = load_dataset(digits(batch_size=100)), digits(batch_size=100)
     expected = take(batches(image_set, parameters, first - 1), 3)[1:]
     for (images, labels, _), (images_from_here, labels_from_here, _) in zip(
@@ -508,7 +510,7 @@ def test_dont_shuffle_keeps_the_order_and_processes_share_it():
     assert {len(batch) for part in parts for batch in part} == {4}
 
 
-def test_shuffled_batches_are_the_same_whole_however_they_are_shared():
+def test_shuffled_batches_are_the_same_for_any_number_of_processes():
     whole = take(batches(Numbered(100), digits(batch_size=12), 3), 9)
     parts = [take(batches(Numbered(100), digits(batch_size=4), 3, rank, 3), 9) for rank in range(3)]
     for number, (_, labels, _) in enumerate(whole):
@@ -529,11 +531,13 @@ def test_the_incomplete_batch_is_shared_out():
 
 
 @pytest.mark.parametrize("dont_shuffle", [True, False])
-@pytest.mark.parametrize("count", [48, 49, 50, 53, 71])  # of which 24 are a batch
+@pytest.mark.parametrize("count", [48, 49, 50, 53, 71])  # a batch has 24
 @pytest.mark.parametrize("rounds", [1, 2, 3])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_an_epoch_holds_each_image_once_over_all_processes(world_size, rounds, count, dont_shuffle):
-    """In the order of one process, and each counts by its share of its batch, also where there is one for four."""
+    """In the order of one process. Each image counts by its share of its batch, also where four processes share one
+    image.
+    """
     image_set = Numbered(count)
     share = 24 // world_size
     parameters = digits(
@@ -542,7 +546,7 @@ def test_an_epoch_holds_each_image_once_over_all_processes(world_size, rounds, c
     one = digits(batch_size=24, dont_drop_last=True, dont_shuffle=dont_shuffle)
     steps = batches_per_epoch(image_set, parameters, world_size)
     assert steps == batches_per_epoch(image_set, one)
-    whole = take(batches(image_set, one, steps), steps)  # of the second epoch
+    whole = take(batches(image_set, one, steps), steps)  # the second epoch
     parts = [take(batches(image_set, parameters, steps, rank, world_size), steps) for rank in range(world_size)]
     for step, (_, expected, size) in enumerate(whole):
         cut = [blocks(size, parameters.rounds, rank, world_size) for rank in range(world_size)]
@@ -581,11 +585,11 @@ def test_workers_change_nothing_and_stop_when_the_iterator_closes(animals):
         for (images, labels, _), (expected, expected_labels, _) in zip(other, results[0], strict=True):
             np.testing.assert_array_equal(images, expected)
             np.testing.assert_array_equal(labels, expected_labels)
-    assert all(label == by_color for batch in results[0] for label, by_color, _ in seen(batch))
+    assert all(label == by_color for batch in results[0] for label, by_color, _ in labels_colors(batch))
 
 
-def test_a_batch_is_the_callers_own(animals):
+def test_writing_to_a_batch_changes_no_other_batch(animals):
     image_set = load_dataset(folder(animals, dont_shuffle=True))
     images, _, _ = take(batches(image_set, image_set.parameters, 0), 1)[0]
-    images[:] = 0  # it is writable, and writing to it changes no other
+    images[:] = 0  # a batch is writable
     assert take(batches(image_set, image_set.parameters, 0), 1)[0][0].max() > 0

@@ -1,4 +1,4 @@
-"""`train.py --eval_step`: it measures while it trains, changes nothing of the training and keeps the best weights."""
+"""`train.py --eval_step`: it measures during training, does not change the training, and keeps the best weights."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 import pytest
-from commands import LIMIT, ROOT, SMALL, launch, run, start, telling, wait_for
+from commands import LIMIT, ROOT, SMALL, launch, run, start, train_with_progress, wait_for
 from PIL import Image
 from test_resume import train
 from visualdl import LogReader
@@ -19,7 +19,7 @@ from trainer import Trainer
 from utils import UserError
 
 COMMAND = [ROOT / "train.py", *SMALL, "--log_step", 1, "--sample_step", 100, "--model_save_step", 100]
-QUICK = ["--eval_step", "2", "--eval_samples", "100", "--metrics", "distance"]  # which needs no classifier
+QUICK = ["--eval_step", "2", "--eval_samples", "100", "--metrics", "distance"]  # distance needs no classifier
 MEASURE = ["--eval_step", 2, "--eval_samples", 300, "--metrics", "fid,is,accuracy"]
 NAMES = [
     "classifier_fid",
@@ -40,7 +40,7 @@ def measured(folder):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folders of two runs of six steps: one is measured, one is not."""
+    """The folder of two runs of six steps: `measured` and, without measurements, `plain`."""
     folder = tmp_path_factory.mktemp("runs")
     for name, options in (("measured", MEASURE), ("plain", [])):
         code, _, err = run(folder, *COMMAND, "--total_step", 6, "--name", name, *options)
@@ -60,7 +60,7 @@ def test_figures_are_logged(trained):
 
 
 def test_the_best_is_kept(trained):
-    """By the first metric, FID, of which less is better."""
+    """The best has the lowest FID, since FID is the first metric."""
     figures = measured(trained / "measured")
     best = min(figures, key=lambda step: figures[step]["classifier_fid"])
     path = trained / "measured" / "weights" / "best.safetensors"
@@ -68,8 +68,8 @@ def test_the_best_is_kept(trained):
     assert checkpoint.best_score(path)[0] == pytest.approx(-figures[best]["classifier_fid"], rel=1e-5)
 
 
-def test_classes_by_name(tmp_path):
-    """Of the images that it trains on, which here alone have names."""
+def test_labels_of_eval_step_accept_class_names(tmp_path):
+    """The names are those of the training images."""
     for name in ("daisy", "rose", "tulip"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(4):
@@ -85,7 +85,7 @@ def test_classes_by_name(tmp_path):
     assert list(measured(tmp_path / "sagan_models" / "named")) == [1, 2]
 
 
-def test_it_changes_nothing_of_the_training(trained):
+def test_measuring_does_not_change_the_training(trained):
     states = [checkpoint.load_file_or_run(trained / name) for name in ("measured", "plain")]
     assert states[0].step == states[1].step == 6
     for part, arrays in states[0].parts.items():
@@ -96,7 +96,7 @@ def test_it_changes_nothing_of_the_training(trained):
     assert steps[0] == steps[1] and len(steps[0]) == 6
 
 
-def test_the_best_is_what_test_py_measures(trained, tmp_path):
+def test_test_py_gives_the_same_figures_for_the_best(trained, tmp_path):
     best = trained / "measured" / "weights" / "best.safetensors"
     command = [ROOT / "test.py", "--pretrained_model", best, "--num_samples", 300, "--metrics", "fid,is,accuracy"]
     code, out, err = run(tmp_path, *command, "--test_path", "t", "--device", "cpu")
@@ -107,7 +107,7 @@ def test_the_best_is_what_test_py_measures(trained, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("score", [-1e-3, -1e9])
-def test_a_resumed_run_keeps_the_better_of_before(trained, tmp_path, score):
+def test_a_resumed_run_keeps_an_earlier_best_that_is_better(trained, tmp_path, score):
     folder = tmp_path / "run"
     shutil.copytree(trained / "measured", folder)
     best = folder / "weights" / "best.safetensors"
@@ -121,7 +121,7 @@ def test_a_resumed_run_keeps_the_better_of_before(trained, tmp_path, score):
 
 @pytest.mark.slow
 def test_two_processes_measure_as_one(trained, tmp_path):
-    """Each has half of the batch, with synchronised batch norm: the same training, so the same figures."""
+    """Each process has half of the batch, with synchronised batch norm. The training and the figures are the same."""
     options = [*COMMAND, "--total_step", 4, "--global_batch_size", 64, "--sync_bn", *MEASURE]
     process = launch(tmp_path, 2, *options, "--name", "two")
     _, err = process.communicate(timeout=LIMIT)
@@ -146,9 +146,9 @@ def test_the_best_is_chosen_anew_when_scores_do_not_compare(tmp_path):
 
 def test_an_interrupted_measurement_runs_again(tmp_path):
     options = [*QUICK, "--eval_samples", 10**6, "--total_step", 4, "--name", "run"]
-    process = start(tmp_path, *telling(0), *COMMAND[1:], *options)
+    process = start(tmp_path, *train_with_progress(0), *COMMAND[1:], *options)
     folder, shown = tmp_path / "sagan_models" / "run", ""
-    while "distance, real (class):" not in shown:  # the measurement's own progress
+    while "distance, real (class):" not in shown:  # the measurement's progress
         shown += process.stderr.read(1)
         assert process.poll() is None, shown
     process.send_signal(signal.SIGINT)
@@ -161,8 +161,8 @@ def test_an_interrupted_measurement_runs_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_last_step_is_interrupted_between_its_figures(make_parameters, monkeypatch):
-    """The run is stopped, not complete: its measurement runs again on resume."""
+def test_an_interrupted_measurement_of_the_last_step_stops_the_run(make_parameters, monkeypatch):
+    """The run is stopped, not complete, so its measurement runs again on resume."""
 
     def interrupted(*arguments, compare=metrics.kid.kid):
         signal.raise_signal(signal.SIGINT)
@@ -176,14 +176,14 @@ def test_the_last_step_is_interrupted_between_its_figures(make_parameters, monke
 
 
 def test_the_last_step_is_measured_once(trained, tmp_path):
-    """That of a run that was trained without measurements."""
+    """The run was trained without measurements and is resumed twice with them."""
     folder = tmp_path / "run"
     shutil.copytree(trained / "plain", folder, symlinks=True)
     lines = []
     for _ in range(2):
         train("--resume", str(folder), *QUICK)
         lines += re.findall("(.+) measured at step 6", (folder / "log.txt").read_text())
-    assert len(lines) == 2 and lines[0] == lines[1]  # with their time
+    assert len(lines) == 2 and lines[0] == lines[1]  # with their time, so it is one measurement
     for name in ("step-00000006", "best"):
         saved = checkpoint.load(folder / "weights" / f"{name}.safetensors").parts
         for part, arrays in checkpoint.load_file_or_run(trained / "plain").parts.items():
@@ -193,8 +193,8 @@ def test_the_last_step_is_measured_once(trained, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_signal_while_it_measures(tmp_path, processes):
-    """The measurement is left, the step is saved; the resumed run measures first."""
+def test_a_signal_during_a_measurement_saves_the_step(tmp_path, processes):
+    """The measurement is dropped and the step is saved. The resumed run measures first."""
     options = [*COMMAND, "--total_step", 1000, "--eval_step", 2, "--eval_samples", 10**6, "--metrics", "fid"]
     options += ["--name", "run"]
     begin = partial(launch, tmp_path, processes) if processes > 1 else partial(start, tmp_path)
@@ -202,7 +202,7 @@ def test_a_signal_while_it_measures(tmp_path, processes):
     log = tmp_path / "sagan_models" / "run" / "log.txt"
     try:
         wait_for(process, lambda: log.exists() and " step 1 " in log.read_text())
-        time.sleep(3)  # step 2 takes a tenth of a second, its measurement minutes
+        time.sleep(3)  # step 2 takes a tenth of a second, its measurement takes minutes
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=LIMIT)
     finally:
@@ -226,7 +226,7 @@ def test_a_signal_while_it_measures(tmp_path, processes):
         (["--metrics", "fid", "--labels", "99"], "--labels 99 is not a class"),
     ],
 )
-def test_what_cannot_be_measured_is_said_before_a_folder_is_made(tmp_path, monkeypatch, options, says):
+def test_impossible_measurements_are_refused_before_a_folder_is_made(tmp_path, monkeypatch, options, says):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=says):
         train(*SMALL, "--total_step", "4", "--eval_step", "2", *options)

@@ -1,4 +1,4 @@
-"""What goes wrong while a run trains ends it with one sentence, and what it had saved is still there."""
+"""A fault ends a training or a test with one sentence. Its saved files stay whole."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import LIMIT, ROOT, SMALL, launch, launched, run, start, telling, wait_for, wait_for_step
+from commands import LIMIT, ROOT, SMALL, launch, run, start, train_with_progress, wait_for, wait_for_step, worker_pids
 from PIL import Image
 
 import checkpoint
@@ -30,7 +30,7 @@ FOLDER = [*SMALL[2:], "--recipe", "acgan-mlp", "--dataset", "folder", "--imsize"
 
 @contextlib.contextmanager
 def mounted(path, size):
-    """A file system of its own at `path`, of `size` bytes."""
+    """Mount a file system of `size` bytes at `path`."""
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
@@ -64,7 +64,7 @@ def last_line(err):
 
 
 def whole_steps(run_folder):
-    """The steps of the checkpoints of a run; each must be whole and no half-written file be there."""
+    """The steps of a run's checkpoints. Checks that each is whole and that no half-written file exists."""
     assert not [path for path in run_folder.rglob("*") if ".tmp" in path.name]
     files = checkpoint.step_files(run_folder / "weights")
     steps = [checkpoint.load(path).step for path in files]
@@ -73,7 +73,7 @@ def whole_steps(run_folder):
     return steps
 
 
-def test_a_full_disk(tmp_path):
+def test_a_full_disk_ends_a_training_and_keeps_its_checkpoints(tmp_path):
     with mounted(tmp_path / "disk", 2**20) as disk:
         command = [*SMALL, "--save_path", disk, "--name", "mine", "--model_save_step", "2", "--total_step", "1000"]
         code, _, err = run(tmp_path, ROOT / "train.py", *command)
@@ -82,7 +82,7 @@ def test_a_full_disk(tmp_path):
         assert steps == list(range(2, 2 * len(steps) + 1, 2)) and steps
 
 
-def test_a_read_only_folder(tmp_path, make_parameters):
+def test_a_read_only_folder_is_refused_in_one_sentence(tmp_path, make_parameters):
     p = make_parameters(name="mine", total_step=2, save_path=str(tmp_path / "disk"))
     with mounted(tmp_path / "disk", 2**24) as disk:
         Trainer(p).train(load_dataset(p))
@@ -95,21 +95,21 @@ def test_a_read_only_folder(tmp_path, make_parameters):
         assert whole_steps(disk / "mine") == [2]
 
 
-def test_a_data_folder_removed_while_training(pictures, tmp_path):
+def test_removing_the_data_folder_ends_a_training_in_one_sentence(pictures, tmp_path):
     command = [*FOLDER, "--data_path", pictures, "--name", "mine", "--log_step", "1", "--model_save_step", "2"]
     process = start(tmp_path, ROOT / "train.py", *command, "--total_step", "1000000")
     wait_for_step(process, tmp_path / "sagan_models" / "mine", 5)
     shutil.rmtree(pictures)
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 2
-    # The folder, or the class folder in it that went first.
+    # The message names the data folder, or the class folder that was removed first.
     assert re.fullmatch(
         f"train.py: {pictures}(/cat|/dog)? is gone: put it back, then continue with --resume", last_line(err)
     )
     assert len(whole_steps(tmp_path / "sagan_models" / "mine")) >= 2
 
 
-def test_a_class_removed_while_training(pictures, make_parameters):
+def test_a_removed_class_folder_is_named(pictures, make_parameters):
     p = make_parameters(dataset="folder", data_path=str(pictures), num_classes=2)
     data = batches(load_dataset(p), p, first=0)
     next(data)
@@ -120,7 +120,7 @@ def test_a_class_removed_while_training(pictures, make_parameters):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_a_reader_of_images_raises_reaches_the_run(pictures, make_parameters, monkeypatch, workers):
+def test_an_error_in_a_thread_that_reads_images_ends_the_run(pictures, make_parameters, monkeypatch, workers):
     p = make_parameters(dataset="folder", data_path=str(pictures), num_classes=2, num_workers=workers)
     data = batches(load_dataset(p), p, first=0)
     next(data)
@@ -137,8 +137,8 @@ def test_what_a_reader_of_images_raises_reaches_the_run(pictures, make_parameter
 @pytest.mark.parametrize(
     ("part", "name", "value"), [("G", "linear.weight", float("nan")), ("D", "heads.classes.weight", float("inf"))]
 )
-def test_a_gradient_that_is_not_finite(make_parameters, part, name, value):
-    """From step 5 on, in one weight; its loss is finite in that step."""
+def test_a_gradient_that_is_not_finite_stops_the_training(make_parameters, part, name, value):
+    """From step 5 on, in one weight. The loss of that step is finite."""
     p = make_parameters(total_step=9, log_step=1, model_save_step=2)
     trainer = Trainer(p)
     weight = dict(getattr(trainer, part).named_parameters())[name]
@@ -149,7 +149,7 @@ def test_a_gradient_that_is_not_finite(make_parameters, part, name, value):
 
 
 @pytest.mark.parametrize("log_step", [1, 1000])
-def test_a_loss_that_is_not_finite(make_parameters, log_step):
+def test_a_loss_that_is_not_finite_stops_the_training(make_parameters, log_step):
     p = make_parameters(total_step=50, log_step=log_step, model_save_step=1, d_lr=1e30)
     with pytest.raises(UserError, match=r"(nan|inf|not finite) at step \d+: training has diverged; --resume"):
         Trainer(p).train(load_dataset(p))
@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite(make_parameters, log_step):
 
 
 def test_weights_that_are_not_finite_are_not_saved(make_parameters):
-    """Though no gradient has shown it: such as a class's row, when the class is not in the batch."""
+    """No gradient shows them, as with the row of a class that is not in the batch."""
     p = make_parameters()
     trainer = Trainer(p)
     with pytest.raises(UserError, match="G_ema/embedding is not finite at step 2"), RunFolder(p) as folder:
@@ -169,7 +169,7 @@ def test_weights_that_are_not_finite_are_not_saved(make_parameters):
     assert whole_steps(folder.path) == [1]
 
 
-def test_what_is_saved_is_a_copy(make_parameters):
+def test_the_saved_state_is_a_copy(make_parameters):
     """It is written while the training changes the weights."""
     p = make_parameters()
     trainer, data = Trainer(p), batches(load_dataset(p), p, first=0)
@@ -210,7 +210,7 @@ def fill(disk, left):
 
 
 @pytest.mark.parametrize("target", ["small.safetensors", "small.pdparams"])
-def test_a_full_disk_while_it_converts(model, tmp_path, target):
+def test_converting_on_a_full_disk_leaves_no_file(model, tmp_path, target):
     with mounted(tmp_path / "disk", 2**20) as disk:
         fill(disk, 2**14)
         code, out, err = run(disk, ROOT / "convert.py", model, target)
@@ -223,8 +223,8 @@ def draw(model, *options):
     return [ROOT / "test.py", "--pretrained_model", model, "--metrics", "none", "--device", "cpu", *options]
 
 
-def test_samples_that_do_not_fit_on_a_disk(model, tmp_path):
-    """They are refused before any is drawn, and nothing is left."""
+def test_samples_that_do_not_fit_on_the_disk_are_refused(model, tmp_path):
+    """They are refused before any sample is drawn, and no file is left."""
     with mounted(tmp_path / "disk", 2**20) as disk:
         command = draw(model, "--num_samples", 3000, "--samples_npz", disk / "all.npz", "--test_path", tmp_path / "out")
         code, _, err = run(tmp_path, *command)
@@ -233,8 +233,8 @@ def test_samples_that_do_not_fit_on_a_disk(model, tmp_path):
         assert list(disk.iterdir()) == []
 
 
-def test_a_disk_that_fills_while_samples_are_drawn(model, tmp_path):
-    """Each file is named with its option, and the same command resumes when there is room."""
+def test_a_test_resumes_after_its_disk_was_full(model, tmp_path):
+    """The message names each file with its option. The same command resumes when there is room."""
     with mounted(tmp_path / "disk", 2**25) as disk:
         places = ["--samples_npz", disk / "all.npz", "--test_path", tmp_path / "out"]
         command = draw(model, "--num_samples", 60_000, *places)
@@ -253,7 +253,7 @@ def test_a_disk_that_fills_while_samples_are_drawn(model, tmp_path):
         assert [path.name for path in disk.iterdir()] == ["all.npz"]
 
 
-def test_pictures_on_a_full_disk(model, tmp_path):
+def test_sample_pictures_on_a_full_disk_end_in_one_sentence(model, tmp_path):
     with mounted(tmp_path / "disk", 2**19) as disk:
         command = draw(model, "--num_samples", 3000, "--samples_dir", disk / "all", "--test_path", tmp_path / "out")
         code, _, err = run(tmp_path, *command)
@@ -262,7 +262,7 @@ def test_pictures_on_a_full_disk(model, tmp_path):
         assert not [path for path in disk.rglob("*") if ".tmp" in path.name]
 
 
-def test_a_report_on_a_full_disk(model, tmp_path):
+def test_a_report_on_a_full_disk_ends_in_one_sentence(model, tmp_path):
     with mounted(tmp_path / "disk", 2**19) as disk:
         fill(disk, 2**13)
         code, _, err = run(tmp_path, *draw(model, "--num_samples", 20, "--test_path", disk / "out"))
@@ -272,8 +272,8 @@ def test_a_report_on_a_full_disk(model, tmp_path):
         assert not [path for path in disk.rglob("*") if ".tmp" in path.name]
 
 
-def test_what_another_test_gathered_for_the_same_file_is_removed(model, tmp_path):
-    """Unless that one still runs."""
+def test_the_hidden_file_of_a_killed_test_is_removed(model, tmp_path):
+    """While that test still runs, another test of the same file is refused."""
     command = draw(model, "--samples_npz", "all.npz", "--num_samples")
     process = start(tmp_path, *command, 500_000, "--test_path", "first")
     wait_for(process, lambda: any(path.stat().st_size > 10**5 for path in tmp_path.glob(".all*")))
@@ -288,9 +288,9 @@ def test_what_another_test_gathered_for_the_same_file_is_removed(model, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.npz", "first", "other"]
 
 
-def test_nobody_reads_what_it_prints(tmp_path):
-    """`train.py 2>&1 | head -1`: it ends as other programs do, without a word, and its steps are saved."""
-    command = [*telling(0.1), *SMALL, "--log_step", 1, "--total_step", 10**6, "--name", "mine"]
+def test_training_with_a_closed_output_saves_and_ends_silently(tmp_path):
+    """`train.py 2>&1 | head -1`: it ends as other programs do, without a message, and its last step is saved."""
+    command = [*train_with_progress(0.1), *SMALL, "--log_step", 1, "--total_step", 10**6, "--name", "mine"]
     process = start(tmp_path, *command, stderr=subprocess.STDOUT)
     while "writes to" not in process.stdout.readline():
         pass
@@ -301,7 +301,7 @@ def test_nobody_reads_what_it_prints(tmp_path):
 
 
 @pytest.mark.parametrize("command", [["train.py", *SMALL, "--total_step", 2], ["test.py"], ["convert.py"]])
-def test_nobody_reads_the_first_line(model, tmp_path, command):
+def test_programs_with_a_closed_output_end_silently(model, tmp_path, command):
     program, *options = command
     options = {"train.py": options, "test.py": draw(model)[1:], "convert.py": [model, "new.safetensors"]}[program]
     process = start(tmp_path, ROOT / program, *options)
@@ -311,7 +311,7 @@ def test_nobody_reads_the_first_line(model, tmp_path, command):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_it_starts(tmp_path, number):
+def test_a_signal_at_the_start_ends_with_one_line_and_no_folder(tmp_path, number):
     process = start(tmp_path, ROOT / "train.py", *SMALL)
     assert process.stdout.readline().startswith("recipe")  # before Paddle is imported
     process.send_signal(number)
@@ -320,8 +320,8 @@ def test_a_signal_while_it_starts(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def holds(process, number):
-    """Whether a process holds a signal back; None when it is gone."""
+def blocks_signal(process, number):
+    """Whether a process blocks a signal; None when the process has ended."""
     with contextlib.suppress(OSError, AttributeError):
         held = re.search(r"^SigBlk:\s*(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
         return bool(int(held[1], 16) >> (number - 1) & 1)
@@ -332,7 +332,8 @@ def test_ctrl_c_at_any_moment_of_converting(model, tmp_path, target):
     for moment in np.linspace(0.02, 1, 20):
         process = start(tmp_path, ROOT / "convert.py", model, target)
         begun = time.monotonic()
-        while not holds(process, signal.SIGINT) and time.monotonic() < begun + 0.5:  # Python itself starts until then
+        # Before the program blocks signals, Python itself is starting.
+        while not blocks_signal(process, signal.SIGINT) and time.monotonic() < begun + 0.5:
             time.sleep(0.001)
         time.sleep(moment)
         process.send_signal(signal.SIGINT)
@@ -347,8 +348,8 @@ def ignore_hangup():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-def test_an_ssh_session_that_ends_stops_a_run(tmp_path):
-    """Its terminal goes with it: SIGHUP comes, and what is printed cannot be written any more."""
+def test_the_end_of_an_ssh_session_stops_and_saves_a_run(tmp_path):
+    """The terminal closes: SIGHUP arrives, and output can no longer be written."""
     terminal, other_end = pty.openpty()
     command = [*SMALL, "--name", "mine", "--log_step", "1", "--model_save_step", "1000", "--total_step", "100000"]
     how = {"stdin": other_end, "stdout": other_end, "stderr": other_end, "start_new_session": True}
@@ -378,8 +379,8 @@ def drain(terminal, ended):
     os.close(terminal)
 
 
-def test_a_hangup_that_is_ignored_stays_so(tmp_path):
-    """As under `nohup`, in all phases."""
+def test_a_training_with_ignored_sighup_runs_to_its_end(tmp_path):
+    """As under `nohup`, while it starts and while it trains."""
     command = [*SMALL, "--name", "mine", "--log_step", "1", "--total_step", "60"]
     process = start(tmp_path, ROOT / "train.py", *command, preexec_fn=ignore_hangup)
     assert process.stdout.readline().startswith("recipe")
@@ -391,7 +392,7 @@ def test_a_hangup_that_is_ignored_stays_so(tmp_path):
 
 
 @pytest.mark.parametrize("ignored", [False, True])
-def test_a_hangup_while_it_tests(model, tmp_path, ignored):
+def test_sighup_stops_a_test_unless_it_is_ignored(model, tmp_path, ignored):
     command = draw(model, "--num_samples", 60_000, "--test_path", "out", "--samples_npz", "all.npz")
     process = start(tmp_path, *command, preexec_fn=ignore_hangup if ignored else None)
     wait_for(process, lambda: any(path.stat().st_size > 10**5 for path in tmp_path.glob(".all*")))
@@ -405,8 +406,8 @@ def test_a_hangup_while_it_tests(model, tmp_path, ignored):
         assert code == 0 and "resuming" in out, err
 
 
-def slow_to_stop(tmp_path):
-    """A run in a step that takes minutes, which was sent SIGTERM and has answered."""
+def start_slow_run_and_terminate(tmp_path):
+    """Start a run whose step takes minutes, send it SIGTERM, and wait for its answer."""
     process = start(tmp_path, ROOT / "train.py", *SMALL, "--d_steps_per_iter", "100000", "--name", "mine")
     log = tmp_path / "sagan_models" / "mine" / "log.txt"
     wait_for(process, lambda: log.exists() and "started" in log.read_text())
@@ -416,8 +417,8 @@ def slow_to_stop(tmp_path):
 
 
 def test_a_second_signal_quits_at_once(tmp_path):
-    process = slow_to_stop(tmp_path)
-    process.terminate()  # which the launcher sends three times
+    process = start_slow_run_and_terminate(tmp_path)
+    process.terminate()  # does not count: the launcher sends SIGTERM three times
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     process.send_signal(signal.SIGINT)
@@ -428,7 +429,7 @@ def test_a_second_signal_quits_at_once(tmp_path):
 
 @pytest.mark.slow
 def test_a_late_second_sigterm_quits_at_once(tmp_path):
-    process = slow_to_stop(tmp_path)
+    process = start_slow_run_and_terminate(tmp_path)
     time.sleep(6)
     process.terminate()
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
@@ -437,14 +438,14 @@ def test_a_late_second_sigterm_quits_at_once(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whom", ["the launcher", "each process", "one process"])
-def test_processes_that_are_told_to_stop_save(tmp_path, whom):
-    """A checkpoint of 120 MB, whose writing outlasts what the other process has to do."""
+def test_several_processes_save_and_stop_together(tmp_path, whom):
+    """Writing the checkpoint of 120 MB takes longer than the rest of the other process's work."""
     wide = ["--g_conv_dim", "192", "--d_conv_dim", "192", "--batch_size", "4", "--model_save_step", "1000"]
     command = [ROOT / "train.py", *SMALL, *wide, "--log_step", "1", "--name", "mine", "--total_step", "100000"]
     launcher = launch(tmp_path, 2, *command)
     mine = tmp_path / "sagan_models" / "mine"
     wait_for_step(launcher, mine, 2)
-    workers = launched(launcher)
+    workers = worker_pids(launcher)
     for pid in {"the launcher": [launcher.pid], "each process": workers, "one process": workers[1:]}[whom]:
         os.kill(pid, signal.SIGTERM)
     launcher.communicate(timeout=LIMIT)

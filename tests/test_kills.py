@@ -1,4 +1,4 @@
-"""kill -9 at random moments: what is on the disk is always enough to go on, and nothing of it shows in the end."""
+"""`kill -9` at random moments: the files on disk always suffice to resume, and the end equals an unbroken run."""
 
 import re
 import signal
@@ -28,7 +28,7 @@ def newest_step(run_folder):
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
-def test_killed_at_random_moments(kills, tmp_path, capsys):
+def test_a_run_killed_at_random_moments_equals_an_unbroken_one(kills, tmp_path, capsys):
     rng = np.random.default_rng(5)
     mine = tmp_path / "sagan_models" / "mine"
     command = [ROOT / "train.py", *OPTIONS, "--keep_checkpoints", 3, "--name", "mine", "--resume", "auto"]
@@ -43,7 +43,7 @@ def test_killed_at_random_moments(kills, tmp_path, capsys):
         process.communicate(timeout=LIMIT)
         before, saved, done = saved, newest_step(mine), last_step(mine)
         assert saved >= before and saved % INTERVAL == 0
-        # The last one that was begun may have been in the making; that of the last step in the log may wait for it.
+        # One checkpoint may be half-written, and the checkpoint of the log's last step may still wait for it.
         assert saved >= (done - 1) // INTERVAL * INTERVAL - INTERVAL
         latest = mine / "weights" / "latest"
         if saved:
@@ -59,8 +59,8 @@ def test_killed_at_random_moments(kills, tmp_path, capsys):
     assert_same_run(mine, tmp_path / "straight" / "acgan-digits-1")
 
 
-def test_killed_before_it_begins(tmp_path):
-    """As soon as there is a folder: the same command then trains."""
+def test_a_run_killed_before_it_begins_trains_with_the_same_command(tmp_path):
+    """It is killed as soon as its folder exists."""
     command = [ROOT / "train.py", *OPTIONS, "--total_step", INTERVAL, "--resume", "auto", "--name", "mine"]
     command += ["--eval_step", INTERVAL, "--eval_samples", 50, "--metrics", "distance"]
     process = start(tmp_path, *command)

@@ -40,7 +40,7 @@ def test_spectral_norm_converges_to_the_largest_singular_value(layer):
     np.testing.assert_allclose(np.linalg.svd(matrix, compute_uv=False)[0], 1, rtol=1e-9)
 
 
-def test_spectral_norm_iterates_in_training_alone():
+def test_spectral_norm_iterates_only_in_training():
     layer = filled(layers.SNConv2D(6, 5, 3))
     layer.eval()
     before = layer.weight_u.numpy()
@@ -52,7 +52,7 @@ def test_spectral_norm_iterates_in_training_alone():
 
 
 def test_spectral_norm_gradient_passes_through_sigma():
-    """d(W / u'Wv) with u and v constant (Miyato et al., equation 12)."""
+    """The gradient of W / u'Wv with u and v constant (Miyato et al., equation 12)."""
     layer = filled(layers.SNLinear(4, 3))
     layer.eval()
     (layer.weight() * paddle.to_tensor(random(4, 3))).sum().backward()
@@ -89,7 +89,7 @@ def test_batch_norm_statistics_are_unbiased_and_exact(shape):
     assert (layer._mean.numpy() == running).all()
 
 
-def test_conditional_batch_norm_takes_each_samples_class():
+def test_conditional_batch_norm_uses_the_class_of_each_sample():
     layer = filled(layers.ConditionalBatchNorm(3, 4))
     layer.eval()
     layer.bn._mean.set_value(np.zeros(3))
@@ -127,7 +127,7 @@ def test_attention_follows_the_papers_equations():
 
 
 @pytest.mark.parametrize("spatial", [False, True])
-def test_dropout_keeps_the_mean_and_drops_the_share(spatial):
+def test_dropout_drops_its_share_and_scales_the_rest(spatial):
     layer, x = layers.Dropout(0.25, spatial), paddle.ones([200, 50, 4, 4])
     out = layer(x).numpy()
     assert set(np.unique(out)) == {0, 1 / 0.75}
@@ -139,8 +139,8 @@ def test_dropout_keeps_the_mean_and_drops_the_share(spatial):
 
 
 @pytest.mark.parametrize(("momenta", "expected"), [((0.9,), 22), ((0.9, 0.99), 230), ((0.999, 0.9), 2302)])
-def test_running_statistics_settle(momenta, expected):
-    """What is left of their first values after so many batches, all of mean 0."""
+def test_forwards_to_settle_leave_a_tenth_of_the_first_statistics(momenta, expected):
+    """After so many batches of mean 0, less than a tenth of the first mean is left, and not one batch earlier."""
     network = paddle.nn.Sequential(*(layers.BatchNorm(3, momentum) for momentum in momenta))
     forwards = layers.forwards_to_settle(network)
     assert forwards == pytest.approx(expected, abs=1)

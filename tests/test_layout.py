@@ -1,4 +1,4 @@
-"""The house: modules import only what lies below them, and nothing imports in a circle."""
+"""The program's floors: a module imports only modules below it, and imports form no circle."""
 
 import ast
 from pathlib import Path
@@ -25,14 +25,14 @@ FLOORS = (
 
 
 def modules():
-    """{module: its path} of the program, such as "formats.safe_pickle"."""
+    """{module: path} of the program; a module is named like "formats.safe_pickle"."""
     folders = [folder for folder in ROOT.iterdir() if (folder / "__init__.py").is_file()]
     paths = [*ROOT.glob("*.py"), *(path for folder in (*folders, ROOT / "benchmarks") for path in folder.glob("*.py"))]
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
 def imports(path, known):
-    """The modules among `known` that the file `path` imports, at its top or inside of a function."""
+    """The modules among `known` that the file `path` imports, at its top or in a function."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -42,7 +42,7 @@ def imports(path, known):
     return found & known
 
 
-def test_imports_point_down():
+def test_modules_import_only_modules_on_lower_floors():
     known = modules()
     floor = {name: number for number, names in enumerate(FLOORS) for name in names}
     for module, path in known.items():
@@ -52,11 +52,11 @@ def test_imports_point_down():
             assert below == room or floor[room] < floor[below], f"{module} imports {imported}"
 
 
-def test_every_module_has_its_floor():
+def test_every_module_is_on_a_floor():
     assert {module.split(".")[0] for module in modules()} == set().union(*FLOORS)
 
 
-def test_training_and_evaluation_do_not_know_each_other():
+def test_training_and_evaluation_do_not_import_each_other():
     known = modules()
     for module, path in known.items():
         room = module.split(".")[0]
@@ -65,7 +65,7 @@ def test_training_and_evaluation_do_not_know_each_other():
             assert not {name for name in imports(path, known.keys()) if name.split(".")[0] == other}, module
 
 
-def test_no_circle():
+def test_imports_form_no_circle():
     known = modules()
     graph = {module: imports(path, known.keys()) - {module} for module, path in known.items()}
     while leaves := [module for module, needed in graph.items() if not needed & graph.keys()]:

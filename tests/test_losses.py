@@ -24,7 +24,7 @@ def log_sigmoid(x):
         ("gan", -log_sigmoid(REAL), -log_sigmoid(-FAKE), log_sigmoid(-FAKE)),
     ],
 )
-def test_adversarial_losses(name, real, fake, generator):
+def test_adversarial_losses_equal_their_equations(name, real, fake, generator):
     real_logits, fake_logits = paddle.to_tensor(REAL), paddle.to_tensor(FAKE)
     on_real, on_fake = losses.discriminator_losses(name, real_logits, fake_logits)
     np.testing.assert_allclose(float(on_real), real.mean(), rtol=1e-12)
@@ -49,7 +49,7 @@ def test_class_loss_is_the_cross_entropy_of_a_softmax():
     np.testing.assert_allclose(float(loss), expected.mean(), rtol=1e-12)
 
 
-def test_penalty_of_a_linear_critic_is_known():
+def test_penalty_of_a_linear_critic_equals_its_closed_form():
     """For D(x) = w·x the gradient is w everywhere."""
     w = np.random.default_rng(0).standard_normal((3, 4, 4))
 
@@ -68,11 +68,11 @@ def double():
     paddle.set_default_dtype("float32")
 
 
-def test_penalty_gradient_through_attention(make_parameters, double):
+def test_penalty_gradient_through_attention_equals_finite_differences(make_parameters, double):
     """The penalty's derivative by D's weights, attention included, against central differences in float64."""
     p = make_parameters("sagan", imsize=32, attention_size=16, adv_loss="wgan_gp", d_conv_dim=8)
     D = sagan_models.build_discriminator(p)
-    D.eval()  # the power iteration stands still, so that the penalty is a function of the weights alone
+    D.eval()  # no power iteration: the penalty is a function of the weights alone
     assert isinstance(D.attention, SelfAttention)
     D.attention.gamma.set_value(np.full(1, 0.7))
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""`make` chooses a Python and says what to do where none fits. The Pythons on its PATH are stand-ins."""
+"""`make` chooses a Python, or says what to do if none fits. Stand-in scripts replace the Pythons on its PATH."""
 
 import re
 import shutil
@@ -8,8 +8,8 @@ import sys
 import pytest
 from commands import ROOT
 
-# A Python that says it has another version, perhaps without ensurepip. It runs `-c CODE`. Its `-m venv --clear FOLDER`
-# makes an environment with a `python` that writes down its arguments.
+# A Python that reports another version, perhaps without ensurepip. It runs `-c CODE`. Its `-m venv --clear FOLDER`
+# makes an environment whose `python` writes its arguments to a file.
 STAND_IN = """#!{executable}
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ BROKEN_SHIM = "#!/bin/sh\necho 'python: command not found' >&2\nexit 127\n"
 
 
 class Machine:
-    """A folder with the Makefile, and the only commands that it finds there."""
+    """A folder with the Makefile, and the only commands on its PATH."""
 
     def __init__(self, folder):
         self.folder, self.commands = folder, folder / "commands"
@@ -69,7 +69,7 @@ class Machine:
             yield from self.lines(f"requirements/{line.split()[1]}") if line.startswith("-r ") else [line]
 
     def refusal(self, *arguments):
-        """The sentence with which `make setup` ends."""
+        """The sentence that ends `make setup`."""
         result = self.make("setup", *arguments)
         sentence, after = result.stderr.split("\n", 1)
         assert result.returncode == 2 and after.startswith("make: ") and not (self.folder / "made").exists()
@@ -82,14 +82,14 @@ def machine(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["python3.10", "python3.11", "python3.12", "python3.13", "python3", "python"])
-def test_one_python_that_fits_is_used(machine, name):
+def test_the_only_python_that_fits_is_used(machine, name):
     version = name.removeprefix("python")
     machine.add_python(name, version if "." in version else "3.13")
     assert machine.installed()[0] == name
 
 
 @pytest.mark.parametrize("name", ["python3.10", "python3.11", "python3.12"])
-def test_paddle_2_passes_over_python_3_13(machine, name):
+def test_paddle_2_skips_python_3_13(machine, name):
     machine.add_python("python3.13", "3.13")
     machine.add_python("python3", "3.13")
     machine.add_python(name, name.removeprefix("python"))
@@ -103,8 +103,8 @@ def test_paddle_2_needs_an_older_python_than_3_13(machine):
     assert "GPU=0" not in sentence
 
 
-def test_a_gpu_beside_python_3_13_alone(machine):
-    """Unasked, Paddle 2 is installed there. Paddle 3 would run."""
+def test_a_gpu_with_only_python_3_13_is_refused_with_the_ways_that_work(machine):
+    """With a GPU, Paddle 2 is installed by default, and it does not run there. Paddle 3 would run."""
     machine.add_python("python3", "3.13")
     machine.add("nvidia-smi", "#!/bin/sh\n")
     sentence = machine.refusal()
@@ -112,7 +112,7 @@ def test_a_gpu_beside_python_3_13_alone(machine):
     assert machine.installed("GPU=0")[0] == "python3"
 
 
-def test_too_new_a_python_is_told_the_ways_that_work(machine):
+def test_a_too_new_python_is_refused_with_the_ways_that_work(machine):
     machine.add_python("python3.14", "3.14")
     machine.add_python("python3", "3.14")
     sentence = machine.refusal()
@@ -123,32 +123,32 @@ def test_too_new_a_python_is_told_the_ways_that_work(machine):
     assert "apt install" not in sentence
 
 
-def test_no_python_at_all(machine):
+def test_no_python_is_refused_with_a_way_to_install_one(machine):
     sentence = machine.refusal()
     assert "none of python3.12 python3.13 python3.11 python3.10 python3 python runs" in sentence
     assert "uv venv" in sentence
 
 
-def test_a_python_without_venv_is_told_what_to_install(machine):
+def test_a_python_without_venv_is_refused_with_the_package_to_install(machine):
     machine.add_python("python3.13", "3.13", without_venv=True)
     machine.add_python("python3", "3.13", without_venv=True)
     sentence = machine.refusal()
     assert "python3.13 is 3.13 without venv or ensurepip" in sentence and "apt install python3.13-venv" in sentence
 
 
-def test_a_python_without_venv_is_passed_over(machine):
+def test_a_python_without_venv_is_skipped(machine):
     machine.add_python("python3.12", "3.12", without_venv=True)
     machine.add_python("python3", "3.11")
     assert machine.installed()[0] == "python3"
 
 
-def test_a_broken_shim_is_passed_over(machine):
+def test_a_broken_shim_is_skipped(machine):
     machine.add("python3.12", BROKEN_SHIM)
     machine.add_python("python3.13", "3.13")
     assert machine.installed()[0] == "python3.13"
 
 
-def test_the_python_that_is_named_is_used(machine):
+def test_the_given_python_is_used(machine):
     machine.add_python("python3.12", "3.12")
     machine.add_python("mine", "3.13")
     assert machine.installed(f"PYTHON={machine.commands}/mine")[0] == "mine"
@@ -163,8 +163,8 @@ def test_the_python_that_is_named_is_used(machine):
     ],
     ids=["too old", "missing", "too new for Paddle 2"],
 )
-def test_the_python_that_is_named_does_not_fit(machine, arguments, found):
-    """No other is taken in its place."""
+def test_a_given_python_that_does_not_fit_is_refused(machine, arguments, found):
+    """No other Python is used instead."""
     machine.add_python("mine", "3.9")
     machine.add_python("python3.12", "3.12")
     machine.add_python("python3.13", "3.13")
@@ -181,11 +181,11 @@ def test_the_python_that_is_named_does_not_fit(machine, arguments, found):
     ],
     ids=["CPU", "Paddle 2", "GPU", "GPU, Paddle's index"],
 )
-def test_numpy_is_held_back_for_paddle_2_alone(machine, arguments, package, older_numpy):
+def test_only_paddle_2_gets_an_older_numpy(machine, arguments, package, older_numpy):
     machine.add_python("python3.12", "3.12")
     _, installed = machine.installed(*arguments)
     assert package in installed and ("numpy<2" in installed) == older_numpy
 
 
-def test_help_names_the_pythons(machine):
+def test_help_names_the_python_versions(machine):
     assert "3.10 to 3.13" in machine.make("help").stdout

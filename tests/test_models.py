@@ -48,7 +48,7 @@ def test_gradients_reach_every_parameter(make_parameters, model, size):
     G, D = build(p)
     for network in (G, D):
         for name, weight in network.named_parameters():
-            if name.endswith("gamma"):  # at 0 the attention's own weights have no gradient yet
+            if name.endswith("gamma"):  # with gamma 0 the attention's weights get no gradient
                 weight.set_value(np.ones(1, "float32"))
     labels = paddle.to_tensor(np.arange(5))
     logits, class_logits = D(G(paddle.randn([5, p.z_dim]), labels), labels)
@@ -57,11 +57,11 @@ def test_gradients_reach_every_parameter(make_parameters, model, size):
     for network in (G, D):
         assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
         still = [name for name, weight in network.named_parameters() if not np.abs(weight.grad.numpy()).max() > 0]
-        # A bias before a batch norm shifts what the norm takes away; its gradient is 0 but for rounding.
+        # A batch norm removes the effect of a bias before it. The gradient of that bias is only rounding.
         assert [name for name in still if not name.endswith("bias")] == []
 
 
-def test_widths_are_the_papers_at_128_pixels(make_parameters):
+def test_widths_at_128_pixels_are_those_of_the_paper(make_parameters):
     p = make_parameters("sagan", imsize=128, g_conv_dim=64, d_conv_dim=64, num_classes=1000, z_dim=128)
     G, D = build(p)
     assert [block.conv1.weight_orig.shape[0] // 64 for block in G.blocks] == [16, 8, 4, 2, 1]
@@ -87,20 +87,20 @@ def test_initial_weights_follow_the_paper_and_the_seed(make_parameters):
     assert (G.linear.weight_orig.numpy() != other.linear.weight_orig.numpy()).any()
 
 
-def test_a_class_is_conditioned_on(make_parameters):
+def test_images_depend_on_the_class(make_parameters):
     for model in ("acgan-imagenet", "acgan-cifar10", "acgan-mnist", "acgan-mlp", "acgan-digits"):
         G, _ = build(make_parameters(model))
         images = G(paddle.randn([1, 20]).tile([5, 1]), paddle.arange(5)).numpy()
         assert all(np.abs(images[0] - image).max() > 0.1 * images.std() for image in images[1:]), model
 
 
-def test_noise_without_room_beside_the_class_is_refused(make_parameters):
+def test_z_dim_too_small_for_the_classes_is_refused(make_parameters):
     with pytest.raises(UserError, match="--z_dim 10 has no room"):
         acgan_models.build_generator(make_parameters("acgan-cifar10", z_dim=10, num_classes=10))
 
 
-def test_the_tutorials_weights_start_small(make_parameters):
-    """An embedding of N(0, 1), which Adam hardly moves, would keep the classes from being told apart for long."""
+def test_initial_weights_of_the_tutorial_are_small(make_parameters):
+    """With an embedding of N(0, 1), which Adam hardly moves, the classes would stay alike for long."""
     for network in build(make_parameters("acgan-mnist", g_conv_dim=64, d_conv_dim=64)):
         for name, weight in network.named_parameters():
             values = weight.numpy()

@@ -1,3 +1,5 @@
+"""Options, recipes and runs: the meaning of each command, and the commands that are refused."""
+
 import dataclasses
 import random
 import re
@@ -23,7 +25,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(Parameters)}
 
 @pytest.fixture(autouse=True)
 def files(tmp_path, monkeypatch):
-    """An empty working folder that holds what the commands below name."""
+    """An empty working folder with the files that the commands below name."""
     monkeypatch.chdir(tmp_path)
     for folder in ("train", "val", "cifar", "checkpoints/class-10-20"):
         (tmp_path / folder).mkdir(parents=True)
@@ -91,7 +93,7 @@ def refusal(command, program="train", base=None):
             "acgan-imagenet",
             {"num_samples": 64, "batch_size": 100, "test_path": "out"},
         ),
-        # Nobody published these; the data say which recipe is meant.
+        # Not published; the data decide the recipe.
         ("train", "--dataset digits", "acgan-digits", {}),
         ("train", "--dataset mnist", "acgan-mnist", {"imsize": 32, "z_dim": 100, "dropout": 0.25}),
         ("train", "--dataset fashion-mnist --data_path train", "acgan-mnist", {"dataset": "fashion-mnist"}),
@@ -104,14 +106,14 @@ def refusal(command, program="train", base=None):
         ("train", "--total_step 7", "acgan-digits", {"total_step": 7}),
     ],
 )
-def test_command_means_its_recipe(program, command, recipe, meaning, capsys):
+def test_a_command_means_its_recipe(program, command, recipe, meaning, capsys):
     p = parse(command, program)
     assert p.recipe == recipe
     assert {name: getattr(p, name) for name in meaning} == meaning
     assert capsys.readouterr().out.startswith(f"recipe {recipe} (")
 
 
-# What a command without --recipe means, by the name that each option is given by; "=" or " " before the value.
+# (command without --recipe, the recipe that it means); {} stands for "=" or " " before a value.
 INFERRED = [
     *[(f"--model{{}}{name}{data}", "sagan-imagenet" if name == "sagan" else name)
       for name, data in (("sagan", " --data_path train"), ("acgan-imagenet", " --dataroot{}train"),
@@ -159,14 +161,14 @@ def test_every_spelling_of_an_option_means_the_same_recipe(command, recipe):
 
 @pytest.mark.parametrize(("command", "recipe"), INFERRED)
 def test_every_spelling_goes_on_with_the_run_of_its_recipe(command, recipe, files):
-    """Runs of the other recipes, newer ones, are there too; a new run starts where there is none of its recipe."""
+    """Newer runs of the other recipes exist. Without a run of its recipe, the command starts a new run."""
     spellings = [command.replace("{}", between) for between in " ="]
     for spelled in spellings:
         assert run_to_resume(f"{spelled} --resume auto") is None
     for other in RECIPES:
         start_run(files / "sagan_models" / f"{other}-1", "")
     start_run(files / "sagan_models" / f"{recipe}-2", spellings[0])
-    base = {"recipe": recipe} if "netG" in command else None  # what the checkpoint says
+    base = {"recipe": recipe} if "netG" in command else None  # parameters of the checkpoint
     for spelled in spellings:
         for resume in ("--resume auto", "--resume=auto"):
             assert run_to_resume(f"{spelled} {resume}", base) == Path("sagan_models", f"{recipe}-2")
@@ -185,7 +187,7 @@ def test_the_first_line_says_which_recipe_and_why(capsys):
 
 
 def test_published_defaults_of_sagan():
-    """parameters.py of the published Paddle SAGAN replication."""
+    """The defaults of parameters.py in the published Paddle SAGAN replication."""
     published = {
         "dataset": "imagenet", "batch_size": 64, "total_step": 3_000_000, "d_steps_per_iter": 1, "g_steps_per_iter": 1,
         "d_lr": 0.0004, "g_lr": 0.0001, "beta1": 0.0, "beta2": 0.9, "adv_loss": "hinge", "z_dim": 128, "g_conv_dim": 64,
@@ -224,7 +226,7 @@ def test_recipes_hold_the_published_settings(recipe, published):
     assert {name: getattr(p, name) for name in published} == published
 
 
-def test_every_row_has_a_recipe():
+def test_every_published_setting_has_a_recipe():
     rows = "sagan-imagenet acgan-imagenet acgan-imagenet-torch acgan-cifar10 acgan-mnist acgan-mlp acgan-digits"
     assert sorted(rows.split()) == RECIPES
 
@@ -312,14 +314,14 @@ def test_both_programs_take_every_published_option(program, options, taken):
     assert {name: getattr(p, name) for name in taken} == taken
 
 
-def test_options_without_effect_say_so(capsys):
+def test_options_without_effect_are_reported(capsys):
     parse("--log_path log --class_result_path out --result_path out --ngpu 4")
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines] == ["--result_path", "--class_result_path", "--log_path", "--ngpu"]
     assert all("no effect" in line for line in lines)
 
 
-def test_names_that_mean_another_option_in_one_program_say_so(capsys):
+def test_names_with_another_meaning_in_test_py_are_reported(capsys):
     parse("--check_path checkpoints/class-10-20 --batchSize=16 --result_path out", "test")
     assert capsys.readouterr().err.splitlines() == [
         "--batchSize means --num_samples in test.py, as published",
@@ -358,7 +360,7 @@ def test_names_that_mean_another_option_in_one_program_say_so(capsys):
         ("train", "--data_path train --test_data_path val --inception_weights w --half_precision --reference r",
          ["--half_precision, --inception_weights, --reference, --test_data_path have no effect without --eval_step"]),
         ("train", "--metrics fid --labels 3 --eval_samples 5 --eval_step 5", []),
-        # what a later test of the run goes by
+        # a later test of the run uses these
         ("train", "--num_samples 5 --truncation 1 --standing_batches 5 --use_ema false", []),
         ("train", "--batch_size_test 5", ["--batch_size_test has no effect since the generator always draws 16"]),
         ("test", "--netG w.pdparams --batch_size_test 5",
@@ -366,14 +368,14 @@ def test_names_that_mean_another_option_in_one_program_say_so(capsys):
         ("train", "--name a --outf out --lr 1 --batchSize 8 --eval_step 0", []),
     ],
 )  # fmt: skip
-def test_options_of_the_other_program_say_that_they_have_no_effect(program, command, lines, capsys):
+def test_options_of_the_other_program_are_reported_to_have_no_effect(program, command, lines, capsys):
     parse(command, program)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == len(lines)
     assert all(line.startswith(expected) for line, expected in zip(said, lines, strict=True)), said
 
 
-def test_a_resumed_run_that_measures_takes_options_of_measuring(files, capsys):
+def test_a_resumed_run_with_eval_step_takes_options_of_measuring(files, capsys):
     start_run(files / "runs" / "one", "--eval_step 5")
     capsys.readouterr()
     parse("--resume runs/one --eval_samples 7")
@@ -381,7 +383,7 @@ def test_a_resumed_run_that_measures_takes_options_of_measuring(files, capsys):
 
 
 @pytest.mark.parametrize("options", ["", "--dataset digits", "--dataset cifar10", "--dataset folder --data_path train"])
-def test_samples_are_of_no_recipe_unless_one_is_named(options, capsys):
+def test_samples_have_no_recipe_unless_one_is_given(options, capsys):
     assert parse(f"--samples w.pdparams --metrics none {options}", "test").recipe == "none"
     assert capsys.readouterr().out == "recipe none (--samples)\n"
     named = parse(f"--samples w.pdparams --metrics none {options} --recipe sagan-imagenet", "test")
@@ -403,12 +405,12 @@ def test_samples_are_of_no_recipe_unless_one_is_named(options, capsys):
         ("--dataset cifar10 --metrics none", ()),
     ],
 )
-def test_metrics_without_a_choice_fit_the_data(options, chosen):
-    """The floor is among them where training images are at hand and not a folder's."""
+def test_default_metrics_fit_the_data(options, chosen):
+    """The floor is among them if training images are available and are not a folder."""
     assert parse(f"--samples w.pdparams {options}", "test").chosen_metrics == chosen
 
 
-def test_layers_lie_over_each_other(files):
+def test_options_override_a_recipe_and_a_recipe_the_defaults(files):
     (files / "mine.yaml").write_text("model: acgan-mnist\ndataset: mnist\nimsize: 28\nd_lr: 1e-3\n")
     p = parse("--recipe mine.yaml --imsize 32")
     assert (p.recipe, p.imsize, p.d_lr, p.g_lr) == ("mine", 32, 1e-3, Parameters.g_lr)
@@ -427,7 +429,7 @@ def test_steps_and_epochs_replace_each_other(files):
     assert "--model_save_step and --save_freq" in refusal("--model_save_step 9 --save_freq 3")
 
 
-def test_another_data_set_leaves_the_first_ones_path_and_classes_behind(files):
+def test_another_data_set_drops_the_path_and_classes_of_the_recipe(files):
     (files / "run.yaml").write_text("dataset: folder\ndata_path: train\nclasses: '0,4'\nnum_classes: 4\n")
     p = parse("--recipe run.yaml --dataset fake")
     assert (p.data_path, p.classes, p.num_classes) == (None, None, None)
@@ -435,7 +437,7 @@ def test_another_data_set_leaves_the_first_ones_path_and_classes_behind(files):
     assert (p.data_path, p.classes, p.num_classes) == ("train", "0,4", 4)
 
 
-def test_sagan_fits_itself_to_small_images():
+def test_sagan_adapts_to_small_images():
     p = parse("--recipe sagan-imagenet --dataset cifar10")
     assert (p.imsize, p.attention_size) == (32, 16)
     p = parse("--recipe sagan-imagenet --dataset cifar10 --imsize 64")
@@ -444,7 +446,7 @@ def test_sagan_fits_itself_to_small_images():
     assert (p.centercrop_size, p.attention_size) == (64, 32)
 
 
-def test_given_options_are_those_of_the_command_alone():
+def test_given_options_are_only_those_of_the_command():
     assert CommandLine(["--nz", "7", "--cuda", "--lr", "1"], "test").given == {
         "z_dim": 7, "device": None, "d_lr": 1.0, "g_lr": 1.0
     }  # fmt: skip
@@ -463,7 +465,7 @@ def test_given_options_are_those_of_the_command_alone():
     ],
 )
 def test_a_command_reads_each_file_once(command, read, files):
-    """And none that it does not need."""
+    """It reads no file that it does not need."""
     (files / "mine.yaml").write_text("recipe: acgan-digits\ndataset: digits\nmodel: acgan-digits\nimsize: 16\n")
     folder = files / "sagan_models" / "acgan-digits-1"
     start_run(folder, "--pretrained_model w.pdparams" if "w.pdparams" in command else "")
@@ -477,17 +479,17 @@ def test_a_command_reads_each_file_once(command, read, files):
     assert sorted(Path(path).stem for path in opened if path.endswith(".yaml")) == sorted(read)
 
 
-def test_a_recipe_does_not_say_what_is_tested(files):
+def test_a_recipe_does_not_choose_the_weights_to_test(files):
     """Such as a run's file, which may name the weights that the run started from."""
     (files / "run.yaml").write_text("pretrained_model: w.pdparams\ncheck_path: checkpoints/class-10-20\n")
     assert "give one thing to test" in refusal("--recipe run.yaml", "test")
     assert parse("--recipe run.yaml --pretrained_model netG_epoch_5.pth", "test").check_path is None
 
 
-# What a run or a checkpoint brings along
+# Parameters of a run or a checkpoint
 
 
-def test_a_base_takes_the_recipes_place(capsys):
+def test_parameters_of_a_checkpoint_replace_the_recipe(capsys):
     base = dataclasses.asdict(parse("--recipe acgan-mnist --z_dim 50"))
     p = parse("--pretrained_model w.pdparams --num_samples 5", "test", base)
     assert (p.model, p.z_dim, p.num_samples) == ("acgan-mnist", 50, 5)
@@ -503,7 +505,7 @@ def test_a_test_has_as_many_classes_as_the_weights(command):
 
 
 @pytest.mark.parametrize("values", [{"imsize": "big"}, {"imsize": [1]}, {"shell": "ls"}, {"z_dim": None}])
-def test_a_base_is_checked_as_files_are(values):
+def test_parameters_of_a_checkpoint_are_checked(values):
     message = refusal("--pretrained_model w.pdparams", "test", {"recipe": "acgan-mnist"} | values)
     assert "the checkpoint" in message
     assert next(iter(values)) in message
@@ -514,7 +516,7 @@ def start_run(folder, command):
     (folder / RUN_FILE).write_text(parse(command).to_yaml())
 
 
-def test_resume_a_folder(files):
+def test_resume_takes_the_folder_of_a_run(files):
     start_run(files / "runs" / "one", "--recipe acgan-mnist --z_dim 50")
     p = parse("--resume runs/one --total_step 9")
     assert (p.recipe, p.z_dim, p.total_step, p.niter) == ("acgan-mnist", 50, 9, None)
@@ -526,7 +528,7 @@ def test_resume_a_folder(files):
     assert "acgan-mnist" in refusal("--resume runs/one --recipe acgan-mlp")
 
 
-def test_resume_the_folder_one_is_in(files, monkeypatch):
+def test_resume_takes_the_current_folder(files, monkeypatch):
     start_run(files / "runs" / "one", "")
     monkeypatch.chdir(files / "runs" / "one")
     p = parse("--resume .")
@@ -549,7 +551,7 @@ def test_resume_auto_goes_on_with_the_named_or_newest_run_or_starts_one(files):
     assert parse("--resume auto --recipe acgan-mnist").name == "acgan-mnist-11"
 
 
-STARTS = {  # a command, what completes it, and the number of classes in its data
+STARTS = {  # {command: number of classes in its data}
     "--recipe acgan-digits": 10,
     "--recipe acgan-mnist": 10,
     "--recipe acgan-mlp --imsize 28": 10,
@@ -567,7 +569,7 @@ STARTS = {  # a command, what completes it, and the number of classes in its dat
     "--recipe classes.yaml --classes none": 9,
     "--dataset fake": 10,
 }
-CHOICES = [  # of each line one is in a command
+CHOICES = [  # a command gets one entry of each list
     ["", "--classes none", "--num_classes none", "--classes=none --num_classes=none", "--classes_idx none"],
     ["", "--total_step 9", "--niter 3", "--niter=none", "--niter none --total_step 7"],
     ["", "--model_save_step 5", "--save_freq 2", "--save_freq none", "--save_freq=none --model_save_step=4"],
@@ -584,7 +586,7 @@ CHOICES = [  # of each line one is in a command
 
 
 class Data:
-    """The part of a data set that decides what `resolve` fills in."""
+    """The part of a data set that `resolve` needs."""
 
     def __init__(self, num_classes):
         self.num_classes = num_classes
@@ -594,7 +596,7 @@ class Data:
 
 
 def start_as_the_trainer_does(command, data, base):
-    """The folder of the run that `command` starts."""
+    """Start a run by `command`; returns (parameters, folder)."""
     p = resolve(parse(command, base=base), data)
     folder = Path(p.save_path, p.name or f"{p.recipe}-1")
     folder.mkdir(parents=True)
@@ -605,7 +607,9 @@ def start_as_the_trainer_does(command, data, base):
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("seed", range(8))
 def test_the_command_that_starts_a_run_resumes_it(start, seed, files):
-    """Whatever the options that the data resolve: with --resume auto, from the first or added, and with the folder."""
+    """With any options that the data resolve. --resume auto is in the first command or added later, or --resume has the
+    folder.
+    """
     (files / "mine.yaml").write_text("dataset: folder\ndata_path: train\nimsize: 64\nsave_freq: 2\nniter: 4\n")
     (files / "classes.yaml").write_text("dataset: folder\ndata_path: train\nclasses: a,b\nnum_classes: 2\n")
     draw = random.Random(f"{start} {seed}")
@@ -624,7 +628,7 @@ def test_the_command_that_starts_a_run_resumes_it(start, seed, files):
         assert dataclasses.replace(resumed, **own) == dataclasses.replace(started, **own)
 
 
-def test_resume_auto_passes_over_folders_of_runs_that_never_began(files):
+def test_resume_auto_skips_folders_of_runs_that_never_began(files):
     start_run(files / "sagan_models" / "acgan-digits-1", "--z_dim 20")
     (files / "sagan_models" / "acgan-digits-2").mkdir()
     p = parse("--resume auto")
@@ -645,8 +649,8 @@ def test_resume_auto_with_a_checkpoint_goes_on_with_runs_of_its_recipe(files):
         assert run_to_resume(f"{command} {more}") == Path("sagan_models/acgan-mnist-1")
 
 
-def test_a_runs_file_starts_a_new_run(files):
-    """--recipe FILE with a file that a resumed run wrote does not go on with that run."""
+def test_a_parameters_file_of_a_run_starts_a_new_run(files):
+    """--recipe FILE with the file of a resumed run does not resume that run."""
     start_run(files / "sagan_models" / "acgan-digits-1", "--resume auto")
     p = parse(f"--recipe sagan_models/acgan-digits-1/{RUN_FILE}")
     assert (p.resume, p.name) == (None, None)
@@ -744,20 +748,20 @@ def test_hostile_yaml_is_refused(name, files):
     assert not (files / "pwned").exists()
 
 
-def test_code_in_yaml_is_code_elsewhere(files):
-    """The control: what is refused above would have run."""
+def test_unsafe_loading_runs_the_code_that_we_refuse(files):
+    """This shows that the refused file is a real attack."""
     yaml.unsafe_load(HOSTILE["code"])
     assert (files / "pwned").exists()
 
 
-def test_a_file_that_does_not_end_is_refused(files):
+def test_an_endless_file_is_refused(files):
     (files / "endless.yaml").symlink_to("/dev/zero")
     refusal("--recipe endless.yaml")
     with pytest.raises(UserError, match="64 KB"):
         read_parameters("/dev/zero")
 
 
-def test_unknown_keys_are_named_with_what_is_near(files):
+def test_an_unknown_key_is_named_with_a_similar_one(files):
     (files / "near.yaml").write_text("imsise: 32\n")
     assert "'imsise' is not an option; did you mean imsize?" in refusal("--recipe near.yaml")
 
@@ -781,8 +785,8 @@ UGLY_NAMES = {
 
 
 @pytest.mark.parametrize("kind", UGLY_NAMES)
-def test_a_recipes_name_that_names_no_folder_is_refused(kind, files):
-    """It would choose where a run is written: in a YAML file, in a run that goes on, in a checkpoint."""
+def test_a_recipe_name_that_cannot_name_a_folder_is_refused(kind, files):
+    """The name would choose the folder of a run. It may come from a YAML file, a resumed run or a checkpoint."""
     name = UGLY_NAMES[kind]
     content = yaml.safe_dump({"recipe": name, "dataset": "fake"}, allow_unicode=kind != "line separator")
     (files / "runs" / "one").mkdir(parents=True)
@@ -798,7 +802,7 @@ def test_a_recipes_name_that_names_no_folder_is_refused(kind, files):
 
 
 @pytest.mark.parametrize("name", ["a\nb.yaml", "a\\b.yaml", "\udcff.yaml", "图" * 70 + ".yaml"])
-def test_a_recipes_file_whose_name_names_no_folder_is_refused(name, files):
+def test_a_recipe_file_whose_name_cannot_name_a_folder_is_refused(name, files):
     (files / name).write_text("dataset: fake\n")
     with pytest.raises(UserError, match="plain name") as caught:
         CommandLine(["--recipe", name]).parameters()
@@ -807,7 +811,7 @@ def test_a_recipes_file_whose_name_names_no_folder_is_refused(name, files):
     assert CommandLine(["--recipe", name]).parameters().recipe == "mine"
 
 
-# What is refused
+# Refused commands
 
 
 @pytest.mark.parametrize(
@@ -907,7 +911,7 @@ def test_a_recipes_file_whose_name_names_no_folder_is_refused(name, files):
         ("--eval_step 5 --metrics floor,fid", ["--metrics floor,fid", "--eval_step", "put another metric first"]),
     ],
 )
-def test_wrong_value_is_one_sentence(command, found):
+def test_a_wrong_value_is_refused_in_one_sentence(command, found):
     Path("classes.yaml").write_text("dataset: folder\nclasses: a,b\nnum_classes: 9\n")
     argv = shlex.split(command)
     with pytest.raises(UserError) as caught:
@@ -919,8 +923,8 @@ def test_wrong_value_is_one_sentence(command, found):
 
 
 @pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if "int" in str(field.type)])
-def test_a_number_that_is_too_large_is_told_the_largest(name):
-    """And the smallest and the largest, as they are told, are taken."""
+def test_a_too_large_number_is_refused_with_the_valid_range(name):
+    """The smallest and the largest number of that range are accepted."""
     rule = FIELDS[name].metadata["valid"]
     with pytest.raises(UserError, match=re.escape(rule.phrase)):
         CommandLine([f"--{name}", str(10**30)])
@@ -929,7 +933,7 @@ def test_a_number_that_is_too_large_is_told_the_largest(name):
     assert rule.accepts(low) and rule.accepts(high) and not rule.accepts(low - 1) and not rule.accepts(high + 1)
 
 
-def test_the_number_of_classes_of_weights_is_not_said_to_be_an_option(files):
+def test_a_refusal_does_not_name_num_classes_if_the_weights_set_it(files):
     base = dataclasses.asdict(parse("--recipe acgan-mnist --num_classes 9"))
     message = refusal("--pretrained_model w.pdparams --classes 0,4", "test", base)
     assert "--num_classes" not in message and "9 classes" in message and "--classes 0,4" in message
@@ -962,7 +966,7 @@ def test_the_number_of_classes_of_weights_is_not_said_to_be_an_option(files):
         ("--samples w.pdparams --samples_npz out.npz", ["--samples measures existing images", "--samples_npz"]),
     ],
 )
-def test_wrong_test_is_one_sentence(command, found):
+def test_a_wrong_test_is_refused_in_one_sentence(command, found):
     message = refusal(command, "test")
     assert all(text in message for text in found), message
 
@@ -977,7 +981,7 @@ def test_wrong_test_is_one_sentence(command, found):
         (".", "--data_path . --save_path {absolute}/train"),
         (".", "--data_path ../link"),
         (".", "--data_path . --save_path ../link/runs"),
-        (".", "--data_path . --save_path outside"),  # a link to another folder, which is a class folder still
+        (".", "--data_path . --save_path outside"),  # a link to another folder still counts as a class folder
         (".", "--data_path . --resume auto"),
         (".", "--data_path ../val --test_data_path . --eval_step 5"),
         ("..", "--data_path train --save_path link/runs"),
@@ -1004,7 +1008,7 @@ def test_a_run_does_not_start_inside_its_data(place, command, files, monkeypatch
         ("train", "--data_path . --save_path .."),
         ("train", "--data_path . --save_path ../runs"),
         ("train", "--data_path ../val"),
-        ("cifar", "--dataset cifar10 --data_path ."),  # no folder of it is a class
+        ("cifar", "--dataset cifar10 --data_path ."),  # its folders are not classes
     ],
 )
 def test_a_run_starts_beside_or_above_its_data(place, command, files, monkeypatch):
@@ -1043,12 +1047,12 @@ def test_a_test_writes_beside_its_data(files, monkeypatch):
     parse(f"--samples ../w.pdparams --test_path ../report {data}", "test")
 
 
-def test_a_test_does_not_ask_for_the_data_of_the_training():
+def test_a_test_does_not_need_the_training_data():
     base = dataclasses.asdict(parse("--data_path train"))
     parse("--pretrained_model w.pdparams", "test", base | {"data_path": "/on/another/machine"})
 
 
-# As a command
+# As processes
 
 
 def run(*command):
@@ -1069,7 +1073,7 @@ def test_help_shows_every_option_with_its_default_and_does_not_load_paddle():
     assert set(FIELDS) <= set(shown)
     for name, field in FIELDS.items():
         assert len(shown[name]) > 15
-        if name == "recipe":  # the one that the rest of the command line decides
+        if name == "recipe":  # its default depends on the rest of the command
             assert "[" not in shown[name]
         elif field.default is not None and field.default is not False:
             assert shown[name].endswith(f"[{field.default}]".lower()), name

@@ -1,4 +1,4 @@
-"""Pictures to look at: the images in them, at a size that can be seen, with the names of their classes beside them."""
+"""Pictures to look at: enlarged images with the names of their classes beside them."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ def noise(count, side, channels=1):
 
 
 def cell(grid, side, row, column):
-    """The image in a place of a grid of COLUMNS columns whose images have `side` pixels a side."""
+    """The image at (row, column) of a grid of COLUMNS columns. Its images have `side` pixels a side."""
     step = side + pictures.GAP
     top, left = pictures.GAP + row * step, grid.shape[1] - (pictures.COLUMNS - column) * step
     return grid[top : top + side, left : left + side]
 
 
-def beside(grid, side, row):
-    """What stands left of a row."""
+def left_of_row(grid, side, row):
+    """The part of a grid to the left of a row's images."""
     width = pictures.COLUMNS * (side + pictures.GAP) + pictures.GAP
     top = pictures.GAP + row * (side + pictures.GAP)
     return grid[top : top + side, : grid.shape[1] - width]
@@ -39,10 +39,10 @@ def test_images_are_enlarged_by_a_whole_factor(side, factor, channels):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_each_row_has_its_name(channels):
+def test_each_row_shows_its_class_name(channels):
     images = noise(30, 16, channels)
     grid = pictures.grid(images, ["cat", "dog", "cat"])
-    first, second, third = (beside(grid, 64, row) for row in range(3))
+    first, second, third = (left_of_row(grid, 64, row) for row in range(3))
     assert (first == third).all() and (first != second).any()
     for text in (first, second):
         dark = np.argwhere(text.min(axis=2) < 100)
@@ -54,7 +54,7 @@ def test_each_row_has_its_name(channels):
 def test_letters_grow_with_the_images():
     heights = []
     for side in (64, 128, 256):
-        text = beside(pictures.grid(noise(10, side), ["H"]), side, 0)
+        text = left_of_row(pictures.grid(noise(10, side), ["H"]), side, 0)
         heights.append(np.ptp(np.argwhere(text < 100)[:, 0]) + 1)
     assert heights[0] >= 9 and heights == sorted(set(heights))
 
@@ -64,12 +64,12 @@ def test_long_names_are_shortened():
     grid = pictures.grid(noise(30, 16), names)
     width = 10 * (64 + 2) + 2
     assert width < grid.shape[1] < width + 200
-    assert (beside(grid, 64, 0)[:, 0] == 255).all()
+    assert (left_of_row(grid, 64, 0)[:, 0] == 255).all()
     other = pictures.grid(noise(30, 16), ["x" * 254, *names[1:]])
     assert (other == grid).all()
 
 
-def test_names_that_the_font_lacks_are_numbers():
+def test_names_that_the_font_cannot_draw_become_numbers():
     assert pictures.row_names(CHINESE, [2, 0, 1]) == ["rose", "0", "1"]
     assert pictures.numbered_names(CHINESE, range(3)) == "0: 雏菊, 1: 玫瑰"
     assert pictures.numbered_names(CHINESE, [2]) == ""
@@ -80,7 +80,7 @@ def test_names_that_the_font_lacks_are_numbers():
 
 
 def saved(folder, count, names, side=16, channels=1):
-    """The files of grids of the same images, after 10, 20, … steps."""
+    """Save grids of the same images for steps 10, 20, …; returns their files."""
     images = noise(len(names) * 10, side, channels)
     paths = [folder / f"step-{10 * (number + 1):08d}.png" for number in range(count)]
     for path in paths:
@@ -99,7 +99,7 @@ def frames(path):
 
 
 @pytest.mark.parametrize(("side", "channels"), [(16, 1), (32, 3), (128, 3)])
-def test_an_animation_shows_its_steps_and_rests(tmp_path, side, channels):
+def test_an_animation_shows_its_steps_and_pauses_at_the_end(tmp_path, side, channels):
     names = [str(number) for number in range(9)]
     paths = saved(tmp_path, 3, names, side, channels)
     pictures.save_animation(tmp_path / "a.gif", paths, names, side)
@@ -107,14 +107,14 @@ def test_an_animation_shows_its_steps_and_rests(tmp_path, side, channels):
     assert [time for _, time in found] == [100, 100, 3000]
     for one, other in ((0, 1), (1, 2), (0, 2)):
         rows = np.flatnonzero(np.abs(found[one][0] - found[other][0]).max(axis=(1, 2)) > 100)
-        assert len(rows) and rows.max() < 18  # the images are the same, the title is another
+        assert len(rows) and rows.max() < 18  # only the title differs
     height, width = found[0][0].shape[:2]
-    assert height <= 340 and width <= 500  # Pillow holds them all in memory
-    assert (found[0][0][18:, : width - 322].min(axis=2) < 100).sum() > 9 * 10  # the names are legible still
+    assert height <= 340 and width <= 500  # small, since Pillow holds all frames in memory
+    assert (found[0][0][18:, : width - 322].min(axis=2) < 100).sum() > 9 * 10  # the names are still legible
 
 
-def test_an_animation_of_one_picture(tmp_path):
-    """Which somebody has put there."""
+def test_an_animation_of_one_picture_has_one_frame(tmp_path):
+    """A user put it there under another name."""
     (path,) = saved(tmp_path, 1, ["a", "b"])
     path = path.rename(tmp_path / "step-best.png")
     pictures.save_animation(tmp_path / "a.gif", [path], ["a", "b"], 16)
@@ -122,8 +122,8 @@ def test_an_animation_of_one_picture(tmp_path):
         assert animation.n_frames == 1
 
 
-def test_an_animation_of_pictures_without_names(tmp_path):
-    """As a run has that began before pictures had names: a frame has the images all the same."""
+def test_pictures_without_class_names_fit_into_an_animation(tmp_path):
+    """A run has them if it began before pictures had names. Every frame shows the images."""
     names, images = ["a", "b"], noise(20, 16)
     rows = [np.hstack(list(images[row * 10 : row * 10 + 10, 0])) for row in range(2)]
     (new,) = saved(tmp_path, 1, names)

@@ -1,4 +1,4 @@
-"""Random numbers by address: pure, apart from each other, the same in every release."""
+"""Random numbers by address: reproducible, independent of each other, the same in every release."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_random_numbers_are_a_function_of_their_address():
     np.testing.assert_allclose([first.mean(), first.std()], [0, 1], atol=0.1)
 
 
-def test_an_address_does_not_change_with_releases():
+def test_random_numbers_are_the_same_in_every_release():
     """Drawn with NumPy 1.26 and 2.4: published runs depend on these numbers."""
     assert randomness.rng(29, "noise/g", 0, 0).integers(2**32, size=3).tolist() == [
         3038536714,
@@ -30,6 +30,6 @@ def test_an_address_does_not_change_with_releases():
     ]
 
 
-def test_too_long_an_address_is_refused():
+def test_a_too_long_address_is_refused():
     with pytest.raises(ValueError, match="three"):
         randomness.rng(1, "x", 1, 2, 3, 4)

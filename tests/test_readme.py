@@ -1,4 +1,4 @@
-"""The READMEs and docs/: the program runs, and links, options and tests that a page names are there."""
+"""The READMEs and docs/: the example program runs; links, options and tests that a page names exist."""
 
 import os
 import re
@@ -22,7 +22,7 @@ OF_OTHER_PROGRAMS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with digits.pdparams, as docs/checkpoints.md has it made."""
+    """A folder with digits.pdparams, made as docs/checkpoints.md says."""
     folder = tmp_path_factory.mktemp("readme")
     training = [ROOT / "train.py", *SMALL, "--total_step", "1"]
     for command in (training, [ROOT / "convert.py", "sagan_models/acgan-digits-1", "digits.pdparams"]):
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_the_program_draws_four_digits(folder):
+def test_the_example_program_draws_four_digits(folder):
     page = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     picture = folder / "digits.png"
@@ -48,7 +48,7 @@ def anchors(path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
+def test_link_targets_exist(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if "://" in target:
             continue
@@ -59,13 +59,13 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_options_exist(page):
+def test_options_on_pages_exist(page):
     known = {*spellings(OPTIONS.values()), *spellings(PUBLISHED.values()), *OF_OTHER_PROGRAMS}
     known |= {name for names in BY_PROGRAM.values() for name in names}
     assert set(re.findall(r"(?<![\w-])--([A-Za-z]\w*)", page.read_text(encoding="utf-8"))) - known == set()
 
 
-def test_tests_exist():
+def test_tests_named_in_reliability_exist():
     for name, test in re.findall(r"(test_\w+\.py)::(\w+)", (ROOT / "docs" / "reliability.md").read_text()):
         (path,) = (ROOT / "tests").rglob(name)
         assert f"\ndef {test}(" in path.read_text(), f"{name}::{test}"

@@ -1,4 +1,4 @@
-"""A run that was killed and goes on ends as one that never was: weights, optimizers, log, records and pictures."""
+"""A run that is killed and resumed equals an unbroken one: weights, optimizers, log, records and pictures."""
 
 import dataclasses
 import os
@@ -29,7 +29,7 @@ STEPS = "--total_step 40 --model_save_step 17 --log_step 1 --sample_step 10 --g_
 
 
 def train(*arguments):
-    """What train.py does with these arguments, in this process; returns the run's folder."""
+    """Do train.py's work with these arguments in this process; returns the run's folder."""
     p = CommandLine(list(arguments)).parameters()
     image_set = load_dataset(p)
     path, signal = Trainer(resolve(p, image_set)).train(image_set)
@@ -38,14 +38,14 @@ def train(*arguments):
 
 
 def logged(run_folder):
-    """The log's lines on steps, without what is the time's and the machine's."""
+    """The log's lines on steps, without times and speeds."""
     lines = re.findall(r"^\S+ \S+ (step .+) images_per_second \S+$", (run_folder / "log.txt").read_text(), re.MULTILINE)
     assert len(lines) == len(set(lines)) > 0
     return lines
 
 
 def recorded(run_folder):
-    """VisualDL's records as (tag, step, value), without what is the time's, the machine's and the session's."""
+    """VisualDL's records as (tag, step, value, image), without metadata, speeds and options."""
     values = []
     for data in RecordReader(str(run_folder / RECORDS)).get_all():
         record = Record()
@@ -94,7 +94,9 @@ def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole_batches(tmp_path_factory):
-    """By model: the run folders of 40 steps straight in one process and in two, and of one in two, killed after 17."""
+    """{model: run folders (40 steps in one process, 40 steps in two, two processes killed after their checkpoint of
+    step 17)}.
+    """
     folders = {}
     for model, options in MODELS.items():
         folder = tmp_path_factory.mktemp(model)
@@ -126,8 +128,8 @@ def test_two_killed_processes_go_on_bit_for_bit(model, whole_batches, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 @pytest.mark.parametrize("model", MODELS)
-def test_another_number_of_processes_goes_on(model, before, after, whole_batches, tmp_path, capsys):
-    """The first 17 steps are those of `before` processes, the 23 others of `after`: as one process all along."""
+def test_a_run_goes_on_with_another_number_of_processes(model, before, after, whole_batches, tmp_path, capsys):
+    """`before` processes train the first 17 steps, `after` processes the other 23. The result equals one process."""
     one, two, _ = whole_batches[model]
     path = tmp_path / "run"
     shutil.copytree(one if before == 1 else two, path)
@@ -148,7 +150,7 @@ def test_another_number_of_processes_goes_on(model, before, after, whole_batches
 
 
 def difference(found, expected):
-    """The relative difference of two networks' weights, taken together."""
+    """The relative difference of the weights of two networks, all taken together."""
     apart = [np.linalg.norm(found[name] - array) for name, array in expected.items()]
     return np.linalg.norm(apart) / np.linalg.norm([np.linalg.norm(array) for array in expected.values()])
 
@@ -167,12 +169,12 @@ def test_a_run_in_use_is_refused_by_every_process(trained, tmp_path):
 
 
 def test_changed_parameters_are_taken_and_logged(tmp_path, monkeypatch):
-    """Those that leave the networks and the order of the data alone, and they do what they say."""
+    """They change neither the networks nor the order of the data, and they take effect."""
     monkeypatch.chdir(tmp_path)
     steps = ["--total_step", "2", "--model_save_step", "2", "--log_step", "1"]
     path = train(*SMALL, *steps, "--name", "mine")
     before = checkpoint.load_file_or_run(path).parts
-    # Adam moves a weight by at most about its learning rate, which is not the one that the optimizer was saved with.
+    # Adam moves a weight by at most about its learning rate: the new one, not the one saved with the optimizer.
     train("--resume", str(path), "--total_step", "3", "--d_lr", "1e-12", "--keep_checkpoints", "1")
     after = checkpoint.load_file_or_run(path).parts
     moved = {
@@ -212,7 +214,7 @@ def test_parameters_that_change_what_is_trained_are_refused_by_name(trained, opt
         CommandLine(["--resume", str(trained), f"--{option}", str(value)]).parameters()
 
 
-def test_another_whole_batch_is_refused(trained):
+def test_another_global_batch_size_is_refused(trained):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=r"--batch_size 32 .+ was trained with 64: give --global_batch_size 64"):
         train("--resume", str(trained), "--total_step", "2", "--batch_size", "32")
@@ -240,7 +242,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_again(trained, tmp_path
     assert (path / "log.txt").read_text() == before
 
 
-def test_what_a_run_started_from_is_not_needed_again(trained, tmp_path):
+def test_a_resumed_run_does_not_need_the_file_that_it_started_from(trained, tmp_path):
     first = tmp_path / "first.safetensors"
     shutil.copy(checkpoint.load_file_or_run(trained).path, first)
     command = [ROOT / "train.py", "--pretrained_model", first, "--device", "cpu", "--resume", "auto", "--name", "mine"]
@@ -250,13 +252,13 @@ def test_what_a_run_started_from_is_not_needed_again(trained, tmp_path):
         assert code == 0, err
         assert checkpoint.load_file_or_run(mine).step == steps
         first.unlink(missing_ok=True)
-    shutil.rmtree(mine / "weights")  # then it is
+    shutil.rmtree(mine / "weights")  # now the first file is needed
     code, _, err = run(tmp_path, *command, "--total_step", 4)
     assert (code, err) == (2, f"train.py: --pretrained_model {first}: there is no such file\n")
 
 
-def test_a_checkpoint_that_does_not_say_how_long_the_log_was(trained, tmp_path):
-    """One of an earlier version: the log stays as it is."""
+def test_a_checkpoint_without_the_length_of_the_log_leaves_the_log(trained, tmp_path):
+    """Such as a checkpoint of an earlier version."""
     path = tmp_path / "run"
     shutil.copytree(trained, path)
     (step,) = checkpoint.step_files(path / "weights")
@@ -267,7 +269,7 @@ def test_a_checkpoint_that_does_not_say_how_long_the_log_was(trained, tmp_path):
     assert (path / "log.txt").read_text().startswith(before)
 
 
-def test_latest_is_right_again_when_the_newest_is_damaged(trained, tmp_path):
+def test_latest_is_corrected_when_the_newest_is_damaged(trained, tmp_path):
     path = tmp_path / "run"
     shutil.copytree(trained, path, symlinks=True)
     train("--resume", str(path), "--total_step", "2")
@@ -284,7 +286,7 @@ LETTERS = "abcdefgh"
 
 
 @pytest.fixture(scope="module")
-def of_folders(tmp_path_factory):
+def run_on_folders(tmp_path_factory):
     """A folder with a data set of eight classes and a run of one step on it."""
     folder = tmp_path_factory.mktemp("folders")
     rng = np.random.default_rng(0)
@@ -313,9 +315,9 @@ def rename(data, *names):
     ],
     ids=["two renamed", "all renamed", "one removed", "one more"],
 )
-def test_other_classes_are_refused(of_folders, tmp_path, change, says):
-    shutil.copytree(of_folders / "run", tmp_path / "run")
-    shutil.copytree(of_folders / "data", tmp_path / "data")
+def test_other_classes_are_refused(run_on_folders, tmp_path, change, says):
+    shutil.copytree(run_on_folders / "run", tmp_path / "run")
+    shutil.copytree(run_on_folders / "data", tmp_path / "data")
     change(tmp_path / "data")
     command = ["--resume", str(tmp_path / "run"), "--data_path", str(tmp_path / "data"), "--total_step", "2"]
     before = (tmp_path / "run" / "log.txt").read_text()
@@ -328,9 +330,9 @@ def test_other_classes_are_refused(of_folders, tmp_path, change, says):
     assert (tmp_path / "run" / "log.txt").read_text() == before
 
 
-def test_other_classes_are_refused_by_every_process(of_folders, tmp_path):
-    shutil.copytree(of_folders / "run", tmp_path / "run")
-    shutil.copytree(of_folders / "data", tmp_path / "data")
+def test_other_classes_are_refused_by_every_process(run_on_folders, tmp_path):
+    shutil.copytree(run_on_folders / "run", tmp_path / "run")
+    shutil.copytree(run_on_folders / "data", tmp_path / "data")
     rename(tmp_path / "data", "b")
     command = ["--resume", "run", "--data_path", "data", "--global_batch_size", "4", "--total_step", "2"]
     process = launch(tmp_path, 2, ROOT / "train.py", *command)
@@ -342,31 +344,31 @@ def test_other_classes_are_refused_by_every_process(of_folders, tmp_path):
 
 
 def rewrite(run_folder, **change):
-    """Write the newest checkpoint of a run again, with something else in it."""
+    """Write the only checkpoint of a run again, with `change` in it."""
     (path,) = checkpoint.step_files(run_folder / "weights")
     loaded = checkpoint.load(path)._replace(**change)
     checkpoint.save(*loaded)
 
 
-def test_classes_in_another_order_are_refused(of_folders, tmp_path):
-    shutil.copytree(of_folders / "run", tmp_path / "run")
+def test_classes_in_another_order_are_refused(run_on_folders, tmp_path):
+    shutil.copytree(run_on_folders / "run", tmp_path / "run")
     rewrite(tmp_path / "run", class_names=tuple("abcdefhg"))
     with pytest.raises(UserError, match=r"was trained on \(the same in another order: 6 is g, was h\):"):
         train("--resume", str(tmp_path / "run"), "--total_step", "2")
 
 
-def test_classes_that_a_checkpoint_does_not_name(of_folders, tmp_path, capsys):
-    """One of an earlier version."""
-    shutil.copytree(of_folders / "run", tmp_path / "run")
+def test_a_run_whose_checkpoint_has_no_class_names_goes_on(run_on_folders, tmp_path, capsys):
+    """Such as a checkpoint of an earlier version."""
+    shutil.copytree(run_on_folders / "run", tmp_path / "run")
     rewrite(tmp_path / "run", class_names=())
     train("--resume", str(tmp_path / "run"), "--total_step", "2")
     assert "safetensors does not tell the names of its classes, so they are not compared\n" in capsys.readouterr().out
     assert checkpoint.load_file_or_run(tmp_path / "run").class_names == tuple(LETTERS)
 
 
-def test_other_images_are_told(of_folders, tmp_path, capsys):
-    shutil.copytree(of_folders / "run", tmp_path / "run")
-    shutil.copytree(of_folders / "data", tmp_path / "data")
+def test_changed_images_are_reported(run_on_folders, tmp_path, capsys):
+    shutil.copytree(run_on_folders / "run", tmp_path / "run")
+    shutil.copytree(run_on_folders / "data", tmp_path / "data")
     (tmp_path / "data" / "c" / "1.png").unlink()
     train("--resume", str(tmp_path / "run"), "--data_path", str(tmp_path / "data"), "--total_step", "2")
     line = "the data have changed: number of images from 24 to 23, labels, file names, file sizes\n"
@@ -375,11 +377,11 @@ def test_other_images_are_told(of_folders, tmp_path, capsys):
     assert (tmp_path / "run" / "log.txt").read_text().count("the data have changed") == 1
 
 
-def test_weights_of_other_classes_start_a_run(of_folders, tmp_path, capsys):
-    shutil.copytree(of_folders / "data", tmp_path / "data")
+def test_weights_of_other_classes_can_start_a_run(run_on_folders, tmp_path, capsys):
+    shutil.copytree(run_on_folders / "data", tmp_path / "data")
     rename(tmp_path / "data", *LETTERS)
     code, out, err = run(
-        tmp_path, ROOT / "train.py", "--pretrained_model", of_folders / "run", "--data_path", "data",
+        tmp_path, ROOT / "train.py", "--pretrained_model", run_on_folders / "run", "--data_path", "data",
         "--total_step", 2, "--name", "mine",
     )  # fmt: skip
     assert code == 0, err

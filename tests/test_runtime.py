@@ -1,4 +1,4 @@
-"""Threads and cores as the user set them."""
+"""The numbers of threads and cores; settings of the user are kept."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def test_processes_share_the_cores():
     assert environment_after_import(PADDLE_LOCAL_SIZE="64")["FLAGS_paddle_num_threads"] == "1"
 
 
-def test_what_the_user_set_is_left_alone():
+def test_settings_of_the_user_are_kept():
     given = {"MKL_NUM_THREADS": "7", "FLAGS_paddle_num_threads": "9", "MKL_DEBUG_CPU_TYPE": "4"}
     found = environment_after_import(**given)
     assert {name: found[name] for name in given} == given
@@ -41,7 +41,7 @@ def test_what_the_user_set_is_left_alone():
     assert found["OMP_NUM_THREADS"] == "3" and found["FLAGS_paddle_num_threads"] is None
 
 
-def test_cores_are_counted_once_however_many_threads_they_have():
+def test_a_core_with_several_threads_counts_once():
     block = "processor\t: {}\nphysical id\t: 0\ncore id\t\t: {}\n"
     usable = sorted(os.sched_getaffinity(0))
     twins = "\n".join(block.format(cpu, 0) for cpu in usable)

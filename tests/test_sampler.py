@@ -1,4 +1,4 @@
-"""What is drawn: sample i of its seed, number and class alone, with truncation, standing statistics or the average."""
+"""Samples depend only on the weights, the seed, their index and their class; truncation; standing statistics."""
 
 import numpy as np
 import paddle
@@ -17,7 +17,7 @@ from utils import UserError
 
 
 class Recorder(paddle.nn.Layer):
-    """A generator that keeps what it is given, and draws its noise."""
+    """A generator that keeps its inputs and returns its noise as images."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ def noise_of(p, batches):
 
 
 @pytest.mark.parametrize("truncation", [0.04, 0.5, 2.0, None])
-def test_noise_is_of_the_truncated_normal(make_parameters, truncation):
+def test_noise_follows_the_truncated_normal(make_parameters, truncation):
     p = make_parameters(truncation=truncation)
     noise = noise_of(p, [range(1000)]).astype(np.float64)
     assert noise.shape == (1000, 20)
@@ -61,7 +61,7 @@ def test_a_sample_does_not_depend_on_its_batch(make_parameters, truncation):
 
 
 class Bits(paddle.nn.Layer):
-    """A generator whose images are the bytes of another's floats."""
+    """A generator whose images are the bytes of another generator's floats."""
 
     def __init__(self, network):
         super().__init__()
@@ -93,13 +93,13 @@ def test_a_sample_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(ma
         for indices in map(np.array, batches):
             images = sampler.generate(network, p, indices, indices % 5)
             assert (images == whole[indices]).all(), f"{name}: {indices}"
-    for count in ("1", "3"):  # as a process beside others has them
+    for count in ("1", "3"):  # as where several processes share a machine
         monkeypatch.setenv("MKL_NUM_THREADS", count)
         assert (sampler.generate(network, p, range(80), np.arange(80) % 5) == whole).all(), f"{count} threads"
 
 
 class CountingRows(Recorder):
-    """A Recorder for networks of `make_parameters`' size that keeps how many rows each call has."""
+    """A Recorder that returns images of 3 x 4 x 4. Its recorded noise shows how many rows each call has."""
 
     def forward(self, z, labels):
         super().forward(z, labels)
@@ -107,14 +107,14 @@ class CountingRows(Recorder):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 500])
-def test_the_generator_sees_chunks_of_one_size(make_parameters, batch_size):
+def test_the_generator_always_gets_chunks_of_the_same_size(make_parameters, batch_size):
     p, counting = make_parameters(batch_size_test=batch_size), CountingRows()
     source = Drawn(counting, p, np.arange(300) % 5)
     for indices in (np.arange(256), np.arange(256, 300), np.array([299]), np.arange(3, 300, 5)):
         assert source.images(indices).shape == (len(indices), 3, 4, 4)
     sampler.grid_samples(counting, p, range(5))
     assert {len(noise) for noise in counting.noise} == {sampler.CHUNK}
-    assert len(counting.noise) < 16 + 3 + 1 + 60 / 16 * 1.5 + 4  # samples a fixed number apart fill batches too
+    assert len(counting.noise) < 16 + 3 + 1 + 60 / 16 * 1.5 + 4  # indices at a fixed distance fill whole chunks too
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_the_generator_sees_chunks_of_one_size(make_parameters, batch_size):
         ("4,0", [4, 0, 4, 0, 4, 0, 4]),
     ],
 )
-def test_classes_that_are_drawn(make_parameters, labels, expected):
+def test_labels_choose_the_drawn_classes(make_parameters, labels, expected):
     p = make_parameters(labels=labels, metrics="none")
     assert Evaluation(p).drawn(None, 7).labels.tolist() == expected
 
@@ -143,12 +143,12 @@ FLOWERS = ("daisy", "rose", "poppy, red", "0", "auto", "tulip", "雏菊")
         ("0", [3]),  # the name goes before the number
         ("00", [0]),
         ("poppy, red", [2]),
-        ("auto", [0, 1, 2, 3, 4, 5, 6]),  # the option's own word
+        ("auto", [0, 1, 2, 3, 4, 5, 6]),  # the option's own word goes before a name
         ("4", [4]),
         ("auto,rose", [4, 1]),
     ],
 )
-def test_classes_by_name(make_parameters, labels, expected):
+def test_labels_accept_class_names(make_parameters, labels, expected):
     p = make_parameters(labels=labels, num_classes=7, metrics="none")
     evaluation = Evaluation(p, FLOWERS)
     assert evaluation.chosen_classes == expected
@@ -165,19 +165,19 @@ def test_classes_by_name(make_parameters, labels, expected):
         ("-1", "--labels -1 is not a class"),
     ],
 )
-def test_classes_that_are_not_there(make_parameters, labels, sentence):
+def test_unknown_classes_are_refused(make_parameters, labels, sentence):
     p = make_parameters(labels=labels, num_classes=7, metrics="none")
     with pytest.raises(UserError, match=f"^{sentence}"):
         Evaluation(p, FLOWERS).drawn(None, 7)
 
 
-def test_a_class_that_is_not_there_where_names_are_not_known(make_parameters):
+def test_unknown_classes_are_refused_if_names_are_not_known(make_parameters):
     with pytest.raises(UserError, match="--labels 99 is not a class: there are 5, from 0"):
         Evaluation(make_parameters(labels="3,99", metrics="none")).drawn(None, 7)
 
 
 def test_a_class_has_the_same_samples_in_every_picture(make_parameters):
-    """Those of the first classes are samples 0, 1, … of the pictures' noise."""
+    """The first classes have samples 0, 1, … of the pictures' noise."""
     p = make_parameters(num_classes=20)
     recorder = Recorder()
     sampler.grid_samples(recorder, p, range(10), sampler.generate_batch)
@@ -194,7 +194,7 @@ def test_a_class_has_the_same_samples_in_every_picture(make_parameters):
 
 
 def with_statistics(network, rng):
-    """`network`, its running statistics and weights not those of a new one."""
+    """Give `network` running statistics that a new network does not have."""
     for name, tensor in network.state_dict().items():
         if name.endswith("_variance"):
             paddle.assign(paddle.to_tensor(rng.uniform(0.5, 2, tensor.shape).astype("float32")), tensor)
@@ -206,7 +206,7 @@ def with_statistics(network, rng):
 
 @pytest.mark.parametrize("model", ["acgan-digits", "sagan"])
 def test_standing_statistics_are_the_mean_over_batches(make_parameters, model):
-    """Of each batch norm's own input while the network runs on the batch's statistics, in NumPy."""
+    """Against NumPy's statistics of each batch norm's own input, while the network runs on the batch's statistics."""
     p = make_parameters(model, standing_batches=3, batch_size=6, truncation=1.0)
     build = (sagan_models if model == "sagan" else acgan_models).build_generator
     network = with_statistics(build(p), np.random.default_rng(0))
@@ -244,10 +244,10 @@ def test_standing_statistics_are_the_mean_over_batches(make_parameters, model):
         assert (after[name].numpy() == array).all() != (name in statistics), name
     assert not any(layer.training for layer in network.sublayers())
     images = sampler.generate(network, p, range(4), np.arange(4))
-    assert (sampler.generate(network, p, [2], np.array([2])) == images[2]).all()  # no batch's statistics any more
+    assert (sampler.generate(network, p, [2], np.array([2])) == images[2]).all()  # samples do not depend on their batch
 
 
-def test_no_standing_batches_leave_the_running_statistics(make_parameters):
+def test_without_standing_batches_the_running_statistics_stay(make_parameters):
     p = make_parameters()
     network = with_statistics(acgan_models.build_generator(p), np.random.default_rng(0))
     before = {name: tensor.numpy() for name, tensor in network.state_dict().items()}

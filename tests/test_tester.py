@@ -1,4 +1,4 @@
-"""Where `test.py` writes: a folder for each test, and one that is interrupted goes on in its own."""
+"""The folders of `test.py`: each test has its own, and an interrupted test resumes in its own."""
 
 import contextlib
 import hashlib
@@ -29,7 +29,7 @@ FILES = ["class_grid.png", "report.json", "report.md"]
 
 @pytest.fixture
 def model(make_parameters, tmp_path):
-    """The file of a generator of digits, with untrained weights."""
+    """The file of an untrained generator of digits."""
     p = make_parameters(dataset="digits", num_classes=10)
     state = {name: tensor.numpy() for name, tensor in acgan_models.build_generator(p).state_dict().items()}
     checkpoint.save(tmp_path / "model.safetensors", 2, asdict(p), {"G": state})
@@ -47,7 +47,7 @@ def run_test(*options):
 
 @contextlib.contextmanager
 def interrupted(condition):
-    """SIGINT comes as soon as `condition()` holds, and ends the block as a signal ends test.py."""
+    """Send SIGINT as soon as `condition()` holds. The block must end as a signal ends test.py."""
 
     def watch():
         deadline = time.monotonic() + LIMIT
@@ -64,7 +64,7 @@ def interrupted(condition):
 
 
 def part_has(folder, share):
-    """Whether the part in `folder` has this share of its images."""
+    """Whether the part in `folder` has done at least this share of its images."""
     try:
         with np.load(folder / "part-0.npz") as arrays:
             return arrays["done"].mean() >= share
@@ -80,7 +80,7 @@ def report(folder):
     return json.loads((folder / "report.json").read_text())
 
 
-def test_two_tests_of_one_model_at_once(model, tmp_path):
+def test_two_tests_of_one_model_at_once_use_two_folders(model, tmp_path):
     command = [ROOT / "test.py", "--pretrained_model", model, "--metrics", "none", "--device", "cpu"]
     processes = [
         start(tmp_path, *command, "--num_samples", 20_000, "--truncation", t, "--samples_npz", f"{t}.npz")
@@ -96,7 +96,7 @@ def test_two_tests_of_one_model_at_once(model, tmp_path):
     assert all(names(folder) == FILES for folder in folders)
 
 
-def test_a_folder_that_another_test_uses(model, tmp_path):
+def test_a_folder_that_another_test_uses_is_refused(model, tmp_path):
     options = ["--pretrained_model", model, "--metrics", "none", "--num_samples", 20, "--test_path", tmp_path / "mine"]
     (tmp_path / "mine").mkdir()
     with (
@@ -105,7 +105,7 @@ def test_a_folder_that_another_test_uses(model, tmp_path):
     ):
         run_test(*options)
     assert str(caught.value).startswith("--test_path") and names(tmp_path / "mine") == [LOCK_FILE]
-    run_test(*options)  # the lock of a process that is gone is none
+    run_test(*options)  # the lock of an ended process does not count
     assert names(tmp_path / "mine") == FILES
 
 
@@ -136,7 +136,7 @@ def test_other_tests_leave_an_interrupted_one_alone(model, tmp_path, capsys):
 
 
 def test_an_interrupted_comparison_goes_on(tmp_path, capsys):
-    """Ctrl-C in the last stage, which is precision and recall of many samples."""
+    """Ctrl-C in the last stage: precision and recall of many samples."""
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "many.npz", rng.integers(0, 256, (5000, 16, 16, 1), np.uint8))
     options = ["--samples", tmp_path / "many.npz", "--dataset", "digits", "--metrics", "prdc"]
@@ -158,8 +158,8 @@ def pictures(folder, count):
     return folder
 
 
-def test_samples_that_change_are_other_samples(tmp_path, capsys):
-    """One image, in as many bytes, and of the same time."""
+def test_changed_samples_do_not_resume_the_old_test(tmp_path, capsys):
+    """One image changes, but not its number of bytes and its time."""
     options = ["--samples", pictures(tmp_path / "s", 4000), "--dataset", "digits", "--metrics", "accuracy"]
     options += ["--save_path", tmp_path]
     with interrupted(lambda: part_has(tmp_path / "test-s", 0)):
@@ -180,8 +180,8 @@ def test_samples_that_change_are_other_samples(tmp_path, capsys):
     assert found == hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def test_a_strangers_image_is_opened_twice(tmp_path):
-    """Once for its size and its digest, once for its pixels; its class is known from its folder."""
+def test_each_image_of_given_samples_is_opened_twice(tmp_path):
+    """Once for its size and digest, once for its pixels. Its class comes from its folder."""
     pictures(tmp_path / "s", 40)
     program = (
         "import collections, sys\n"
@@ -198,7 +198,7 @@ def test_a_strangers_image_is_opened_twice(tmp_path):
     assert report(tmp_path / "out")["settings"]["labels"] == "the samples' own"
 
 
-def test_standing_statistics_are_a_stage(model, tmp_path, capsys, monkeypatch):
+def test_standing_statistics_report_progress_and_time(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(utils, "FIRST_LINE", 0)
     options = ["--pretrained_model", model, "--metrics", "none", "--num_samples", 20, "--standing_batches", 300]
     run_test(*options)
@@ -207,8 +207,8 @@ def test_standing_statistics_are_a_stage(model, tmp_path, capsys, monkeypatch):
     assert re.search(r"^standing statistics \(batch\): \d+ of 300, \d\d:\d\d left$", capsys.readouterr().err, re.M)
 
 
-def test_a_report_of_nothing_measured_claims_no_samples(model, tmp_path, capsys):
-    """None is drawn but for the picture; with a file of samples they are drawn, though not measured."""
+def test_a_report_without_metrics_counts_only_written_samples(model, tmp_path, capsys):
+    """Without a file of samples, samples are drawn only for the picture. With one they are drawn, but not measured."""
     for name, options, count, drawn, labels in (
         ("none", (), 0, 0, "none"),
         ("written", ("--samples_npz", tmp_path / "a.npz", "--num_samples", 7), 7, 7, "auto: repeated in order"),
@@ -220,7 +220,7 @@ def test_a_report_of_nothing_measured_claims_no_samples(model, tmp_path, capsys)
         assert f"| num samples | {count} |" in text and "Nothing was measured." in text and "50000" not in text
 
 
-def test_a_report_on_a_file_of_a_strange_name_is_a_table(model, tmp_path):
+def test_a_strange_file_name_does_not_break_the_report(model, tmp_path):
     strange = model.rename(tmp_path / "a|b\n`<script>.safetensors")
     run_test("--pretrained_model", strange, "--metrics", "none", "--test_path", tmp_path / "t")
     text = (tmp_path / "t" / "report.md").read_text()
@@ -232,7 +232,7 @@ FLOWERS = ("aster", "daisy", "iris", "lily", "lotus", "poppy", "rose", "sage", "
 
 @pytest.fixture
 def flowers(make_parameters, tmp_path):
-    """The options to test a generator of FLOWERS, with untrained weights, against images of them."""
+    """The options to test an untrained generator of FLOWERS against images of them."""
     for name in FLOWERS:
         for number in range(2):
             path = tmp_path / "flowers" / name / f"{number}.png"
@@ -249,9 +249,9 @@ def grid_of(folder):
     return np.asarray(Image.open(folder / "class_grid.png"))
 
 
-def test_the_class_grid_is_of_the_chosen_classes(flowers, tmp_path, capsys):
+def test_the_class_grid_shows_the_chosen_classes(flowers, tmp_path, capsys):
     run_test(*flowers, "--metrics", "none", "--test_path", tmp_path / "all")
-    assert "as numbers" not in capsys.readouterr().out  # of which none is among the first ten
+    assert "as numbers" not in capsys.readouterr().out  # the first ten names can be drawn
     run_test(*flowers, "--metrics", "none", "--labels", "雏菊,rose,1", "--test_path", tmp_path / "some")
     assert "shows these class names as numbers: 11: 雏菊\n" in capsys.readouterr().out
     everything, some = grid_of(tmp_path / "all"), grid_of(tmp_path / "some")
@@ -271,7 +271,7 @@ def test_the_class_grid_is_of_the_chosen_classes(flowers, tmp_path, capsys):
 
 
 def test_folders_of_samples_have_the_names_of_classes(flowers, tmp_path):
-    """And are read back as these classes."""
+    """They are read back as these classes."""
     options = [*flowers, "--metrics", "none", "--labels", "tulip,雏菊", "--samples_dir", tmp_path / "samples"]
     run_test(*options)
     assert names(tmp_path / "samples") == ["0009-tulip", "0011-雏菊"]
@@ -283,8 +283,8 @@ def test_folders_of_samples_have_the_names_of_classes(flowers, tmp_path):
     assert settings["labels"] == "the samples' own" and settings["classes drawn"] == 2
 
 
-def test_folders_of_other_names_are_of_another_test(flowers, tmp_path):
-    """Classes that are renamed, while a test that writes folders of the old names is interrupted."""
+def test_renamed_classes_do_not_resume_the_old_test(flowers, tmp_path):
+    """The test writes folders of the old names and is interrupted. Then a class is renamed."""
     few = [*flowers[:-1], 20_000, "--metrics", "none", "--samples_dir", tmp_path / "samples"]
     with interrupted(lambda: len(list(tmp_path.glob("samples/*/*.png"))) > 100):
         run_test(*few)
@@ -293,7 +293,7 @@ def test_folders_of_other_names_are_of_another_test(flowers, tmp_path):
         run_test(*few)
 
 
-def test_a_distance_of_one_sample(model, tmp_path, capsys):
+def test_a_distance_of_one_sample_is_explained(model, tmp_path, capsys):
     options = ["--pretrained_model", model, "--metrics", "distance"]
     run_test(*options, "--num_samples", 1)
     assert "No distance: it needs two samples of a class" in capsys.readouterr().out
@@ -303,7 +303,7 @@ def test_a_distance_of_one_sample(model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_distance_to_real_images_that_are_all_alike(flowers, tmp_path, capsys, same):
+def test_a_distance_to_equal_real_images_is_explained(flowers, tmp_path, capsys, same):
     if same:
         for path in (tmp_path / "flowers").glob("*/1.png"):
             path.write_bytes((path.parent / "0.png").read_bytes())
@@ -317,13 +317,13 @@ def test_a_distance_to_real_images_that_are_all_alike(flowers, tmp_path, capsys,
         ("sagan", 6, [], True),
         ("sagan", 11_000, [], True),
         ("sagan", 12_000, [], False),
-        ("sagan", 0, [], False),  # not known
+        ("sagan", 0, [], False),  # the number of steps is not known
         ("sagan", 6, ["--standing_batches", 2], False),
         ("acgan-digits", 3, [], True),
         ("acgan-digits", 11, [], False),
     ],
 )
-def test_statistics_that_are_not_settled(make_parameters, tmp_path, capsys, kind, step, options, said):
+def test_unsettled_batch_statistics_are_reported(make_parameters, tmp_path, capsys, kind, step, options, said):
     p = make_parameters(kind)
     generator = models_of(p).build_generator(p)
     state = {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
@@ -336,7 +336,7 @@ def test_statistics_that_are_not_settled(make_parameters, tmp_path, capsys, kind
         assert f"these weights have {step:,}:" in lines[0]
 
 
-def test_more_updates_in_a_step_settle_sooner(make_parameters, tmp_path, capsys):
+def test_more_updates_per_step_settle_statistics_sooner(make_parameters, tmp_path, capsys):
     p = make_parameters("sagan", d_steps_per_iter=5)
     state = {name: tensor.numpy() for name, tensor in models_of(p).build_generator(p).state_dict().items()}
     checkpoint.save(tmp_path / "model.safetensors", 5000, asdict(p), {"G": state})

@@ -1,4 +1,4 @@
-"""A training step changes what it should and nothing else; however a batch is cut; resume; randomness by address."""
+"""Training steps: the changes of each update, rounds of accumulation, resuming, reproducible noise."""
 
 import dataclasses
 
@@ -36,18 +36,18 @@ def double():
 
 
 @pytest.mark.parametrize("model", ["sagan", "acgan-cifar10", "acgan-mnist", "acgan-mlp"])
-def test_each_update_changes_its_own_network_alone(make_parameters, model):
-    # hinge's gradients on real and fake can cancel in a bias, and dropout can take all of a channel
+def test_each_update_changes_only_its_own_network(make_parameters, model):
+    # With hinge, a bias's gradients on real and fake can cancel. Dropout can drop a whole channel.
     p = make_parameters(model, adv_loss="dcgan", dropout=0.0)
     trainer = Trainer(p)
     for network in (trainer.G, trainer.D):
         for name, weight in network.named_parameters():
-            if name.endswith("gamma"):  # at 0 it would keep the attention's weights from learning in this step
+            if name.endswith("gamma"):  # with gamma 0 the attention's weights would not learn
                 weight.set_value(np.ones(1, "float32"))
     images, labels, _ = next(fake_data(p))
     g, d = arrays(trainer.G), arrays(trainer.D)
     trainer.update_discriminator(d_batch(p, 0, 0, paddle.to_tensor(images), paddle.to_tensor(labels)))
-    unseen = {name for name in parameter_names(trainer.D) if name.startswith("embedding")}  # classes not in the batch
+    unseen = {name for name in parameter_names(trainer.D) if name.startswith("embedding")}  # has rows of absent classes
     assert changed(d, trainer.D) >= parameter_names(trainer.D) - unseen
     assert not changed(g, trainer.G) & parameter_names(trainer.G), "D's update moved G's weights"
     g, d = arrays(trainer.G), arrays(trainer.D)
@@ -68,8 +68,8 @@ def test_each_update_changes_its_own_network_alone(make_parameters, model):
         (("G", "D", "g_optimizer", "d_optimizer"), None),
     ],
 )
-def test_a_start_says_what_its_weights_lack(make_parameters, parts, anew, capsys):
-    """And trains on, with that as it is initialised."""
+def test_a_start_names_the_parts_that_its_checkpoint_lacks(make_parameters, parts, anew, capsys):
+    """These parts start with their initial values."""
     p = make_parameters(total_step=3, sample_step=100, ema_decay=0.9)
     first = Trainer(p)
     first.train_step(fake_data(p))
@@ -98,7 +98,7 @@ def test_every_loss_trains(make_parameters, model, adv_loss):
 
 
 def test_the_class_loss_is_learned(make_parameters):
-    """On images whose class is the quadrant that is bright D reads every class within a few dozen steps."""
+    """The class of an image is its bright quadrant. D reads every class within 50 steps."""
     p = make_parameters("acgan-mlp", num_classes=4, dropout=0.0, d_lr=1e-3, batch_size=16)
     trainer = Trainer(p)
     bright = np.eye(4, dtype=np.uint8).reshape(4, 1, 2, 2).repeat(8, 2).repeat(8, 3).repeat(3, 1) * 255
@@ -112,7 +112,7 @@ def test_the_class_loss_is_learned(make_parameters):
 
 @pytest.mark.parametrize("model", ["sagan", "acgan-mlp"])
 def test_accumulated_rounds_equal_one_batch(make_parameters, double, model):
-    """Where no batch norm sees the cut (D here), 4 rounds of 1 give the gradients of one round of 4."""
+    """No batch norm uses batch statistics here, so 4 rounds of 1 give the gradients of one round of 4."""
     p = make_parameters(model, dropout=0.0, adv_loss="hinge")
     rng = np.random.default_rng(0)
     batch = DBatch(
@@ -145,7 +145,7 @@ def test_noise_and_labels_are_pure_functions_of_the_step(make_parameters):
         assert (first.z.numpy() != other.z.numpy()).any()
 
 
-def test_instance_noise_fades_to_nothing(make_parameters):
+def test_instance_noise_fades_to_zero(make_parameters):
     p = make_parameters("acgan-digits", inst_noise_sigma=0.5, inst_noise_sigma_iters=10)
     deviations = []
     for step in (0, 5, 10):

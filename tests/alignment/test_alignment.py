@@ -1,4 +1,4 @@
-"""The command `python -m alignment`: what agrees, what it says when something does not, what it writes."""
+"""The command `python -m alignment`: figures that agree and disagree, its messages and its reports."""
 
 import copy
 import json
@@ -30,11 +30,11 @@ SMALL = [
 SLOW = ["acgan_imagenet128", "inception_metrics"]
 
 
-def figures(tree):
-    """How many quantities a fixture holds: digests, lists of numbers and numbers."""
+def count_figures(tree):
+    """The number of quantities in a fixture: digests, lists of numbers and numbers."""
     if isinstance(tree, dict) and "norm" not in tree:
-        return sum(figures(value) for value in tree.values())
-    return sum(map(figures, tree)) if isinstance(tree, list) and isinstance(tree[0], dict) else 1
+        return sum(count_figures(value) for value in tree.values())
+    return sum(map(count_figures, tree)) if isinstance(tree, list) and isinstance(tree[0], dict) else 1
 
 
 @pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
@@ -46,13 +46,14 @@ def test_every_figure_agrees(name):
         sections = [
             "eval_forward", "first_d_grads", "first_g_grads", "trajectory", "final_G", "final_D", "final_eval_images"
         ]  # fmt: skip
-        assert len(rows) == sum(figures(fixture[section]) for section in sections)
-        # Rows of biases whose gradients are 0 but for rounding apart, float64 gives far more digits than are asked for.
+        assert len(rows) == sum(count_figures(fixture[section]) for section in sections)
+        # float64 gives far more digits than the tolerance needs. The median leaves out biases whose gradients are
+        # only rounding.
         assert np.median([row.difference for row in rows]) < 1e-12
 
 
-def test_float64_shows_what_float32_hides():
-    """The published SAGAN layouts, in float64: to rounding, affine pair and relu(x) shortcuts included."""
+def test_published_layouts_agree_to_rounding_in_float64():
+    """The published SAGAN and ACGAN layouts agree to rounding, with affine pairs and relu(x) shortcuts."""
     for name in ("published_sagan_torch", "published_sagan_paddle_float64", "published_acgan_paddle_float64"):
         rows = check(read(FIXTURES / f"{name}.json"))
         assert max(row.difference for row in rows if "float64" in row.quantity) < 1e-12
@@ -63,8 +64,8 @@ def narrow():
     return read(FIXTURES / "acgan_mlp_narrow.json")
 
 
-def changed(fixture, *path, factor=1 + 1e-6):
-    """A copy with one number multiplied."""
+def with_one_number_changed(fixture, *path, factor=1 + 1e-6):
+    """A copy of a fixture with one number multiplied by `factor`."""
     fixture = copy.deepcopy(fixture)
     *above, last = path
     entry = fixture
@@ -90,19 +91,19 @@ def changed(fixture, *path, factor=1 + 1e-6):
         ("final_eval_images", "norm"),
     ],
 )
-def test_a_millionth_off_disagrees(narrow, path):
-    wrong = [row for row in check(changed(narrow, *path)) if not row.agrees]
+def test_a_relative_error_of_a_millionth_disagrees(narrow, path):
+    wrong = [row for row in check(with_one_number_changed(narrow, *path)) if not row.agrees]
     assert len(wrong) == 1
     assert 5e-7 < wrong[0].difference < 2e-6 or path[-1] == "projection"
 
 
-def test_sections_are_compared_as_far_as_they_are_there(narrow):
+def test_missing_sections_of_a_fixture_are_skipped(narrow):
     forward = {key: value for key, value in narrow.items() if key not in ("first_d_grads", "trajectory", "final_G")}
     assert {row.stage for row in check(Fixture(forward))} == {"forward", "train_align"}
 
 
-def test_differences_are_measured_as_the_figures_need():
-    array = np.array([[3.0, -3.0], [1.0, -1.0]])  # a mean that cancels
+def test_a_mean_is_compared_relative_to_the_rms_and_a_norm_relative_to_itself():
+    array = np.array([[3.0, -3.0], [1.0, -1.0]])  # the values cancel: the mean is 0
     digest = draw.digest(array)
     row = compare("forward", "x", {**digest, "mean": 1e-9}, array, 1e-7)
     assert row.labels[row.worst] == "mean" and row.difference == pytest.approx(1e-9 / math.sqrt(5))
@@ -110,7 +111,7 @@ def test_differences_are_measured_as_the_figures_need():
     assert row.labels[row.worst] == "norm" and row.difference == pytest.approx(0.01 / 1.01)
 
 
-def test_a_reference_of_zeros_is_measured_by_itself():
+def test_a_reference_of_zeros_is_compared_absolutely():
     zeros = np.zeros((2, 3))
     assert compare("loss", "penalty", 0.0, 0.0, 1e-7).agrees
     assert compare("loss", "penalty", 0.0, 1e-3, 1e-7).difference == 1e-3
@@ -119,13 +120,13 @@ def test_a_reference_of_zeros_is_measured_by_itself():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_not_finite_disagrees(value):
+def test_nan_and_infinity_disagree(value):
     array = np.array([1.0, value, 2.0])
     for reference in ([1.0, 1.5, 2.0], draw.digest([1.0, 1.5, 2.0]), [1.0, math.nan, 2.0]):
         assert not compare("forward", "x", reference, array, 1e-7).agrees
 
 
-def test_gradients_of_rounding_are_measured_by_the_largest():
+def test_gradients_that_are_only_rounding_are_compared_relative_to_the_largest():
     references = {"weight": {**draw.digest([2.0])}, "bias": {**draw.digest([1e-16])}}
     rows = compare_all("bp_align", "G", references, lambda name: [2.0] if name == "weight" else [-3e-16], 1e-7)
     assert all(row.agrees for row in rows)
@@ -133,9 +134,9 @@ def test_gradients_of_rounding_are_measured_by_the_largest():
     assert [row.agrees for row in rows] == [True, False]
 
 
-def test_the_command_says_agrees_and_disagrees(tmp_path, narrow):
+def test_the_command_and_its_report_mark_figures_that_disagree(tmp_path, narrow):
     wrong = tmp_path / "wrong.json"
-    wrong.write_text(json.dumps(changed(narrow, "trajectory", 1, "d_adv_real")))
+    wrong.write_text(json.dumps(with_one_number_changed(narrow, "trajectory", 1, "d_adv_real")))
     right = FIXTURES / "acgan_mlp_narrow.json"
     command = [sys.executable, "-m", "alignment", str(right), str(wrong), "--report", str(tmp_path / "report")]
     done = subprocess.run(command, cwd=FIXTURES.parents[1], capture_output=True, text=True, timeout=LIMIT)
@@ -151,7 +152,7 @@ def test_the_command_says_agrees_and_disagrees(tmp_path, narrow):
     assert len([row for row in rows if "| agrees |" in row]) == 82 + 81
     assert len([row for row in rows if "DISAGREES" in row]) == 1
     for stage, side in (("forward", "torch"), ("loss", "torch"), ("bp_align", "torch"), ("train_align", "benchmark")):
-        # As `ReprodDiffHelper.load_info` and `compare_info` of reprod_log read them.
+        # Read the files as reprod_log's `ReprodDiffHelper.load_info` and `compare_info` do.
         reference, ours = (
             np.load(tmp_path / "report" / f"{stage}_{side}.npy", allow_pickle=True).tolist()
             for side in (side, "paddle")
@@ -181,7 +182,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("message", "text"), BROKEN.items())
-def test_files_that_are_no_fixtures_are_refused(tmp_path, message, text):
+def test_files_that_are_not_fixtures_are_refused(tmp_path, message, text):
     path = tmp_path / "broken.json"
     path.write_text(text)
     with pytest.raises(UserError) as refusal:
@@ -225,20 +226,20 @@ def test_fixtures_with_wrong_entries_are_refused(tmp_path, narrow, message, chan
     assert "\n" not in str(refusal.value)
 
 
-def test_a_report_is_not_written_over_a_file(tmp_path):
+def test_a_report_does_not_overwrite_a_file(tmp_path):
     (tmp_path / "report").write_text("mine")
     with pytest.raises(UserError, match="--report"):
         main([str(FIXTURES / "metrics.json"), "--report", str(tmp_path / "report")])
     assert (tmp_path / "report").read_text() == "mine"
 
 
-def test_the_worst_figure_is_the_one_shown():
+def test_a_row_shows_its_worst_figure():
     row = compare("forward", "x", [1.0, 1.0, 1.0], [1.0, 1.5, 1.25], 1e-7)
     assert report.cells(row) == ("forward", "x [1]", "1", "1.5", "5.0e-01", "DISAGREES (> 1e-07)")
 
 
-def test_what_float64_computes_otherwise_is_the_same():
-    """Alignment runs in float64, where leaky ReLU and batch norm take another way round Paddle's float32 constants."""
+def test_leaky_relu_and_batch_norm_agree_in_float32_and_float64():
+    """Alignment runs in float64. There, leaky ReLU and batch norm avoid Paddle's float32 constants."""
     x = np.random.default_rng(0).standard_normal((6, 3, 4, 4))
     outputs = {}
     for dtype in ("float32", "float64"):

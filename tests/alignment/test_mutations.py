@@ -1,4 +1,4 @@
-"""Shows that alignment is no luck: each mutant breaks one thing in the networks or the training, and is caught.
+"""Alignment finds mistakes: each mutant breaks one thing in the networks or the training, and a figure disagrees.
 
 `pytest -s tests/alignment/test_mutations.py` prints the table of docs/alignment.md.
 """
@@ -45,8 +45,8 @@ def wrap(patch, owner, name, around):
     patch.setattr(owner, name, lambda *args, **kwargs: around(original, *args, **kwargs))
 
 
-def other_module(patch, owner, **changes):
-    """Let the module `owner` see a paddle of its own, with `changes`."""
+def replace_paddle(patch, owner, **changes):
+    """Give the module `owner` its own `paddle`, with `changes`."""
 
     class Paddle:
         def __getattr__(self, name):
@@ -249,9 +249,9 @@ def _(patch):
 def _(patch):
     def build(original, self, *args):
         original(self, *args)
-        self.g_optimizer.clear_grad = lambda **_: None  # as where gradients are cleared at the step's start alone
+        self.g_optimizer.clear_grad = lambda **_: None  # as if gradients were cleared only at the step's start
 
-    other_module(patch, trainer, no_grad=contextlib.nullcontext)
+    replace_paddle(patch, trainer, no_grad=contextlib.nullcontext)
     wrap(patch, trainer.Trainer, "__init__", build)
 
 
@@ -327,12 +327,12 @@ def _(patch):
 
 @mutant("noise stands before the class", MLP, "forward images")
 def _(patch):
-    other_module(patch, acgan_models, concat=lambda parts, axis: paddle.concat(parts[::-1], axis=axis))
+    replace_paddle(patch, acgan_models, concat=lambda parts, axis: paddle.concat(parts[::-1], axis=axis))
 
 
 @mutant("the one-hot class stands behind the noise", CIFAR10, "forward images")
 def _(patch):
-    other_module(patch, acgan_models, concat=lambda parts, axis: paddle.concat(parts[::-1], axis=axis))
+    replace_paddle(patch, acgan_models, concat=lambda parts, axis: paddle.concat(parts[::-1], axis=axis))
 
 
 @mutant("leaky slope 0.01", MLP, "forward images")
@@ -351,7 +351,7 @@ def _(patch):
 
     def loss(original, logits, labels):
         count.append(1)
-        return original(logits.detach() if len(count) % 3 == 2 else logits, labels)  # real, fake, G's
+        return original(logits.detach() if len(count) % 3 == 2 else logits, labels)  # calls: real, fake, G's
 
     wrap(patch, losses, "class_loss", loss)
 
@@ -363,7 +363,7 @@ def _(patch):
 
 def first_disagreement(fixture):
     figures = read(FIXTURES / f"{fixture}.json")
-    if fixture == PENALTY:  # the first step shows them
+    if fixture == PENALTY:  # the first step is enough
         figures = Fixture({key: value for key, value in figures.items() if not key.startswith("final")}, steps=1)
     wrong = [row for row in networks.check_training(figures) if not row.agrees]
     return wrong[0] if wrong else None
@@ -379,8 +379,8 @@ def test_every_mutant_is_caught(name, monkeypatch):
     assert f"{row.stage} {row.quantity}".startswith(caught)
 
 
-def test_pooling_before_or_after_a_1x1_convolution_is_the_same_network(monkeypatch):
-    """Why no mutant pools the shortcut on its convolution's other side: a mean and a 1x1 convolution commute."""
+def test_pooling_before_or_after_a_1x1_convolution_gives_the_same_network(monkeypatch):
+    """A mean and a 1x1 convolution commute, so no mutant pools the shortcut on the other side of its convolution."""
     calls = []
 
     def pooled(original, self, x):

@@ -1,4 +1,4 @@
-"""`test.py --samples` from end to end: which figures, of what, under which names, or why there are none."""
+"""`test.py --samples` from end to end: its figures, their names, and the reasons for refusals."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ from utils import UserError
 FIXTURE = json.loads((Path(__file__).parents[1] / "fixtures" / "inception_metrics.json").read_text())
 WORDNET, SIZE, EACH = ("n01440764", "n01443537"), 16, 5
 LABELS = np.repeat(np.arange(2), EACH)
-DIGITS = {"dataset": "digits", "num_classes": 10, "centercrop_size": 16}  # as the recipe: one classifier for all tests
+DIGITS = {"dataset": "digits", "num_classes": 10, "centercrop_size": 16}  # as the recipe, to share a classifier
 REAL, TRAINING, SAMPLES = (draw.blobs(2 * EACH, SIZE, seed, seed % 2) for seed in range(3))
 
 
@@ -46,7 +46,7 @@ def class_folders(path, images, names):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A file of drawn weights of Inception."""
+    """A file of drawn Inception weights."""
     drawn = {name: draw.weight(f"inception.{name}", shape, 0, 2**0.5) for name, shape in FIXTURE["state"].items()}
     path = tmp_path_factory.mktemp("weights") / "drawn.safetensors"
     save_file({name: array.astype(np.float32) for name, array in drawn.items()}, path)
@@ -71,7 +71,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def tested(tmp_path, weights, monkeypatch):
-    """Runs test.py's work with the given options: what report.json says."""
+    """Do test.py's work with the given options; returns the content of report.json."""
     monkeypatch.chdir(tmp_path)
 
     def run(*options, inception=weights):
@@ -85,7 +85,7 @@ def tested(tmp_path, weights, monkeypatch):
 
 @pytest.fixture
 def refused(tested):
-    """The sentence that ends test.py's work with the given options, after which nothing is left."""
+    """Do test.py's work with the given options; returns the sentence that refuses them. No report is left."""
 
     def run(*options, **more):
         with pytest.raises(UserError) as caught:
@@ -104,7 +104,7 @@ def gaussian(features):
 
 
 @pytest.mark.slow
-def test_every_metric_on_inception(tested, data, weights, capsys):
+def test_every_metric_on_inception_equals_its_function(tested, data, weights, capsys):
     report = tested(
         *("--samples", data / "samples.npz", "--test_data_path", data / "real", "--data_path", data / "training"),
         *("--metrics", ",".join(METRICS), "--dataset", "folder"),
@@ -137,8 +137,8 @@ def test_every_metric_on_inception(tested, data, weights, capsys):
     assert report["settings"]["extractor"].startswith("inception ")
 
 
-def test_what_needs_no_inception_is_measured_without_a_network(tested, data, tmp_path, monkeypatch):
-    """What its refusal names."""
+def test_metrics_that_the_refusal_names_run_without_weights(tested, data, tmp_path, monkeypatch):
+    """The refusal for missing weights names metrics that need none."""
     monkeypatch.setattr(inception_weights, "CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(inception_weights, "ADDRESSES", ("http://127.0.0.1:9/weights.pth",))
     options = ["--samples", data / "samples.npz", "--test_data_path", data / "real", "--dataset", "folder"]
@@ -149,7 +149,7 @@ def test_what_needs_no_inception_is_measured_without_a_network(tested, data, tmp
 
 
 def test_digits_are_measured_by_a_classifier(tested, make_parameters, tmp_path):
-    """The real test images as samples: no distance between them, all read alike; no figure bears Inception's names."""
+    """The samples are the real test images: distances are 0, accuracies are equal. No figure has an Inception name."""
     images = load_dataset(make_parameters(dataset="digits", num_classes=None), "test")
     np.savez(tmp_path / "digits.npz", images.stacked().transpose(0, 2, 3, 1), images.labels)
     chosen = [name for name in METRICS if name not in ("fid_64", "fid_192", "fid_768")]
@@ -166,7 +166,7 @@ def test_digits_are_measured_by_a_classifier(tested, make_parameters, tmp_path):
 
 
 def test_weights_without_a_head_give_fid_alone(tested, refused, data, weights, tmp_path):
-    """PaddleGAN's InceptionV3.pdparams; against published statistics, which need no real images."""
+    """PaddleGAN's InceptionV3.pdparams, against published statistics, which need no real images."""
     headless = tmp_path / "InceptionV3.pdparams"
     state = load_file(weights)
     paddle.save({name: paddle.to_tensor(state[name]) for name in state if name.split(".")[0] != "fc"}, str(headless))
@@ -177,7 +177,7 @@ def test_weights_without_a_head_give_fid_alone(tested, refused, data, weights, t
     assert list(report["figures"]) == ["fid_64"] and str(data / "64.npz") in report["settings"].values()
 
 
-def test_statistics_that_do_not_fit(refused, data, tmp_path):
+def test_reference_statistics_that_do_not_fit_are_refused(refused, data, tmp_path):
     samples = ["--samples", data / "samples.npz"]
     (tmp_path / "page.npz").write_text("<html>not found</html>")
     assert "--reference page.npz" in refused(*samples, "--reference", "page.npz", "--metrics", "fid")
@@ -188,14 +188,14 @@ def test_statistics_that_do_not_fit(refused, data, tmp_path):
 
 
 @pytest.mark.parametrize(("metric", "fewest"), [("fid", 2), ("is", 10), ("kid", 2), ("prdc", 6)])
-def test_too_few_samples(refused, data, tmp_path, metric, fewest):
+def test_too_few_samples_are_refused(refused, data, tmp_path, metric, fewest):
     np.savez(tmp_path / "few.npz", SAMPLES[: fewest - 1].transpose(0, 2, 3, 1))
     sentence = refused("--samples", "few.npz", "--test_data_path", data / "real", "--metrics", metric)
     assert f"'{metric}' needs {fewest} samples or more, not {fewest - 1}" in sentence and "--metrics" in sentence
 
 
-def test_too_few_or_too_small_to_compare(refused, data, tmp_path):
-    """Said before anything is computed."""
+def test_too_few_real_images_and_too_small_samples_are_refused(refused, data, tmp_path):
+    """They are refused before anything is computed."""
     for name in ("a", "b"):
         (tmp_path / "two" / name).mkdir(parents=True)
         for index in range(2):
@@ -207,7 +207,7 @@ def test_too_few_or_too_small_to_compare(refused, data, tmp_path):
     assert "16 pixels or more a side, not 12" in refused("--samples", "small.npz", *real, "--metrics", "fid,ms_ssim")
 
 
-def test_classes_that_do_not_fit(refused, data, tmp_path):
+def test_sample_classes_that_do_not_fit_are_refused(refused, data, tmp_path):
     images = SAMPLES.transpose(0, 2, 3, 1)
     np.savez(tmp_path / "none.npz", images)
     np.savez(tmp_path / "far.npz", images, np.where(LABELS, 99, 0))
@@ -215,7 +215,7 @@ def test_classes_that_do_not_fit(refused, data, tmp_path):
     np.savez(tmp_path / "one.npz", images, LABELS * 0)
     real = ["--test_data_path", data / "real", "--metrics"]
     assert "needs the samples' classes" in refused("--samples", "none.npz", *real, "accuracy")
-    for metric in ("intra_fid", "fid"):  # of which one is of the classes, and both are refused
+    for metric in ("intra_fid", "fid"):  # fid does not use the classes; it is refused too
         assert "contains class 99; valid classes are 0 to 1" in refused("--samples", "far.npz", *real, metric)
         assert "contains class -1" in refused("--samples", "negative.npz", *real, metric)
         class_folders(tmp_path / "numbered", SAMPLES, ("0020", "0021"))
@@ -229,20 +229,20 @@ def test_classes_that_do_not_fit(refused, data, tmp_path):
     )
 
 
-def test_a_floor_of_one_folder(refused, data):
+def test_a_floor_of_a_folder_against_itself_is_refused(refused, data):
     options = ["--samples", data / "samples.npz", "--test_data_path", data / "real", "--metrics", "floor"]
     sentence = refused(*options, "--dataset", "folder", "--data_path", data / "training" / ".." / "real")
     assert "--metrics floor" in sentence and "are the same folder" in sentence
 
 
-def test_a_place_that_cannot_be_written_is_seen_before_the_weights(refused, data, tmp_path):
+def test_an_unusable_test_path_is_refused_before_the_weights_are_read(refused, data, tmp_path):
     (tmp_path / "page.safetensors").write_text("<html>not found</html>")
     options = ["--samples", data / "samples.npz", "--reference", data / "64.npz", "--metrics", "fid_64"]
     sentence = refused(*options, "--test_path", "page.safetensors", inception="page.safetensors")
     assert sentence.startswith("--test_path page.safetensors cannot be used (File exists)")
 
 
-def test_samples_that_mix_sizes(refused, data, tmp_path):
+def test_samples_of_mixed_sizes_are_refused(refused, data, tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(
         class_folders(tmp_path / "mixed", SAMPLES, "ab") / "a" / "x.png"
     )
@@ -250,8 +250,8 @@ def test_samples_that_mix_sizes(refused, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_nan_feature(refused, data, weights, tmp_path):
-    """Of weights that are finite, but so large that what they make of an image is not."""
+def test_features_that_are_not_finite_are_refused(refused, data, weights, tmp_path):
+    """The weights are finite, but so large that an image's features are not."""
     huge = {
         name: array * np.float32(1e15 if "conv.weight" in name else 1) for name, array in load_file(weights).items()
     }
@@ -260,14 +260,14 @@ def test_a_nan_feature(refused, data, weights, tmp_path):
     assert "the features hold a NaN or an infinity" in refused(*options, inception="huge.safetensors")
 
 
-def test_weights_with_a_flipped_bit(refused, data, weights, tmp_path):
+def test_weights_with_a_wrong_checksum_are_refused(refused, data, weights, tmp_path):
     (tmp_path / inception_weights.FILE).write_bytes(weights.read_bytes())
     options = ["--samples", data / "samples.npz", "--reference", data / "2048.npz", "--metrics", "fid"]
     sentence = refused(*options, inception=inception_weights.FILE)
     assert "is damaged: its SHA-256 is" in sentence and inception_weights.ADDRESSES[0] in sentence
 
 
-def test_no_weights_and_no_internet(refused, data, tmp_path, monkeypatch):
+def test_without_weights_and_internet_the_refusal_says_where_to_get_them(refused, data, tmp_path, monkeypatch):
     monkeypatch.setattr(inception_weights, "CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(inception_weights, "ADDRESSES", ("http://127.0.0.1:9/weights.pth",))
     options = ["--samples", data / "samples.npz", "--reference", data / "2048.npz", "--metrics", "fid"]
@@ -276,8 +276,8 @@ def test_no_weights_and_no_internet(refused, data, tmp_path, monkeypatch):
         assert part in sentence
 
 
-class Pictures:
-    """Digits of noise as samples; a signal comes while image `stop_at` is asked for."""
+class NoiseDigits:
+    """300 images of noise as samples of digits. A signal comes when more than `stop_at` of them are asked for."""
 
     size = 16
 
@@ -295,22 +295,22 @@ class Pictures:
 
 
 @pytest.mark.parametrize("metric", ["fid", "kid", "prdc", "intra_fid", "floor"])
-def test_a_signal_before_the_last_stage(make_parameters, metric):
-    """It comes when all samples are seen, and ends the computation of the figure."""
+def test_a_signal_before_the_last_stage_stops_the_evaluation(make_parameters, metric):
+    """The signal comes when all samples are read. It ends the computation of the figure."""
     evaluation = Evaluation(make_parameters(**DIGITS, metrics=f"is,{metric}"))
     stop = runtime.StopRequest()
-    assert evaluation.figures(Pictures(stop, stop_at=299), stop) is None
-    assert evaluation.figures(Pictures(), runtime.StopRequest())
+    assert evaluation.figures(NoiseDigits(stop, stop_at=299), stop) is None
+    assert evaluation.figures(NoiseDigits(), runtime.StopRequest())
 
 
 def test_the_floor_needs_no_samples(make_parameters):
     evaluation = Evaluation(make_parameters(**DIGITS, metrics="floor"))
-    source = Pictures()
+    source = NoiseDigits()
     assert list(evaluation.figures(source, runtime.StopRequest())) == ["classifier_fid_floor"] and source.asked == 0
 
 
-class Counted:
-    """An `ImageSet`, and how many of its images were asked for."""
+class CountingImageSet:
+    """An `ImageSet` that counts the images that are asked for."""
 
     def __init__(self, image_set):
         self.image_set, self.asked = image_set, 0
@@ -323,13 +323,13 @@ class Counted:
         return self.image_set[index]
 
 
-def test_real_images_are_compared_once(make_parameters):
+def test_real_images_are_compared_once_for_several_evaluations(make_parameters):
     evaluation = Evaluation(make_parameters(**DIGITS, metrics="ms_ssim,distance"))
-    real = evaluation.train_set = Counted(evaluation.train_set)
+    real = evaluation.train_set = CountingImageSet(evaluation.train_set)
     stop = runtime.StopRequest()
-    assert evaluation.figures(Pictures(stop, stop_at=0), stop) is None
-    first, asked = evaluation.figures(Pictures(), runtime.StopRequest()), real.asked
-    assert asked > 0 and evaluation.figures(Pictures(), runtime.StopRequest()) == first
+    assert evaluation.figures(NoiseDigits(stop, stop_at=0), stop) is None
+    first, asked = evaluation.figures(NoiseDigits(), runtime.StopRequest()), real.asked
+    assert asked > 0 and evaluation.figures(NoiseDigits(), runtime.StopRequest()) == first
     assert real.asked == asked
 
 
@@ -362,14 +362,14 @@ def test_the_classes_of_test_images_are_read_once(make_parameters, tmp_path):
         ("fid_64", {"fid_64": 0.5}, -0.5),
     ],
 )
-def test_the_first_metric_tells_the_best(metrics, figures, score, make_parameters):
+def test_the_score_is_the_first_metric_and_higher_is_better(metrics, figures, score, make_parameters):
     digits = any(name.startswith("classifier") for name in figures)
     options = {"dataset": "digits", "num_classes": 10} if digits else {}
     assert Evaluation(make_parameters(metrics=metrics, **options)).score(figures) == score
 
 
-def test_which_scores_compare(make_parameters, tmp_path):
-    """Those of one metric, drawn and measured alike, wherever the real images are."""
+def test_scores_compare_only_with_equal_settings_and_real_images(make_parameters, tmp_path):
+    """The metric, the sampling and the real images must be equal. The folder of the real images does not matter."""
     rng = np.random.default_rng(0)
     for name in ("a/0/1.png", "a/0/2.png", "a/1/1.png", "a/1/2.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`test.py` in several processes and other batches: the same samples, byte for byte, and the same figures."""
+"""`test.py` with several processes and other batch sizes: the same samples, byte for byte, and the same figures."""
 
 import json
 import signal
@@ -12,7 +12,7 @@ from commands import LIMIT, ROOT, SMALL, launch, run, start, wait_for
 
 import checkpoint
 
-COUNT = 600  # chunks of 256, 256 and 88 samples, the last of them 12 x 7 + 4
+COUNT = 600  # chunks of 256, 256 and 88 samples; 88 is 12 x 7 + 4
 METRICS = "fid,floor,is,kid,prdc,intra_fid,accuracy,ms_ssim,distance"
 
 
@@ -42,8 +42,8 @@ def command(path, batch_size, *options):
     ]
 
 
-def finished(process, seconds=240):
-    """What a process printed on stderr before it ended with 0."""
+def wait_for_success(process, seconds=240):
+    """Wait until a process ends with exit code 0; returns its stderr."""
     try:
         _, err = process.communicate(timeout=seconds)
     finally:
@@ -75,7 +75,7 @@ def results(folder):
 @pytest.fixture(scope="module")
 def one(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    finished(start(folder, *command(trained, 64, "--samples_dir", "pngs")))
+    wait_for_success(start(folder, *command(trained, 64, "--samples_dir", "pngs")))
     return results(folder)
 
 
@@ -90,8 +90,8 @@ def assert_same(found, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [7, 16])
-def test_batches(trained, one, tmp_path, batch_size):
-    finished(start(tmp_path, *command(trained, batch_size, "--samples_dir", "pngs")))
+def test_another_batch_size_gives_the_same_samples_and_figures(trained, one, tmp_path, batch_size):
+    wait_for_success(start(tmp_path, *command(trained, batch_size, "--samples_dir", "pngs")))
     assert_same(results(tmp_path), one)
 
 
@@ -99,15 +99,15 @@ def test_batches(trained, one, tmp_path, batch_size):
     ("processes", "batch_size"),
     [(2, 7), *(pytest.param(n, b, marks=pytest.mark.slow) for n, b in [(2, 16), (2, 64), (4, 7), (4, 16), (4, 64)])],
 )
-def test_processes(trained, one, tmp_path, processes, batch_size):
-    finished(launch(tmp_path, processes, *command(trained, batch_size, "--samples_dir", "pngs")))
+def test_several_processes_give_the_same_samples_and_figures(trained, one, tmp_path, processes, batch_size):
+    wait_for_success(launch(tmp_path, processes, *command(trained, batch_size, "--samples_dir", "pngs")))
     assert_same(results(tmp_path), one)
     assert results(tmp_path)[3]["processes"] == processes
 
 
 @pytest.mark.slow
-def test_what_processes_began_one_finishes(trained, tmp_path):
-    """Two are interrupted, one goes on; the figures are those of one alone."""
+def test_one_process_finishes_a_test_that_two_began(trained, tmp_path):
+    """Two processes are interrupted, one resumes. The figures are those of an uninterrupted test."""
     options = ["--samples_dir", "pngs", "--metrics", "fid,accuracy", "--num_samples", 6000]
     interrupt(launch(tmp_path, 2, *command(trained, 16, *options)), tmp_path)
     assert not (tmp_path / "out" / "report.json").exists() and not (tmp_path / "samples.npz").exists()
@@ -118,7 +118,7 @@ def test_what_processes_began_one_finishes(trained, tmp_path):
     assert kept > 1000 - 2 * 256
     whole = tmp_path / "whole"
     whole.mkdir()
-    finished(start(whole, *command(trained, 16, *options)))
+    wait_for_success(start(whole, *command(trained, 16, *options)))
     found, expected = results(tmp_path), results(whole)
     assert found[0] == expected[0] and found[1] == expected[1]
     for name, value in expected[2].items():
@@ -126,8 +126,8 @@ def test_what_processes_began_one_finishes(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interruption_before_the_first_sample(trained, tmp_path):
-    """While the real images are read, when folders are there but no samples: the same command begins again."""
+def test_a_test_killed_before_its_first_sample_starts_again(trained, tmp_path):
+    """It is killed while it reads the real images. The folders exist, but no samples."""
     options = [*command(trained, 16), "--samples_dir", "pngs", "--num_samples", 300]
     process = start(tmp_path, *options)
     try:
@@ -135,7 +135,7 @@ def test_an_interruption_before_the_first_sample(trained, tmp_path):
         process.kill()
     finally:
         process.communicate(timeout=LIMIT)
-    for path in tmp_path.glob("pngs/*/*"):  # what it has drawn nevertheless
+    for path in tmp_path.glob("pngs/*/*"):  # samples that it drew before the kill
         path.unlink()
     for path in tmp_path.glob("out/part-*"):
         path.unlink()
@@ -146,8 +146,8 @@ def test_an_interruption_before_the_first_sample(trained, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gone", ["pngs", ".samples.npz.*.part"])
-def test_samples_that_are_gone_are_missed(trained, tmp_path, gone):
-    """What an interrupted test has drawn is removed: it does not go on as if it were there."""
+def test_resuming_without_the_drawn_samples_is_refused(trained, tmp_path, gone):
+    """The samples of an interrupted test are removed. The test does not resume as if they were there."""
     options = [*command(trained, 16), "--samples_dir", "pngs", "--metrics", "none", "--num_samples", 60_000]
     process = start(tmp_path, *options)
     interrupt(process, tmp_path)
@@ -192,8 +192,8 @@ def test_a_mistake_ends_all_processes(trained, tmp_path, options, says):
          {"truncation": 0.5, "batch statistics": "standing, over 2 batches"}),
     ],
 )  # fmt: skip
-def test_choices_that_change_samples(trained, one, tmp_path, options, labels, settings):
-    """They do change them, and the report says which were made."""
+def test_sampling_options_are_reported(trained, one, tmp_path, options, labels, settings):
+    """Classes, weights, truncation and batch statistics; the drawn classes are those of --labels."""
     code, _, err = run(tmp_path, *command(trained, 64), *options, "--metrics", "none", "--num_samples", 40)
     assert code == 0, err
     with np.load(tmp_path / "samples.npz") as arrays:

@@ -1,4 +1,4 @@
-"""One pass over images: the same whatever interrupts it, in memory that does not grow with their number."""
+"""One pass over images: interruptions do not change its result, and its memory does not grow with their number."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ NEEDS = Needs(("a", "b"), features=True, score=True, resolutions=(4, 8))
 
 
 class Projection:
-    """An extractor: random projections of the pixels, and of their squares, fixed by a seed."""
+    """An extractor: random projections of the pixels and of their squares. The seed fixes them."""
 
     def __init__(self, seed=0):
         rng = np.random.default_rng(seed)
@@ -42,7 +42,7 @@ class Projection:
 
 
 class Source:
-    """Images that depend on the seed and their number; a signal comes while chunk `stop_at` of them is drawn."""
+    """Images that depend on their index alone. A signal comes while the source draws its chunk number `stop_at`."""
 
     size = 8
 
@@ -80,7 +80,7 @@ def whole():
 
 
 def assert_same(found, expected):
-    """Two passes: what was counted and kept is equal, sums to rounding."""
+    """Check two passes: counts and features are equal, sums are equal to rounding."""
     assert found.done.all() and found.right == expected.right
     assert (found.features == expected.features).all()
     one, other = summary(found, COUNT), summary(expected, COUNT)
@@ -91,7 +91,7 @@ def assert_same(found, expected):
     assert list(one.score.values()) == pytest.approx(list(other.score.values()), rel=1e-12)
 
 
-def test_a_pass_is_what_numpy_makes_of_all_images(whole):
+def test_a_pass_equals_numpy_on_all_images_at_once(whole):
     source, extractor = Source(), Projection()
     images = source.images(np.arange(COUNT))
     found = extractor.read(images, source.labels, NEEDS)
@@ -103,12 +103,12 @@ def test_a_pass_is_what_numpy_makes_of_all_images(whole):
         np.testing.assert_allclose(kept.gaussians[layer].covariance, np.cov(features.T), rtol=1e-9, atol=1e-14)
     for resolution in NEEDS.resolutions:
         assert whole.right[resolution] == found["right", resolution].sum()
-    shuffled = np.argsort(randomness.rng(7, "splits").permutation(COUNT))  # the samples by their place
+    shuffled = np.argsort(randomness.rng(7, "splits").permutation(COUNT))  # the samples in the order of the splits
     expected = inception_score(found["score"][shuffled])
     assert list(kept.score.values()) == pytest.approx(list(expected.values()), rel=1e-12)
 
 
-def test_batches_do_not_depend_on_the_source():
+def test_the_extractor_reads_batches_of_a_fixed_size():
     extractor = Projection()
     measure(Source(), extractor, NEEDS, 7, "samples", StopRequest())
     assert max(extractor.batches) == measurement.READ and sum(extractor.batches) == COUNT
@@ -116,7 +116,9 @@ def test_batches_do_not_depend_on_the_source():
 
 @pytest.mark.parametrize("cuts", [(0,), (4,), (1, 1), (0, 2), (1, 0, 0)])
 def test_an_interrupted_pass_goes_on(whole, tmp_path, cuts):
-    """Stopped while it draws so many chunks further: none is drawn twice but none is lost, the sums are the same."""
+    """`cuts`: the number of chunks that a session has drawn when its signal comes. No chunk is drawn twice or lost, and
+    the sums are equal.
+    """
     asked, writer = [], Writer()
     for cut in cuts:
         stop = StopRequest()
@@ -136,20 +138,20 @@ def test_an_interrupted_pass_goes_on(whole, tmp_path, cuts):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_signal_before_the_start(tmp_path):
+def test_after_a_signal_before_the_start_nothing_is_drawn(tmp_path):
     stop = StopRequest()
     stop.signal = 15
     source = Source()
     assert one_pass(source, stop) is None and source.asked == []
 
 
-def test_a_signal_during_the_last_chunk(whole):
+def test_a_signal_during_the_last_chunk_lets_the_pass_finish(whole):
     stop = StopRequest()
     assert_same(one_pass(Source(stop=stop, stop_at=5), stop), whole)
 
 
-def parts_of(folder, chunks, rank, key="k", needs=NEEDS):
-    """Write the part of process `rank` that has done `chunks`."""
+def write_part(folder, chunks, rank, key="k", needs=NEEDS):
+    """Write the part of process `rank`, with `chunks` done."""
     gathered, source, extractor = Gathered(COUNT, needs), Source(), Projection()
     order = randomness.rng(7, "splits").permutation(COUNT)
     for chunk in chunks:
@@ -162,7 +164,7 @@ def parts_of(folder, chunks, rank, key="k", needs=NEEDS):
 
 def test_the_parts_of_several_processes_are_joined(whole, tmp_path, capsys):
     for rank, chunks in enumerate(([0, 3], [1, 4], [5])):
-        parts_of(tmp_path, chunks, rank)
+        write_part(tmp_path, chunks, rank)
     source = Source()
     assert_same(one_pass(source, parts_folder=tmp_path, key="k"), whole)
     assert source.asked == [2]
@@ -170,10 +172,10 @@ def test_the_parts_of_several_processes_are_joined(whole, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["part-0.npz"]
 
 
-def test_what_earlier_sessions_took_is_added(tmp_path):
-    """Processes worked at the same time; the seconds of a session that was killed count from the part that it saved."""
+def test_seconds_of_earlier_sessions_are_added(tmp_path):
+    """Processes work at the same time, so the longest counts. A killed session counts up to the part that it saved."""
     for rank, chunks in enumerate(([0, 3], [1, 4])):
-        parts_of(tmp_path, chunks, rank)  # after 100 and 101 seconds
+        write_part(tmp_path, chunks, rank)  # after 100 and 101 seconds
     stop = StopRequest()
     assert one_pass(Source(stop=stop, stop_at=0), stop, parts_folder=tmp_path, key="k") is None
     with np.load(tmp_path / "part-0.npz") as held:
@@ -183,8 +185,8 @@ def test_what_earlier_sessions_took_is_added(tmp_path):
     assert one_pass().earlier == 0
 
 
-def test_a_part_that_is_refused_changes_nothing():
-    """Of two statistics, the first of which fits."""
+def test_a_refused_merge_changes_nothing():
+    """The first of two statistics fits, the second does not."""
     gathered, other = Gathered(COUNT, NEEDS), Gathered(COUNT, NEEDS)
     source, rng = Source(), np.random.default_rng(0)
     for chunk, part, width in ((0, gathered, WIDTH), (1, other, WIDTH + 1)):
@@ -197,18 +199,18 @@ def test_a_part_that_is_refused_changes_nothing():
     assert after.keys() == before.keys() and all((after[name] == array).all() for name, array in before.items())
 
 
-def flip(path, place):
+def flip_bit(path, place):
     data = bytearray(path.read_bytes())
     data[place] ^= 1
     path.write_bytes(data)
 
 
-def change(path, **arrays):
+def replace_arrays(path, **arrays):
     with np.load(path) as held:
         np.savez(path, **{**held, **arrays})
 
 
-def without(path, name):
+def remove_array(path, name):
     with np.load(path) as held:
         np.savez(path, **{key: array for key, array in held.items() if key != name})
 
@@ -218,24 +220,24 @@ def without(path, name):
     [
         (lambda path: path.write_bytes(b""), True),
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), True),
-        (lambda path: flip(path, 5000), True),
-        (lambda path: parts_of(path.parent, [1, 4], 1, key="another"), False),
-        (lambda path: parts_of(path.parent, [3, 4], 1), True),  # chunk 3 is in part 0 too
-        (lambda path: change(path, done=np.array([True])), True),
-        (lambda path: change(path, done=np.zeros(6)), True),
-        (lambda path: without(path, "statistics/b/mean"), True),
-        (lambda path: without(path, "rows/4"), True),
-        (lambda path: without(path, "right/8"), True),
-        (lambda path: without(path, "key"), True),
+        (lambda path: flip_bit(path, 5000), True),
+        (lambda path: write_part(path.parent, [1, 4], 1, key="another"), False),
+        (lambda path: write_part(path.parent, [3, 4], 1), True),  # chunk 3 is in part 0 too
+        (lambda path: replace_arrays(path, done=np.array([True])), True),
+        (lambda path: replace_arrays(path, done=np.zeros(6)), True),
+        (lambda path: remove_array(path, "statistics/b/mean"), True),
+        (lambda path: remove_array(path, "rows/4"), True),
+        (lambda path: remove_array(path, "right/8"), True),
+        (lambda path: remove_array(path, "key"), True),
         (lambda path: np.save(path.open("wb"), np.zeros(3)), True),
     ],
     ids=["empty", "cut", "flipped", "another key", "overlap", "other images", "other done", "no mean", "no rows",
          "no count", "no key", "npy"],
 )  # fmt: skip
-def test_a_part_that_does_not_fit_is_passed_over(whole, tmp_path, capsys, spoil, says):
-    """Aloud where it is damaged, and nothing of it is left in the sums."""
-    parts_of(tmp_path, [0, 3], 0)
-    spoil(parts_of(tmp_path, [1, 4], 1))
+def test_a_part_that_does_not_fit_is_ignored(whole, tmp_path, capsys, spoil, says):
+    """A damaged part is reported. Nothing of an ignored part is left in the sums."""
+    write_part(tmp_path, [0, 3], 0)
+    spoil(write_part(tmp_path, [1, 4], 1))
     source = Source()
     assert_same(one_pass(source, parts_folder=tmp_path, key="k"), whole)
     assert source.asked == [1, 2, 4, 5]
@@ -243,25 +245,27 @@ def test_a_part_that_does_not_fit_is_passed_over(whole, tmp_path, capsys, spoil,
     assert len(err) == says and all("part-1.npz" in line for line in err)
 
 
-def test_nothing_is_needed_but_the_samples(tmp_path):
+def test_a_pass_without_metrics_writes_all_samples(tmp_path):
     writer = Writer()
     gathered = measure(Source(), None, Needs(), 0, "samples", StopRequest(), [writer])
     assert writer.written == list(range(COUNT)) and gathered.done.all()
 
 
-def test_nothing_is_needed_at_all():
+def test_a_pass_without_metrics_and_writers_draws_nothing():
     source = Source()
     assert measure(source, None, Needs(), 0, "samples", StopRequest()).done.all() and source.asked == []
 
 
-def test_a_nan_is_one_sentence():
+def test_a_nan_feature_is_refused_in_one_sentence():
     extractor = SimpleNamespace(read=lambda images, labels, needs: {"a": np.full((len(images), 3), np.nan)})
     with pytest.raises(measurement.UserError, match="the features hold a NaN"):
         measure(Source(), extractor, Needs(("a",)), 0, "samples", StopRequest())
 
 
-def test_memory_is_flat():
-    """From 5,000 to 50,000 images, all statistics kept, no features: 8 MiB of noise allowed, each image a KiB."""
+def test_memory_does_not_grow_with_the_number_of_images():
+    """5,000 and 50,000 images, all statistics, no features. The limit is 8 MiB more; an image takes 64 bytes, and a KiB
+    as float64 with its squares.
+    """
     program = """
 import resource, sys
 import numpy as np
@@ -284,4 +288,4 @@ for count in (5000, 5000, 50_000):
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     _, few, many = map(int, done.stdout.split())
-    assert many - few < 8 * 1024  # KiB; the features of 45,000 images would take 2.8 MiB for each layer of 16
+    assert many - few < 8 * 1024  # KiB; features of 45,000 images would take 2.8 MiB for each layer of 16 columns

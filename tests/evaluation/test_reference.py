@@ -1,4 +1,4 @@
-"""What is known of real images: computed once for each content, way of reading and extractor, then cached."""
+"""Summaries of real images: computed once for each content, transform and extractor, then read from the cache."""
 
 import os
 import subprocess
@@ -28,8 +28,8 @@ class Extractor(Projection):
     key = "projection 0"
 
 
-class Refuses(Projection):
-    """An extractor that must not be needed."""
+class NeverRead(Projection):
+    """An extractor that fails if it has to read images."""
 
     key = Extractor.key
 
@@ -45,7 +45,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def images(tmp_path, make_parameters):
-    """`images(**options)`: the test images in a folder of 24, of 3 classes, 9 x 12 pixels each."""
+    """`images(**options)`: a folder of 24 test images of 3 classes, 9 x 12 pixels each."""
     rng = np.random.default_rng(0)
     for index in range(COUNT):
         path = tmp_path / "real" / f"class {index % 3}" / f"{index:02d}.png"
@@ -61,7 +61,7 @@ def images(tmp_path, make_parameters):
 
 
 class Gray(Extractor):
-    """Reads colours as gray, for the projection is of 64 pixels."""
+    """Reads colours as gray, since the projection takes 64 pixels."""
 
     def read(self, images, labels, needs):
         return super().read(images.mean(axis=1, keepdims=True).astype(np.uint8), labels, needs)
@@ -87,11 +87,11 @@ def test_a_summary_is_computed_once(images):
     np.testing.assert_allclose(expected.gaussians["a"].covariance, np.cov(features["a"].T.astype(float)), rtol=1e-9)
     assert (expected.features == features["a"]).all()
     assert expected.right == {4: features["right", 4].sum()} and expected.count == COUNT
-    assert_equal(summary_of(images(), Refuses()), expected)
+    assert_equal(summary_of(images(), NeverRead()), expected)
 
 
-def test_only_what_is_missing_is_computed(images):
-    """And what was there stays there."""
+def test_only_missing_parts_of_a_summary_are_computed(images):
+    """The parts that were in the cache stay there."""
 
     class Counts(Gray):
         def read(self, images, labels, needs):
@@ -107,12 +107,14 @@ def test_only_what_is_missing_is_computed(images):
     for needs, missing in steps:
         summary_of(images(), Counts(), needs)
         assert asked.pop() == missing and not asked
-    found = summary_of(images(), Refuses(), Needs(("a", "b"), True, False, (4, 8)))
+    found = summary_of(images(), NeverRead(), Needs(("a", "b"), True, False, (4, 8)))
     assert found.gaussians.keys() == {"a", "b"} and {4, 8} <= found.right.keys() and len(found.features) == COUNT
 
 
-def test_other_content_is_another_entry(images, tmp_path, cache):
-    """A pixel, a name of a class, a file more; another way to read them; another extractor."""
+def test_other_content_transform_or_extractor_makes_a_new_entry(images, tmp_path, cache):
+    """A changed pixel, other classes, another transform, another extractor. Other workers, batches and seeds use the
+    old entry.
+    """
     seen = set()
 
     def is_new(extractor=None, **options):
@@ -138,7 +140,7 @@ def test_other_content_is_another_entry(images, tmp_path, cache):
 
 @pytest.mark.parametrize("name", ["a.npz", "features.npy", "right.json"])
 @pytest.mark.parametrize("content", [b"", b"x" * 100, b"{}", b"[1]", b'{"4": null}', None])
-def test_a_damaged_entry_is_computed_anew(images, cache, capsys, name, content):
+def test_a_damaged_entry_is_computed_again(images, cache, capsys, name, content):
     expected = summary_of(images())
     (entry,) = cache.iterdir()
     data = (entry / name).read_bytes()
@@ -146,10 +148,10 @@ def test_a_damaged_entry_is_computed_anew(images, cache, capsys, name, content):
     assert_equal(summary_of(images()), expected)
     err = capsys.readouterr().err
     assert [line for line in err.splitlines() if "ignored" in line and name in line] or content == b"{}"
-    assert_equal(summary_of(images(), Refuses()), expected)
+    assert_equal(summary_of(images(), NeverRead()), expected)
 
 
-def test_features_of_other_images(images, cache, capsys):
+def test_cached_features_of_a_wrong_shape_or_type_are_computed_again(images, cache, capsys):
     expected = summary_of(images())
     (entry,) = cache.iterdir()
     for other in (expected.features[:5], expected.features.astype(np.float64), np.array(3.0)):
@@ -158,17 +160,17 @@ def test_features_of_other_images(images, cache, capsys):
         assert "features.npy is ignored" in capsys.readouterr().err
 
 
-def test_an_interrupted_summary_goes_on(images, cache):
+def test_an_interrupted_summary_is_computed_by_the_next_call(images, cache):
     stop = StopRequest()
     stop.signal = 2
     assert real_summary(images(), Gray(), NEEDS, "", stop) is None
     expected = summary_of(images())
     assert sorted(path.name for path in next(cache.iterdir()).iterdir()) == ["a.npz", "features.npy", "right.json"]
-    assert_equal(summary_of(images(), Refuses()), expected)
+    assert_equal(summary_of(images(), NeverRead()), expected)
 
 
-def test_a_cache_that_cannot_be_written(images, cache, capsys, monkeypatch):
-    """A file in its place: one line, and all goes on."""
+def test_a_cache_that_cannot_be_written_is_reported_once(images, cache, capsys, monkeypatch):
+    """A file is in the place of its folder. One line says so, and the computation goes on."""
     cache.write_text("mine")
     expected = summary_of(images())
     summary_of(images(centercrop=True))
@@ -178,7 +180,7 @@ def test_a_cache_that_cannot_be_written(images, cache, capsys, monkeypatch):
     assert expected.count == COUNT and cache.read_text() == "mine"
 
 
-def test_a_temporary_cache_goes_with_its_process(tmp_path):
+def test_a_temporary_cache_is_removed_with_its_process(tmp_path):
     (tmp_path / ".cache" / "paddle").mkdir(parents=True)
     (tmp_path / ".cache" / "paddle" / "real-images").write_text("no folder")
     program = "from evaluation.reference import cache_folder; print(cache_folder('x'), cache_folder('y'))"
@@ -196,8 +198,8 @@ def gaussian(width, seed=0):
     return Gaussian(rows.mean(0), np.cov(rows.T))
 
 
-def test_our_own_statistics_are_a_reference(images, tmp_path, cache):
-    """The file of the cache given as --reference: what the images themselves give."""
+def test_a_file_of_the_cache_works_as_reference(images, tmp_path, cache):
+    """Given as --reference, it gives the FID of the images themselves."""
     real = summary_of(images(), needs=Needs(("64",)), extractor=Wide())
     (entry,) = cache.iterdir()
     given = given_summary(entry / "64.npz", ("64",))
@@ -215,8 +217,8 @@ class Wide(Gray):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_published_layouts(tmp_path, save, dtype):
-    """pytorch-fid's and TTUR's mu and sigma; guided-diffusion's with its spatial ones and samples beside them."""
+def test_published_layouts_of_statistics_are_read(tmp_path, save, dtype):
+    """pytorch-fid and TTUR: mu and sigma. guided-diffusion: also spatial statistics and samples in the same file."""
     expected = gaussian(64)
     mu, sigma = (array.astype(dtype) for array in expected)
     save(tmp_path / "a.npz", mu=mu, sigma=sigma)
@@ -229,7 +231,7 @@ def test_published_layouts(tmp_path, save, dtype):
         np.testing.assert_allclose(found.covariance, expected.covariance, rtol=0, atol=np.finfo(dtype).eps * 8)
 
 
-def test_statistics_of_another_layer(tmp_path):
+def test_statistics_of_another_layer_are_refused(tmp_path):
     save_statistics(tmp_path / "64.npz", gaussian(64))
     with pytest.raises(UserError, match="width 64; --metrics needs 2048"):
         given_summary(tmp_path / "64.npz", ("2048",))
@@ -237,14 +239,14 @@ def test_statistics_of_another_layer(tmp_path):
         given_summary(tmp_path / "64.npz", ("64", "192"))
 
 
-def test_the_digest_is_of_what_the_networks_see(images, make_parameters):
+def test_the_content_digest_depends_on_the_images_and_not_on_the_batch_size(images, make_parameters):
     digits = [load_dataset(make_parameters(dataset="digits", num_classes=None), split) for split in ("train", "test")]
     again = load_dataset(make_parameters(dataset="digits", num_classes=None, batch_size=9), "test")
     assert content_digest(digits[0]) != content_digest(digits[1]) == content_digest(again)
     assert digits[0].num_classes == CLASSES
 
 
-def test_images_that_are_turned_have_another_digest(tmp_path, make_parameters):
+def test_exif_changes_the_content_digest(tmp_path, make_parameters):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")

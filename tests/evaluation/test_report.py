@@ -1,4 +1,4 @@
-"""The report: a line for every figure, the published ones beside it, and why they cannot be compared."""
+"""The report: one line for each figure, the published figures beside it, and the reasons why they do not compare."""
 
 import dataclasses
 import html
@@ -13,7 +13,7 @@ from evaluation import report
 from parameters import METRICS
 
 RESOLUTIONS = (8, 16, 32, 64)
-OF_METRIC = {  # the figures that `evaluation.Evaluation` makes of each
+OF_METRIC = {  # the figures that `evaluation.Evaluation` computes for each
     **{name: [name] for name in ("fid", "fid_64", "fid_192", "fid_768", "intra_fid")},
     "floor": ["fid_floor"],
     "is": ["inception_score", "inception_score_std"],
@@ -36,7 +36,7 @@ def test_every_figure_has_a_line_of_its_own(names):
     lines = report.table({name: 0.5 for name in names})
     texts = [line.rpartition(":")[0] for line in lines]
     assert len(set(texts)) == len(names)
-    assert len({len(line) - len(line.split()[-1]) for line in lines}) == 1  # the figures stand below each other
+    assert len({len(line) - len(line.split()[-1]) for line in lines}) == 1  # the figures are aligned
 
 
 def test_figures_as_text():
@@ -51,8 +51,10 @@ def test_figures_as_text():
     assert report.table({}) == []
 
 
-def written(folder, recipe, figures, settings=None, seconds=None, **options):
-    """(report.json, report.md) of a test of `recipe`, with the settings of its published figures or others."""
+def write_report(folder, recipe, figures, settings=None, seconds=None, **options):
+    """Write a report on `recipe`; returns (report.json, report.md). The settings are those of its published figures,
+    with `settings` changed.
+    """
     p = CommandLine(["--recipe", recipe, "--samples", str(folder), "--metrics", "none"], program="test").parameters()
     p = dataclasses.replace(p, **options)
     classes = p.num_classes or 1000
@@ -72,7 +74,7 @@ def written(folder, recipe, figures, settings=None, seconds=None, **options):
 
 
 def verdicts(text):
-    """The sentences of a report on published figures."""
+    """A report's sentences on published figures."""
     return [line for line in text.splitlines() if "ompar" in line or line.startswith(("The ", "Same settings"))]
 
 
@@ -91,12 +93,12 @@ def verdicts(text):
         ("acgan-digits", ("classifier_fid",), [("classifier FID", "", "")]),
     ],
 )  # fmt: skip
-def test_published_figures_stand_beside(tmp_path, recipe, figures, columns):
-    _, text = written(tmp_path, recipe, dict.fromkeys(figures, 0.25))
+def test_published_figures_are_in_columns_beside_ours(tmp_path, recipe, figures, columns):
+    _, text = write_report(tmp_path, recipe, dict.fromkeys(figures, 0.25))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     for line, paper, replication in columns:
         (row,) = [row for row in rows if row[0] == line]
-        assert row[2:] == ([] if recipe == "acgan-digits" else [paper, replication])  # of which nothing is published
+        assert row[2:] == ([] if recipe == "acgan-digits" else [paper, replication])  # no figures published
         assert row[1] in ("0.2500", "25.00%", "25.0%")
     assert all(len(row) in (2, 4) for row in rows)
 
@@ -122,8 +124,8 @@ def test_published_figures_stand_beside(tmp_path, recipe, figures, columns):
         ({"classes drawn": "unknown"}, "classes drawn unknown instead of 1000"),
     ],
 )
-def test_whether_it_compares(tmp_path, settings, why):
-    _, text = written(tmp_path, "sagan-imagenet", {"inception_score": 20.0}, settings)
+def test_the_report_says_whether_its_settings_are_the_published_ones(tmp_path, settings, why):
+    _, text = write_report(tmp_path, "sagan-imagenet", {"inception_score": 20.0}, settings)
     (found,) = verdicts(text)
     if why:
         assert found == f"Not comparable with the published figures: {why}."
@@ -134,7 +136,7 @@ def test_whether_it_compares(tmp_path, settings, why):
         )
 
 
-def test_samples_from_elsewhere_do_not_tell_how_they_were_drawn(tmp_path):
+def test_truncation_of_samples_from_a_file_is_unknown(tmp_path):
     settings = {"samples": "them", "num_samples": 50_000, "num_classes": 1000, "classes drawn": 1000, "imsize": 128}
     p = CommandLine(
         ["--recipe", "sagan-imagenet", "--samples", str(tmp_path), "--metrics", "none"], program="test"
@@ -143,10 +145,10 @@ def test_samples_from_elsewhere_do_not_tell_how_they_were_drawn(tmp_path):
     assert "truncation unknown instead of none" in (tmp_path / "report.md").read_text()
 
 
-def test_each_figure_has_its_own_setting(tmp_path):
-    """84.7 % is over 1000 classes, the accuracy over models of ten."""
+def test_each_figure_is_compared_by_its_own_settings(tmp_path):
+    """84.7 % was published for 1000 classes, the accuracy for models of ten classes."""
     figures = {"accuracy": 0.1, "varied_class_share": 0.8}
-    _, text = written(tmp_path, "acgan-imagenet", figures, {"num_samples": 10})
+    _, text = write_report(tmp_path, "acgan-imagenet", figures, {"num_samples": 10})
     compares, differs, unknown = verdicts(text)
     assert compares.startswith(
         "Same settings as the published values of “read as the class asked for”: dataset, classes drawn,"
@@ -163,12 +165,12 @@ def test_each_figure_has_its_own_setting(tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["acgan-imagenet", "sagan-imagenet", "acgan-cifar10"])
-def test_figures_that_nobody_published_are_not_said_to_differ(tmp_path, recipe):
-    _, text = written(tmp_path, recipe, {"kid": 0.1, "precision": 0.5}, {"truncation": 0.5})
+def test_figures_without_published_values_get_no_comparison(tmp_path, recipe):
+    _, text = write_report(tmp_path, recipe, {"kid": 0.1, "precision": 0.5}, {"truncation": 0.5})
     assert not verdicts(text) and "| paper |" not in text
 
 
-def test_samples_without_a_recipe_compare_with_nothing(tmp_path):
+def test_samples_without_a_recipe_get_no_comparison(tmp_path):
     p = CommandLine(["--samples", str(tmp_path), "--metrics", "none"], program="test").parameters()
     settings = {"samples": "them", "num_samples": 50_000, "num_classes": "unknown", "classes drawn": "unknown"}
     report.write(tmp_path, {"fid": 20.0}, settings, p, {})
@@ -176,12 +178,12 @@ def test_samples_without_a_recipe_compare_with_nothing(tmp_path):
     assert text.startswith("# them\n") and "18.65" not in text and not verdicts(text)
 
 
-def test_a_recipe_without_published_figures_compares_nothing(tmp_path):
-    assert not verdicts(written(tmp_path, "acgan-digits", {"classifier_fid": 1.0})[1])
+def test_a_recipe_without_published_figures_gets_no_comparison(tmp_path):
+    assert not verdicts(write_report(tmp_path, "acgan-digits", {"classifier_fid": 1.0})[1])
 
 
-def test_report_for_programs(tmp_path):
-    """All figures, settings and options, in JSON that any parser reads, whatever is not finite."""
+def test_report_json_holds_figures_settings_and_options(tmp_path):
+    """Any JSON parser reads it: figures that are not finite become null."""
     figures = {"fid": 12.345678901234567, "class_distance_ratio": math.nan, "kid": math.inf, "varied_classes": 3}
     settings = {
         "truncation": 0.5,
@@ -189,8 +191,8 @@ def test_report_for_programs(tmp_path):
         "weights": "as trained",
         "file": "odd|name \udcff.safetensors",
     }
-    seconds = {"samples": 1.5, "classes": 0.0}  # there were none to do
-    content, text = written(tmp_path, "sagan-imagenet", figures, settings, seconds, truncation=0.5)
+    seconds = {"samples": 1.5, "classes": 0.0}  # a stage without work
+    content, text = write_report(tmp_path, "sagan-imagenet", figures, settings, seconds, truncation=0.5)
     assert content["figures"] == {
         "fid": 12.345678901234567, "class_distance_ratio": None, "kid": None, "varied_classes": 3,
     }  # fmt: skip
@@ -215,23 +217,23 @@ HOSTILE = [
 
 
 def shown(markdown):
-    """The text that Markdown shows of a line or a cell."""
+    """The text that a reader sees for a line or a cell of Markdown."""
     return html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", markdown))
 
 
 def assert_plain(line):
-    """Nothing in a line of Markdown is code, HTML, a link or emphasis."""
+    """Check that a line of Markdown holds no code, HTML, link or emphasis."""
     unescaped = re.sub(r"\\[!-/:-@\[-`{-~]|&(lt|gt|amp);", "", line)
     assert not re.search(r"[<>&`*~$\[\]]|(?<![^\W_])_|_(?![^\W_])", unescaped), line
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_text_that_files_bring_stays_one(tmp_path, text):
-    """In the heading and in every setting: as many lines and cells as of a harmless one."""
+def test_hostile_text_from_files_stays_text(tmp_path, text):
+    """In the heading and in every setting. The report has as many lines and cells as with a harmless text."""
     names = ("samples", "file", "labels", "real images", "weights", "inception weights")
     figures = {"fid": 20.0}
-    _, harmless = written(tmp_path, "sagan-imagenet", figures, dict.fromkeys(names, "x"))
-    _, found = written(tmp_path, "sagan-imagenet", figures, dict.fromkeys(names, text))
+    _, harmless = write_report(tmp_path, "sagan-imagenet", figures, dict.fromkeys(names, "x"))
+    _, found = write_report(tmp_path, "sagan-imagenet", figures, dict.fromkeys(names, text))
     lines = found.split("\n")
     assert len(lines) == len(harmless.split("\n")) == len(found.splitlines()) + 1
     for line in lines:
@@ -239,7 +241,7 @@ def test_a_text_that_files_bring_stays_one(tmp_path, text):
     expected = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     assert shown(lines[0]) == f"# sagan-imagenet: {expected}"
     rows = [re.split(r"(?<!\\)(?:\\\\)*\|", line) for line in lines if line.startswith("|")]
-    assert {len(row) for row in rows} == {4, 6}  # with what is before the first bar, and after the last
+    assert {len(row) for row in rows} == {4, 6}  # 2 or 4 cells, and the text before the first bar and after the last
     assert f"| real images | {expected} |" in map(shown, lines)
 
 
@@ -257,13 +259,13 @@ def test_a_recipes_name_stays_text(tmp_path, recipe):
     ("name", "count", "warned"),
     [("fid", 9999, True), ("classifier_fid", 9999, True), ("fid", 10_000, False), ("inception_score", 9999, False)],
 )
-def test_few_samples_make_a_high_fid(tmp_path, name, count, warned):
-    _, text = written(tmp_path, "acgan-digits", {name: 1.0}, {"num_samples": count})
+def test_the_fid_of_few_samples_gets_a_warning(tmp_path, name, count, warned):
+    _, text = write_report(tmp_path, "acgan-digits", {name: 1.0}, {"num_samples": count})
     assert ("FID falls as the number of samples grows: compare it only with FID of 9,999" in text) == warned
 
 
-def test_accuracies_stand_together():
-    """In falling resolution beside the full one, before what is of other metrics."""
+def test_accuracies_are_listed_together():
+    """By rising resolution with the full one last, then those of real images. No other metric comes between."""
     figures = {f"accuracy{n}{r}": 0.5 for n in ("_8", "_64", "") for r in ("", "_real")}
     names = [name for _, _, name in report.rows({"ms_ssim": 0.5, **figures, "fid": 1.0})]
     assert names == ["fid", "accuracy_8", "accuracy_64", "accuracy", *(f"accuracy{n}_real" for n in ("_8", "_64", "")),
@@ -283,7 +285,7 @@ def test_accuracies_stand_together():
         ("accuracy", 1, False),
     ],
 )
-def test_chosen_classes_are_compared_with_all(figure, drawn, warned):
+def test_samples_of_some_classes_against_images_of_all_get_a_warning(figure, drawn, warned):
     settings = {"num_samples": 10**6, "num_classes": 10, "classes drawn": drawn, "number of real images": 10**6}
     lines = report.cautions({figure: 1.0}, settings | {"kid subset size": 1000})
     sentence = f"Samples of {drawn} of the 10 classes are compared with real images of all of them."
@@ -300,7 +302,7 @@ def test_chosen_classes_are_compared_with_all(figure, drawn, warned):
         (360, 360, "360 samples and real images"),
     ],
 )
-def test_subsets_that_are_the_whole_set(count, real, whole):
+def test_kid_subsets_that_hold_all_images_get_a_warning(count, real, whole):
     settings = {"num_samples": count, "num_classes": 10, "classes drawn": 10, "number of real images": real}
     lines = report.cautions({"classifier_kid": 1.0}, settings | {"kid subset size": min(1000, count, real)})
     assert lines == (
@@ -309,8 +311,8 @@ def test_subsets_that_are_the_whole_set(count, real, whole):
 
 
 @pytest.mark.parametrize(("value", "said"), [(math.nan, True), (math.inf, True), (0.5, False)])
-def test_why_there_is_no_distance(tmp_path, value, said):
-    _, text = written(tmp_path, "acgan-digits", {"class_distance_ratio": value})
+def test_a_missing_distance_is_explained(tmp_path, value, said):
+    _, text = write_report(tmp_path, "acgan-digits", {"class_distance_ratio": value})
     assert ("No distance: it needs two samples of a class" in text) == said
 
 
@@ -322,7 +324,7 @@ def test_why_there_is_no_distance(tmp_path, value, said):
         ({}, False),
     ],
 )
-def test_statistics_that_are_not_settled(tmp_path, settings, said):
-    _, text = written(tmp_path, "sagan-imagenet", {"fid": 300.0}, settings)
+def test_unsettled_batch_statistics_get_a_warning(tmp_path, settings, said):
+    _, text = write_report(tmp_path, "sagan-imagenet", {"fid": 300.0}, settings)
     assert ("batch statistics need about 12,000 steps to settle, but these weights have 6:" in text) == said
     assert ("--standing_batches" in text) == said

@@ -1,4 +1,4 @@
-"""Samples from strangers, `--samples`: read as they were meant, or refused in one sentence, in little memory."""
+"""Samples of other programs, `--samples`: read correctly or refused in one sentence, in little memory."""
 
 import io
 import subprocess
@@ -28,7 +28,7 @@ def npy(array, **options):
 
 
 def header(shape, descr="|u1", version=(1, 0), fortran=False):
-    """The start of a .npy file that says it holds such an array."""
+    """The start of a .npy file that claims such an array."""
     file = io.BytesIO()
     write = np.lib.format.write_array_header_1_0 if version == (1, 0) else np.lib.format.write_array_header_2_0
     write(file, {"descr": descr, "fortran_order": fortran, "shape": shape})
@@ -43,7 +43,7 @@ def archive(path, method=zipfile.ZIP_STORED, **members):
 
 
 def opened(path, channels=3, class_names=None, needs_classes=False, exif=False):
-    """The samples at `path`, to measure against images of 1 or 3 `channels`."""
+    """Open the samples at `path`, to measure them against images of 1 or 3 `channels`."""
     dataset = "digits" if channels == 1 else "imagenet"
     source = open_samples(Parameters(samples=str(path), dataset=dataset, exif=exif))
     source.label(class_names, needs_classes)
@@ -66,7 +66,7 @@ def pictures(folder, images, form="PNG", first=0):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_npz(tmp_path, save):
+def test_npz_is_read(tmp_path, save):
     path = tmp_path / "samples.npz"
     save(path, IMAGES, LABELS.astype(np.int32))
     source = opened(path, 3)
@@ -77,8 +77,8 @@ def test_npz(tmp_path, save):
         assert found.dtype == np.uint8 and (found == IMAGES[indices].transpose(0, 3, 1, 2)).all()
 
 
-def test_npz_of_another_writer(tmp_path):
-    """Header version 2, no classes, gray, other members before and after, and an extra field in the local header."""
+def test_npz_of_another_program_is_read(tmp_path):
+    """Header version 2, no classes, gray images, other members before and after, an extra field in the local header."""
     path = tmp_path / "samples.npz"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("mu.npy", npy(np.zeros(7)))
@@ -91,7 +91,7 @@ def test_npz_of_another_writer(tmp_path):
         assert (source.images(np.arange(20)) == IMAGES[..., :1].transpose(0, 3, 1, 2)).all()
 
 
-def test_npz_that_is_no_npz(tmp_path):
+def test_files_that_are_not_npz_are_refused(tmp_path):
     path = tmp_path / "samples.npz"
     for content in (b"", b"PK", b"\x89PNG\r\n", b"GIF89a" * 100):
         path.write_bytes(content)
@@ -105,7 +105,7 @@ def test_npz_that_is_no_npz(tmp_path):
     assert "nowhere.npz" in refused(tmp_path / "nowhere.npz")
 
 
-def test_a_reason_keeps_its_quotes(tmp_path):
+def test_a_refusal_keeps_the_quotes_of_its_reason(tmp_path):
     path = archive(tmp_path / "samples.npz", arr_0=npy(IMAGES), arr_1=npy(LABELS))
     data = bytearray(path.read_bytes())
     data[data.rindex(LABELS.tobytes())] ^= 1
@@ -129,13 +129,13 @@ def test_a_reason_keeps_its_quotes(tmp_path):
     ],
     ids=["float32", "int8", "one image", "channels first", "Fortran order", "no images", "no pixels", "RGBA", "scalar"],
 )
-def test_npz_of_other_arrays(tmp_path, array):
+def test_npz_with_unsuitable_images_is_refused(tmp_path, array):
     path = tmp_path / "samples.npz"
     np.savez(path, array)
     assert f"{array.dtype} {list(array.shape)}" in refused(path)
 
 
-def test_npz_of_another_shape(tmp_path):
+def test_npz_with_unsuitable_sizes_or_colours_is_refused(tmp_path):
     path = tmp_path / "samples.npz"
     np.savez(path, IMAGES[:, :, :7])
     assert "7x8 pixels" in refused(path)
@@ -148,14 +148,14 @@ def test_npz_of_another_shape(tmp_path):
 @pytest.mark.parametrize(
     "labels", [LABELS[:19], LABELS[None], LABELS.astype(float), LABELS.astype("U3"), np.array(3), LABELS > 1]
 )
-def test_npz_of_other_labels(tmp_path, labels):
+def test_npz_with_unsuitable_labels_is_refused(tmp_path, labels):
     path = tmp_path / "samples.npz"
     np.savez(path, IMAGES, labels)
     assert f"arr_1 is {labels.dtype} {list(labels.shape)}" in refused(path)
 
 
-def test_npz_runs_nothing(tmp_path):
-    """An array of objects is a pickle; this one would make a file."""
+def test_npz_with_pickled_objects_is_refused_and_not_run(tmp_path):
+    """An array of objects is a pickle; this pickle would create a file."""
 
     class Runs:
         def __reduce__(self):
@@ -171,7 +171,7 @@ def test_npz_runs_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_npz_that_claims_more_than_it_holds(tmp_path, method):
+def test_npz_that_claims_more_than_it_holds_is_refused(tmp_path, method):
     path, content = tmp_path / "samples.npz", npy(IMAGES)
     for shape in (
         (10**6, 256, 256, 3),
@@ -183,7 +183,7 @@ def test_npz_that_claims_more_than_it_holds(tmp_path, method):
     ):
         refused(archive(path, method, arr_0=header(shape) + content[128:]))
     assert "too many" in refused(archive(path, method, arr_0=header((10**8, 1, 1, 1))))
-    # A directory that says the member is larger than it is, and one that points behind the end.
+    # A ZIP directory that claims a larger member, and one that points beyond the end of the file.
     archive(path, method, arr_0=header((200, 8, 8, 3)) + content[128:])
     size = len(header((200, 8, 8, 3))) + 200 * 192
     data = bytearray(path.read_bytes())
@@ -195,8 +195,8 @@ def test_npz_that_claims_more_than_it_holds(tmp_path, method):
         refused(path)
 
 
-def test_npz_with_a_flipped_bit(tmp_path):
-    """Whatever bit of a compressed file: refused, or read as what it says."""
+def test_npz_with_a_flipped_bit_is_refused_or_read(tmp_path):
+    """At 150 places of a compressed file. It is refused, or all its images can be read."""
     path = tmp_path / "samples.npz"
     np.savez_compressed(path, IMAGES // 64, LABELS)
     data = path.read_bytes()
@@ -211,7 +211,7 @@ def test_npz_with_a_flipped_bit(tmp_path):
 
 
 def test_npz_bombs_take_little_memory(tmp_path):
-    """Of 256 MiB of zeros each: a header that long, images that few, classes that many."""
+    """256 MiB of zeros each: in a header, after few images, after few classes, in a wide array."""
     zeros = bytes(2**24)
     files = {}
     for name, start, member in (
@@ -251,7 +251,7 @@ def test_npz_bombs_take_little_memory(tmp_path):
     assert int(grown) < 64 * 1024  # KiB
 
 
-def test_folder(tmp_path):
+def test_a_folder_of_images_is_read(tmp_path):
     pictures(tmp_path / "flat", IMAGES)
     source = opened(tmp_path / "flat", 3)
     assert source.labels is None and source.size == 8
@@ -264,16 +264,16 @@ def test_folder(tmp_path):
         (["0000", "0002"], None, [0, 2]),
         (["0000", "0002"], ("cat", "dog", "owl"), [0, 2]),
         (["owl", "cat"], ("owl", "dog", "cat"), [2, 0]),
-        (["2", "3"], ("1", "2", "3"), [1, 2]),  # of real classes so named
+        (["2", "3"], ("1", "2", "3"), [1, 2]),  # class names that look like numbers
         (["0001", "0002"], ("1", "2", "3"), [1, 2]),
         (["0000-cat", "0002-owl"], None, [0, 2]),
         (["0000-cat", "0002-owl"], ("cat", "dog", "owl"), [0, 2]),
-        (["0000-cat", "0002-owl"], ("ape", "bee", "cat", "dog", "owl"), [2, 4]),  # the name counts
+        (["0000-cat", "0002-owl"], ("ape", "bee", "cat", "dog", "owl"), [2, 4]),  # the name goes before the number
         (["0000-9", "0001"], ("9", "1", "4"), [0, 1]),
         (["0000", "0001-dog"], ("雏菊", "dog"), [0, 1]),
     ],
 )
-def test_class_folders(tmp_path, names, class_names, labels):
+def test_class_folders_are_matched_by_number_or_name(tmp_path, names, class_names, labels):
     for place, name in enumerate(names):
         pictures(tmp_path / "samples" / name, IMAGES[place * 3 : place * 3 + 3])
     (tmp_path / "samples" / ".hidden").mkdir()
@@ -289,8 +289,8 @@ HOSTILE = (
 )  # fmt: skip
 
 
-def test_class_folders_of_hostile_names(tmp_path):
-    """Folders are in the place they should be, differ on any file system, and are read back as the same classes."""
+def test_hostile_class_names_make_safe_folders(tmp_path):
+    """Folders are in their place and differ on any file system. They are read back as the same classes."""
     labels = np.arange(len(HOSTILE))
     writer = PNGWriter("--samples_dir", tmp_path / "in" / "pngs", labels, HOSTILE, False)
     images = np.tile(IMAGES[..., :1], (2, 1, 1, 1))[: len(HOSTILE)].transpose(0, 3, 1, 2)
@@ -306,8 +306,8 @@ def test_class_folders_of_hostile_names(tmp_path):
         assert (source.labels == labels).all() and (source.images(labels) == images).all()
 
 
-def test_class_folders_of_other_names(tmp_path):
-    """Refused where the classes are needed; else images without classes, as anyone's are."""
+def test_unknown_class_folders_are_refused_only_where_classes_are_needed(tmp_path):
+    """Elsewhere they are images without classes."""
     for name in ("owl", "unicorn"):
         pictures(tmp_path / "named" / name, IMAGES[:2])
     pictures(tmp_path / "numbered" / "0001-unicorn", IMAGES[:2])
@@ -320,8 +320,8 @@ def test_class_folders_of_other_names(tmp_path):
         assert source.labels is None and len(source) == 4
 
 
-def test_images_beside_class_folders(tmp_path):
-    """Which of both is meant is not guessed; folders without images mean nothing."""
+def test_images_beside_class_folders_are_refused(tmp_path):
+    """The program does not guess which of both is meant. Folders without images do not count."""
     pictures(tmp_path / "both", IMAGES[:12])
     (tmp_path / "both" / "notes").mkdir()
     assert len(opened(tmp_path / "both", 3)) == 12
@@ -331,7 +331,7 @@ def test_images_beside_class_folders(tmp_path):
     assert "holds 12 images beside its class folders, which hold 18" in sentence
 
 
-def test_folders_that_do_not_fit(tmp_path):
+def test_folders_of_unsuitable_images_or_no_images_are_refused(tmp_path):
     pictures(tmp_path / "mixed" / "0", IMAGES[:2])
     pictures(tmp_path / "mixed" / "1", IMAGES[:2, :5, :6])
     sentence = refused(tmp_path / "mixed")
@@ -345,7 +345,7 @@ def test_folders_that_do_not_fit(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["header", "middle"])
-def test_a_folder_with_a_broken_image(tmp_path, where):
+def test_a_folder_with_a_broken_image_is_refused(tmp_path, where):
     pictures(tmp_path / "broken", np.tile(IMAGES, (1, 8, 8, 1))[:3])
     file = tmp_path / "broken" / "000.png"
     file.write_bytes(b"no picture\n at all" if where == "header" else file.read_bytes()[:200])
@@ -353,8 +353,8 @@ def test_a_folder_with_a_broken_image(tmp_path, where):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_we_write_is_read_back(tmp_path, channels):
-    """By `--samples_npz` and `--samples_dir`, in chunks out of order: the same images and classes."""
+def test_written_samples_are_read_back(tmp_path, channels):
+    """From `--samples_npz` and `--samples_dir`, written in chunks out of order: the same images and classes."""
     images = IMAGES[..., :channels].transpose(0, 3, 1, 2)
     npz = NPZWriter(tmp_path / "samples.npz", LABELS, images.shape[1:], "a test", False)
     png = PNGWriter("--samples_dir", tmp_path / "pngs", LABELS, "abcdef", False)
@@ -373,13 +373,13 @@ def test_what_we_write_is_read_back(tmp_path, channels):
     assert (source.images(np.arange(20)) == images[order]).all() and (source.labels == LABELS[order]).all()
 
 
-def test_a_gray_folder_measured_in_colour(tmp_path):
+def test_a_gray_folder_is_read_in_colour(tmp_path):
     pictures(tmp_path / "gray", IMAGES[..., :1])
     found = opened(tmp_path / "gray", 3).images(np.arange(20))
     assert (found == IMAGES[..., :1].transpose(0, 3, 1, 2)).all() and found.shape[1] == 3
 
 
-def test_what_is_no_image_is_counted(tmp_path, capsys):
+def test_skipped_files_are_reported_once(tmp_path, capsys):
     for name in ("0", "1"):
         pictures(tmp_path / "samples" / name, IMAGES[:2])
         (tmp_path / "samples" / name / "a.heic").touch()
@@ -391,9 +391,9 @@ def test_what_is_no_image_is_counted(tmp_path, capsys):
     assert capsys.readouterr().err.splitlines().count(line) == 1
 
 
-def test_exif_turns_a_folder_when_asked_for(tmp_path):
+def test_exif_turns_images_of_a_folder_on_request(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise
     (tmp_path / "samples").mkdir()
     Image.fromarray(IMAGES[0]).save(tmp_path / "samples" / "a.png", exif=exif)
     stored, turned = (opened(tmp_path / "samples", 3, exif=exif).images([0])[0] for exif in (False, True))

@@ -1,4 +1,4 @@
-"""Files written by Pillow in every format and mode, cut short, or lying; class folders right and wrong."""
+"""Images of every format and mode, cut short or with false claims; class folders, right and wrong."""
 
 import io
 import os
@@ -16,12 +16,12 @@ from formats.image_files import class_folders, count_turned, fit, fit_in_words, 
 from parameters import Parameters
 from utils import RUN_FILE, UserError
 
-# Pillow remarks on what it cannot read.
+# Pillow warns about files that it cannot read.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
 def photo(height=60, width=80):
-    """A smooth coloured picture, uint8 [height, width, 3]: what lossy formats keep."""
+    """A smooth coloured picture, uint8 [height, width, 3]. Lossy formats keep it."""
     y, x = np.mgrid[:height, :width] / [[[height]], [[width]]]
     return (255 * np.stack([x, y, (x + y) / 2], 2)).astype(np.uint8)
 
@@ -85,7 +85,7 @@ def test_modes_become_rgb(tmp_path):
 
 
 def png(depth, color, row, *chunks):
-    """A PNG of 1 x 1 pixel: `row` as it is before compression, `chunks` before it."""
+    """A PNG of 1 x 1 pixel. `row`: the pixel's bytes before compression. `chunks`: come before the pixel."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -108,7 +108,7 @@ def tiff(pixels, bits=None, kind=1, photometric=1, width=None):
     after, extra, directory = 8 + 2 + 12 * len(entries) + 4, b"", struct.pack(f"{order}H", len(entries))
     sizes = [2 * len(values) for _, values in entries if values and len(values) > 2]
     for tag, values in entries:
-        values = values or [after + sum(sizes)]  # of the pixels
+        values = values or [after + sum(sizes)]  # the offset of the pixels
         content = struct.pack(f"{order}{len(values)}H", *values)
         if len(content) > 4:
             content, extra = struct.pack(f"{order}I", after + len(extra)), extra + content
@@ -146,8 +146,8 @@ def test_depths_and_colour_spaces_become_8_bits_of_rgb(content, expected):
     np.testing.assert_allclose(pixel(io.BytesIO(content)), expected, atol=1)
 
 
-def test_a_cmyk_jpeg_holds_inverted_ink(tmp_path):
-    """As Adobe and browsers have it, with Adobe's marker or without."""
+def test_a_cmyk_jpeg_is_read_as_inverted_ink(tmp_path):
+    """As Adobe and browsers read it, with Adobe's marker or without."""
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
     assert content[2:4] == b"\xff\xee"  # Adobe's marker, 16 bytes long
@@ -170,13 +170,13 @@ def test_a_cmyk_jpeg_holds_inverted_ink(tmp_path):
     ids=["float", "float, big-endian", "32 bits", "signed", "signed, big-endian", "16 signed", "8 signed"],
 )
 def test_pixels_without_a_known_range_are_an_error(content):
-    """No guess at it: black or white pictures would be trained on."""
+    """The range is not guessed. A wrong guess would train on black or white pictures."""
     with pytest.raises(ValueError, match=r"black and white are unknown: convert it to a PNG"):
         read_image(io.BytesIO(content))
 
 
 def test_a_pfm_is_an_error():
-    """Of floats: older versions of Pillow do not know it."""
+    """It holds floats. Older versions of Pillow do not know the format."""
     with pytest.raises((ValueError, Image.UnidentifiedImageError)):
         read_image(io.BytesIO(b"Pf\n1 1\n-1.0\n" + struct.pack("<f", 0.5)))
 
@@ -184,7 +184,7 @@ def test_a_pfm_is_an_error():
 @pytest.mark.parametrize(
     "array", [full(0.5, "<f2"), full(0.5, "<f8"), full(0.5, "<c8"), full((0.5, 0.5, 0.5), "<f4")], ids=str
 )
-def test_numbers_that_pillow_does_not_know_are_an_error(array):
+def test_number_types_that_pillow_does_not_know_are_an_error(array):
     kind, photometric = 6 if array.dtype.kind == "c" else 3, 2 if array.shape[2] == 3 else 1
     with pytest.raises(Image.UnidentifiedImageError):
         read_image(io.BytesIO(tiff(array, kind=kind, photometric=photometric)))
@@ -194,7 +194,7 @@ def test_numbers_that_pillow_does_not_know_are_an_error(array):
     "content",
     [
         png(16, 0, b"\x80\xff", (b"tRNS", b"\x80\xff")),
-        png(16, 2, b"\1\0\2\0\3\0", (b"tRNS", b"\0\1\0\2\0\3")),  # not transparent, but Pillow takes it for it
+        png(16, 2, b"\1\0\2\0\3\0", (b"tRNS", b"\0\1\0\2\0\3")),  # not transparent, but Pillow says it is
         png(2, 0, b"\x40", (b"tRNS", b"\0\1")),
     ],
     ids=["gray of 16 bits", "RGB of 16 bits", "gray of 2 bits"],
@@ -226,7 +226,7 @@ STORED = {  # orientation: how an upright picture, [height, width, 3], is stored
 
 def with_orientation(path, orientation, pixels=None, **options):
     exif = Image.Exif()
-    exif[0x010F] = "A phone's maker"  # before it in the directory
+    exif[0x010F] = "A phone's maker"  # an entry before the orientation
     exif[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(photo() if pixels is None else pixels)).save(path, exif=exif, **options)
     return path
@@ -234,40 +234,40 @@ def with_orientation(path, orientation, pixels=None, **options):
 
 @pytest.mark.parametrize("extension", ["jpg", "jfif", "png", "webp"])
 @pytest.mark.parametrize("orientation", STORED)
-def test_exif_is_applied_when_asked_for(tmp_path, orientation, extension):
+def test_exif_is_applied_on_request(tmp_path, orientation, extension):
     stored = STORED[orientation](photo())
     path = with_orientation(tmp_path / f"a.{extension}", orientation, stored)
-    assert read_image(path).size == stored.shape[1::-1]  # as torchvision's ImageFolder
+    assert read_image(path).size == stored.shape[1::-1]  # not turned, as in torchvision's ImageFolder
     np.testing.assert_allclose(np.asarray(read_image(path, exif=True), int), photo(), atol=12)
     assert count_turned((path,)) == (orientation != 1)
 
 
 def test_a_tiff_is_turned_by_pillow(tmp_path):
-    """Its orientation is no EXIF block's, and is not counted."""
+    """Its orientation is not in an EXIF block, and is not counted."""
     Image.fromarray(photo()).save(tmp_path / "a.tif", tiffinfo={0x0112: 6})
     assert read_image(tmp_path / "a.tif").size == read_image(tmp_path / "a.tif", exif=True).size == (60, 80)
     assert count_turned((tmp_path / "a.tif",)) == 0
 
 
 def exif_block(entries, order="<"):
-    """A block of EXIF with one directory of `entries` (tag, type, count, value)."""
+    """An EXIF block with one directory of `entries` (tag, type, count, value)."""
     packed = b"".join(struct.pack(f"{order}HHI", *entry[:3]) + entry[3] for entry in entries)
     head = struct.pack(f"{order}2sHIH", b"MM" if order == ">" else b"II", 42, 8, len(entries))
     return b"Exif\0\0" + head + packed + bytes(4)
 
 
 def jpeg_with(*blocks):
-    """A JPEG with these blocks of EXIF, one behind the other."""
+    """A JPEG with these EXIF blocks, one after the other."""
     file = io.BytesIO()
     Image.fromarray(photo()).save(file, "JPEG")
     content = file.getvalue()
-    end = 4 + int.from_bytes(content[4:6], "big")  # without JFIF's header, whose resolution spares Pillow the EXIF
+    end = 4 + int.from_bytes(content[4:6], "big")  # drop the JFIF header: with its resolution Pillow skips the EXIF
     segments = [b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block for block in blocks]
     return content[:2] + b"".join(segments) + content[end:]
 
 
-def test_damaged_exif_is_none(tmp_path):
-    """Every byte of a block changed, the block cut short anywhere: the picture is read, turned or not."""
+def test_a_picture_with_damaged_exif_is_read(tmp_path):
+    """Each byte of a block is changed, and the block is cut at each length. The picture is read, turned or not."""
     block = exif_block([(0x010F, 2, 4, b"abc\0"), (0x0112, 3, 1, struct.pack(">HH", 6, 0))], ">")
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg_with(block))
@@ -284,14 +284,14 @@ def test_damaged_exif_is_none(tmp_path):
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_is_none_turns_nothing(tmp_path, value):
+def test_an_invalid_orientation_turns_nothing(tmp_path, value):
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg_with(exif_block([(0x0112, 3, 1, struct.pack("<HH", value, 0))])))
     assert read_image(path, exif=True).size == (80, 60) and count_turned((path,)) == 0
 
 
 def test_huge_exif_takes_little_memory(tmp_path):
-    """As many entries as fit, each of which claims the whole block: 340 MB in 64 KB; then a block of 8 MB."""
+    """As many entries as fit into 64 KB; each claims the whole block, 340 MB in all. Then a block of 8 MB."""
     entries = [(tag, 7, 60_000, struct.pack("<I", 8)) for tag in range(0x1000, 0x1000 + 5400)]
     block = exif_block([(0x0112, 3, 1, struct.pack("<HH", 6, 0)), *entries])
     wide = [block] + [b"Exif\0\0" + bytes(65_000)] * 128
@@ -306,8 +306,8 @@ def test_huge_exif_takes_little_memory(tmp_path):
             tracemalloc.stop()
 
 
-def test_only_headers_are_read_to_count(tmp_path):
-    """A JPEG that ends behind its header, and a PNG whose pixels are too many to decode."""
+def test_counting_turned_images_reads_only_headers(tmp_path):
+    """A JPEG that ends after its header, and a PNG with too many pixels to decode."""
     path = with_orientation(tmp_path / "a.jpg", 8, np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8))
     os.truncate(path, 1000)
     (tmp_path / "b.png").write_bytes(png_that_claims(8000, 8000))
@@ -315,7 +315,7 @@ def test_only_headers_are_read_to_count(tmp_path):
     assert count_turned((path, tmp_path / "b.png", tmp_path / "c.jpg", tmp_path / "gone.jpg")) == 1
 
 
-def test_a_report_says_that_images_are_turned():
+def test_the_transform_in_words_names_exif():
     assert fit_in_words(Parameters(imsize=32, exif=True)) == "turned by EXIF, resized, 32x32 pixels"
     assert fit_in_words(Parameters(imsize=32)) == "resized, 32x32 pixels"
 
@@ -337,7 +337,7 @@ def test_a_bomb_is_an_error_before_it_is_decoded(tmp_path, size):
         read_image(tmp_path / "a.png")
 
 
-def test_a_file_that_would_run_a_program_is_no_image(tmp_path):
+def test_postscript_is_not_read_as_an_image(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
     with pytest.raises(Image.UnidentifiedImageError):
         read_image(tmp_path / "a.png")
@@ -377,7 +377,7 @@ def test_centercrop_keeps_the_middle_and_its_proportions():
     np.testing.assert_array_equal(tall[0], image[0].T)
 
 
-def test_dont_resize_takes_pixels_as_they_are():
+def test_dont_resize_leaves_pixels_unchanged():
     kept = fit(Image.fromarray(photo(60, 60)), Parameters(imsize=60, dont_resize=True))
     np.testing.assert_array_equal(kept, photo(60, 60).transpose(2, 0, 1))
     crop = Parameters(imsize=32, dont_resize=True, centercrop=True, centercrop_size=32)
@@ -388,7 +388,7 @@ def test_dont_resize_takes_pixels_as_they_are():
             fit(Image.fromarray(photo(31, 80)), options)
 
 
-def test_a_thread_of_an_image_is_not_blown_up():
+def test_an_extremely_narrow_image_is_refused():
     with pytest.raises(ValueError, match="too many"):
         fit(Image.new("L", (1_000_000, 2)), Parameters(imsize=128, centercrop=True, centercrop_size=128))
 
@@ -427,7 +427,7 @@ def test_folders_without_classes_are_refused(folder, path, found):
         class_folders(path and folder / path, "--data_path")
 
 
-def test_a_folder_too_high_is_refused_and_the_right_one_named(folder):
+def test_a_folder_one_level_too_high_is_refused_and_the_right_one_named(folder):
     (folder / "data" / "train").mkdir(parents=True)
     (folder / "a_cats").rename(folder / "data" / "train" / "a_cats")
     with pytest.raises(UserError, match=r"too high: train .* give .*/data/train"):
@@ -446,8 +446,8 @@ def test_classes_without_any_image_are_refused(folder):
         class_folders(folder, "--data_path")
 
 
-def test_what_is_no_image_file_is_counted_by_kind(folder, capsys):
-    """A folder named x.png, a pipe, a socket, links to nothing and to themselves; hidden files are not counted."""
+def test_skipped_files_are_counted_by_kind(folder, capsys):
+    """A folder named x.png, a pipe, a socket, a broken link, a link to itself. Hidden files are not counted."""
     cats = folder / "a_cats"
     for name in ("1.HEIC", "2.heic", "Thumbs.db", "README", "a.\x1b[31m", "b.long-extension", ".DS_Store", "3.jfif"):
         (cats / name).touch()
@@ -457,7 +457,7 @@ def test_what_is_no_image_file_is_counted_by_kind(folder, capsys):
     (cats / "to-pipe.png").symlink_to("pipe.png")
     with socket.socket(socket.AF_UNIX) as server:
         before = os.getcwd()
-        os.chdir(cats)  # the path of a socket is short
+        os.chdir(cats)  # the path of a socket must be short
         server.bind("socket.png")
         os.chdir(before)
     skipped = Counter()
@@ -475,12 +475,12 @@ def test_what_is_no_image_file_is_counted_by_kind(folder, capsys):
     ]
 
 
-def test_a_thousand_kinds_are_one_short_line(tmp_path, capsys):
+def test_many_kinds_of_skipped_files_make_one_short_line(tmp_path, capsys):
     say_skipped("--data_path", tmp_path, Counter({f".{number:03} file": 1 for number in range(1000)}))
     assert capsys.readouterr().err.endswith(".007 file, 1 .008 file, 991 more\n")
 
 
-def test_what_lies_beside_the_classes_is_counted(folder):
+def test_images_and_links_beside_the_class_folders_are_counted(folder):
     for name in ("a.png", "b.jpg", ".c.png"):
         (folder / name).touch()
     (folder / "d_lost").symlink_to("unmounted")
@@ -496,8 +496,10 @@ def test_a_class_that_is_a_link_to_itself_is_refused(folder):
         class_folders(folder, "--data_path")
 
 
-def test_runs_beside_the_classes_are_no_class(tmp_path, capsys):
-    """Folders of runs, and runs, are passed over, which is said once; a class that has images stays one."""
+def test_run_folders_beside_the_classes_are_not_classes(tmp_path, capsys):
+    """Runs and folders of runs are skipped, and one line says so. A class folder that holds images and a run stays a
+    class.
+    """
     for name in ("daisy", "rose", "tulip"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")

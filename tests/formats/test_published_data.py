@@ -1,4 +1,4 @@
-"""IDX and CIFAR-10 files, right and wrong, written here byte by byte; downloads from a server of the test's own."""
+"""IDX and CIFAR-10 files, right and wrong, written here byte by byte; downloads from a local server."""
 
 import functools
 import gzip
@@ -78,11 +78,11 @@ def test_wrong_idx_files_are_refused(mnist, images, name, damage, message):
 @pytest.mark.parametrize(
     ("data", "problem", "memory"),
     [
-        (struct.pack(">4I", 0x803, 150_000, 28, 28), "cut short", 5e6),  # promises 118 million bytes
+        (struct.pack(">4I", 0x803, 150_000, 28, 28), "cut short", 5e6),  # claims 118 million bytes
         (gzip.compress(bytes(2**20)) * 250, "more than", 1.6e8),  # unpacks to 262 million
     ],
 )
-def test_a_file_that_lies_takes_no_memory(tmp_path, data, problem, memory):
+def test_a_file_with_a_false_size_takes_little_memory(tmp_path, data, problem, memory):
     (tmp_path / "x").write_bytes(data)
     tracemalloc.start()
     with pytest.raises(UserError, match=problem):
@@ -96,7 +96,7 @@ def test_a_file_that_lies_takes_no_memory(tmp_path, data, problem, memory):
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes str as Python 2 wrote it, and NumPy's functions by the names they had then: what the archive holds."""
+    """Writes str as Python 2 did, and NumPy's functions by their names of that time, as in the CIFAR-10 archive."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
@@ -191,7 +191,7 @@ def test_wrong_cifar10_archives_are_refused(tmp_path):
     archive(tmp_path / "lacks.tar.gz", folder)
     (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "junk.tar.gz").write_bytes(b"junk" * 1000)
-    # A chain of long-name headers, each of which tarfile reads by a call within the last.
+    # A chain of long-name headers. tarfile reads each one by a nested call.
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 1
     (tmp_path / "deep.tar.gz").write_bytes(gzip.compress((header.tobuf() + b"a" + bytes(511)) * 5000))
@@ -200,12 +200,12 @@ def test_wrong_cifar10_archives_are_refused(tmp_path):
             read_cifar10(tmp_path / f"{name}.tar.gz", "train")
 
 
-# Downloads: the same code as with the real servers, at other addresses.
+# Downloads: the code for the real servers, with other addresses.
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Address of a server of `tmp_path`/served and a list of what it was asked for; Paddle's cache is in `tmp_path`."""
+    """(address of a server of `tmp_path`/served, list of the paths asked for). Paddle's cache is in `tmp_path`."""
     from paddle.dataset import common
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -249,7 +249,7 @@ def test_processes_that_start_together_download_cifar10_once(server, tmp_path, m
     path = archive(tmp_path / "served" / "cifar-10-python.tar.gz", cifar_folder(tmp_path))
     monkeypatch.setattr(cifar, "CIFAR10_URL", f"{address}/{path.name}")
     monkeypatch.setattr(cifar, "CIFAR10_MD5", hashlib.md5(path.read_bytes()).hexdigest())
-    with ThreadPoolExecutor(4) as pool:  # threads stand for processes: the lock is held by an open file
+    with ThreadPoolExecutor(4) as pool:  # threads instead of processes: an open file holds the lock
         for images, _ in pool.map(lambda _: read_cifar10(None, "test"), range(4)):
             assert images.shape == (4, 32, 32, 3)
     assert asked == [f"/{path.name}"]

@@ -1,4 +1,4 @@
-"""Published checkpoints, in files written by the frameworks they come from, give the replications' figures."""
+"""Published checkpoints, in files written by their own frameworks, give the replications' figures."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ TORCH = json.loads((PTH / "figures.json").read_text())
 
 
 def networks_of(path):
-    """The Checkpoint in a file, and the networks that its parameters describe, with its weights."""
+    """(Checkpoint, G, D) of a file; the networks are those that its parameters describe, with its weights."""
     loaded = checkpoint.load(path)
     p = Parameters(**loaded.parameters)
     models = sagan_models if p.model == "sagan" else acgan_models
@@ -40,7 +40,7 @@ def networks_of(path):
 
 
 def assert_figures(figures, G, D, tolerance):
-    """Images, and D's outputs on them, are those of `figures`, for the noise and the classes that its seed draws."""
+    """Check the images, and D's outputs on them, against `figures`. Their seed draws the noise and the classes."""
     seed, batch, classes = figures["seed"], figures["batch"], figures["classes"]
     z = paddle.to_tensor(draw.noise(0, "g", batch, figures["z_dim"], seed).astype(paddle.get_default_dtype()))
     y = paddle.to_tensor(draw.labels(0, "g", batch, classes, seed))
@@ -58,12 +58,12 @@ def assert_figures(figures, G, D, tolerance):
 
 def paddle_fixture(name):
     figures = json.loads((FIXTURES / f"{name}.json").read_text())
-    outputs = {key: value for key, value in figures["eval_forward"].items() if key != "validity"}  # a sigmoid of d_out
+    outputs = {key: value for key, value in figures["eval_forward"].items() if key != "validity"}  # sigmoid of d_out
     return figures | {"outputs": outputs}
 
 
 def paddle_state(figures, role, dtype):
-    """A Paddle network's state dictionary of tensors, as the replication would hold it."""
+    """A Paddle network's state dictionary of tensors, as the replication saves it."""
     shapes = figures[f"{role}_state"]
     state = {name: draw.weight(f"{role}.{name}", shape, figures["seed"]) for name, shape in shapes.items()}
     draw.settle(state)
@@ -91,7 +91,7 @@ CASES = [("", "float32", FLOAT32), ("_float64", "float64", FLOAT64)]
 
 
 @pytest.mark.parametrize(("suffix", "dtype", "tolerance"), CASES)
-def test_the_paddle_sagan(tmp_path, capsys, suffix, dtype, tolerance):
+def test_a_paddle_sagan_checkpoint_gives_its_figures(tmp_path, capsys, suffix, dtype, tolerance):
     figures = paddle_fixture(f"published_sagan_paddle{suffix}")
     path = tmp_path / "100000.pdparams"
     with precision(dtype):
@@ -106,7 +106,7 @@ def test_the_paddle_sagan(tmp_path, capsys, suffix, dtype, tolerance):
 
 
 @pytest.mark.parametrize(("suffix", "dtype", "tolerance"), CASES)
-def test_the_paddle_acgan(tmp_path, capsys, suffix, dtype, tolerance):
+def test_paddle_acgan_checkpoints_give_their_figures(tmp_path, capsys, suffix, dtype, tolerance):
     figures = paddle_fixture(f"published_acgan_paddle{suffix}")
     with precision(dtype):
         for role in "GD":
@@ -120,7 +120,7 @@ def test_the_paddle_acgan(tmp_path, capsys, suffix, dtype, tolerance):
 
 
 @pytest.mark.parametrize("name", TORCH)
-def test_pytorch_files(name, capsys):
+def test_pytorch_checkpoints_give_their_figures(name, capsys):
     figures = TORCH[name]
     figures["outputs"] = {"images": figures["images"], "logits": figures["logits"]}
     if "class_logits" in figures:
@@ -139,8 +139,8 @@ def test_pytorch_files(name, capsys):
         assert "the PyTorch ACGAN replication's checkpoint" in told
 
 
-def test_pytorch_files_need_no_pytorch():
-    """They load in a process where importing torch fails."""
+def test_reading_pytorch_checkpoints_needs_no_pytorch():
+    """The files load in a process where importing torch fails."""
     program = "import sys; sys.modules['torch'] = None; import checkpoint; [checkpoint.load(p) for p in sys.argv[1:]]"
     files = [str(PTH / name) for name in TORCH]
     done = subprocess.run(
@@ -149,7 +149,7 @@ def test_pytorch_files_need_no_pytorch():
     assert done.returncode == 0, done.stderr
 
 
-def test_an_acgan_generator_alone_does_not_tell_the_classes(tmp_path):
+def test_an_acgan_generator_alone_gives_no_number_of_classes(tmp_path):
     shutil.copy(PTH / "cifar10_netG_epoch_0.pth", tmp_path / "netG_epoch_0.pth")
     path = tmp_path / "netG_epoch_0.pth"
     step, sizes, parts = published_weights.load(path, load_state(path))
@@ -166,7 +166,7 @@ def test_a_discriminator_of_another_network_is_refused(tmp_path):
 
 
 def test_folding_the_affine_pair_is_exact():
-    """s·(w·x + b) + t of the replication's conditional batch norm is what the folded embedding gives."""
+    """The folded embedding gives s·(w·x + b) + t, as the replication's conditional batch norm does."""
     rng = np.random.default_rng(0)
     w, b, x = rng.standard_normal((3, 6))
     embedding = rng.standard_normal((4, 12))
@@ -223,7 +223,7 @@ def test_states_that_do_not_fit_together_are_refused(name, array, message):
         ({"a\nb" * 50: 1}, "it holds 1 entries (a?b"),
     ],
 )
-def test_what_fits_nothing_is_refused(state, message):
+def test_an_unknown_checkpoint_is_refused(state, message):
     with pytest.raises(UserError) as refusal:
         published_weights.convert(state)
     assert message in str(refusal.value)

@@ -1,3 +1,5 @@
+"""Weights of Paddle, PyTorch and safetensors are read without running code; hostile files are refused."""
+
 import json
 import os
 import pickle
@@ -23,17 +25,17 @@ CASES = list(corpus("canary"))
 MB = 2**20
 
 
-def same(found, expected):
-    """Equal in structure, types, shapes, data types and every value."""
+def assert_same(found, expected):
+    """Check that structure, types, shapes, data types and all values are equal."""
     assert type(found) is (dict if isinstance(expected, dict) else type(expected))
     if isinstance(expected, dict):
         assert list(found) == list(expected)
         for key in expected:
-            same(found[key], expected[key])
+            assert_same(found[key], expected[key])
     elif isinstance(expected, list | tuple):
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
-            same(one, other)
+            assert_same(one, other)
     elif isinstance(expected, np.ndarray):
         assert found.dtype == expected.dtype
         assert found.flags.c_contiguous
@@ -62,7 +64,7 @@ def test_paddle_state_dict(tmp_path, protocol):
     network = paddle.nn.Sequential(paddle.nn.Conv2D(3, 4, 3), paddle.nn.BatchNorm2D(4), paddle.nn.Linear(5, 70))
     paddle.save(network.state_dict(), str(tmp_path / "G_499.pdparams"), protocol=protocol)
     expected = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    same(load_state(tmp_path / "G_499.pdparams"), expected)
+    assert_same(load_state(tmp_path / "G_499.pdparams"), expected)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
@@ -83,8 +85,8 @@ def test_paddle_nested_state_dicts(tmp_path, protocol):
 
     expected = {name: arrays(state) if name != "step" else state for name, state in states.items()}
     assert expected["G_optimizer_state_dict"]["LR_Scheduler"]["last_lr"] == 0.1
-    same(load_state(tmp_path / "whole.pdparams"), expected)
-    same(load_state(tmp_path / "adam.pdopt"), expected["G_optimizer_state_dict"])
+    assert_same(load_state(tmp_path / "whole.pdparams"), expected)
+    assert_same(load_state(tmp_path / "adam.pdopt"), expected["G_optimizer_state_dict"])
 
 
 def test_paddle_half_precision_is_widened(tmp_path):
@@ -95,11 +97,11 @@ def test_paddle_half_precision_is_widened(tmp_path):
     for name, content in {"flat": kinds, "nested": {"step": 1, "state": kinds}}.items():
         paddle.save(content, str(tmp_path / name))
     for state in (load_state(tmp_path / "flat"), load_state(tmp_path / "nested")["state"]):
-        same(state, {"float16": exact, "bfloat16": exact, "float32": exact})
+        assert_same(state, {"float16": exact, "bfloat16": exact, "float32": exact})
 
 
 def test_paddle_parameters_in_slices(tmp_path):
-    """The layout that `paddle.save` gives parameters above 1 GB in protocols 2 and 3, read by Paddle too."""
+    """The layout in which `paddle.save` writes parameters above 1 GB in protocols 2 and 3. Paddle reads it too."""
     import paddle
 
     whole = np.arange(24, dtype=np.float32)
@@ -109,8 +111,8 @@ def test_paddle_parameters_in_slices(tmp_path):
     state = {"b": whole[:2], "StructuredToParameterName@@": names} | slices | {"UnpackBigParamInfor@@": information}
     (tmp_path / "big.pdparams").write_bytes(pickle.dumps(state, 2))
     found = load_state(tmp_path / "big.pdparams")
-    same(found, {"b": whole[:2], "w": whole.reshape(4, 6)})
-    same(found, paddle.load(str(tmp_path / "big.pdparams"), return_numpy=True))
+    assert_same(found, {"b": whole[:2], "w": whole.reshape(4, 6)})
+    assert_same(found, paddle.load(str(tmp_path / "big.pdparams"), return_numpy=True))
 
 
 @pytest.mark.parametrize("file", ["torch_zip.pth", "torch_legacy.pth"])
@@ -131,7 +133,7 @@ def test_torch_files(file):
     state = load_state(FIXTURES / file)
     optimizer = state.pop("G_optimizer_state_dict")
     adam = {"step": np.array(1, np.float32), "exp_avg": drawn(4) * 0, "exp_avg_sq": drawn(4) * 0}
-    same(optimizer["state"], {0: adam, 1: adam})
+    assert_same(optimizer["state"], {0: adam, 1: adam})
     assert optimizer["param_groups"][0]["betas"] == (0.0, 0.9)
     expected = {
         "step": 7,
@@ -143,20 +145,20 @@ def test_torch_files(file):
         "empty": drawn(0, 3),
         "plain": {"name": "a é 中", "rate": 0.25, "big": 2**40, "flags": (True, None)},
     }
-    same(state, expected)
+    assert_same(state, expected)
 
 
 def test_safetensors(tmp_path):
     arrays = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(3), "b": np.array([True, False])}
     safetensors.numpy.save_file(arrays | {"h": np.array([0.5, -1], np.float16)}, tmp_path / "weights")
     found = load_state(tmp_path / "weights")
-    same(dict(sorted(found.items())), dict(sorted((arrays | {"h": np.array([0.5, -1], np.float32)}).items())))
+    assert_same(dict(sorted(found.items())), dict(sorted((arrays | {"h": np.array([0.5, -1], np.float32)}).items())))
     half = {"w": entry("BF16", (1, 2)), "__metadata__": {"by": "hand: NumPy has no bfloat16"}}
     (tmp_path / "half").write_bytes(safetensors_file(half, struct.pack("<HH", 0x3FC0, 0xC000)))
-    same(load_state(tmp_path / "half"), {"w": np.array([[1.5, -2.0]], np.float32)})
+    assert_same(load_state(tmp_path / "half"), {"w": np.array([[1.5, -2.0]], np.float32)})
 
 
-# Pickles in themselves
+# Plain pickles
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -175,17 +177,17 @@ def test_pickles_of_plain_values_and_arrays(protocol):
     }
     content |= {3: {}, -70000: "", "same": [content["int8"]] * 2}
     expected = content | {"scalars": [float(np.float32(0.1)), -5, True]}
-    same(load_pickle(pickle.dumps(content, protocol), 10**5), expected)
+    assert_same(load_pickle(pickle.dumps(content, protocol), 10**5), expected)
 
 
 def test_pickled_arrays_of_the_other_byte_order_come_native():
     found = load_pickle(pickle.dumps(np.arange(5, dtype=">f8"), 4), 40)
     assert found.dtype.isnative
-    same(found, np.arange(5, dtype="f8"))
+    assert_same(found, np.arange(5, dtype="f8"))
 
 
 def test_cifar_10_batch_of_python_2():
-    """The layout of data_batch_1, with one image of 300 bytes: cPickle's protocol 2, strings that are bytes."""
+    """The layout of data_batch_1 with one image of 300 bytes: cPickle's protocol 2, strings as bytes."""
     data = bytes(range(256)) + bytes(44)
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\nq\x06cnumpy\nndarray\nq\x07K\x00\x85q\x08U\x01bq\t\x87q\nRq\x0b(K\x01"
@@ -202,8 +204,8 @@ def test_cifar_10_batch_of_python_2():
         "data": np.frombuffer(data, np.uint8)[None].copy(),
     }
     expected |= {"filenames": ["a.png"]}
-    same(pickle.loads(batch, encoding="latin1"), expected)
-    same(load_pickle(batch, 300), expected)
+    assert_same(pickle.loads(batch, encoding="latin1"), expected)
+    assert_same(load_pickle(batch, 300), expected)
 
 
 def test_arrays_take_no_more_than_the_limit():
@@ -213,13 +215,13 @@ def test_arrays_take_no_more_than_the_limit():
         load_pickle(data, 799)
 
 
-def test_memo_number_of_four_billion_costs_nothing(tmp_path):
+def test_a_memo_number_of_four_billion_is_read(tmp_path):
     (tmp_path / "x").write_bytes(pickled(b"]r\xff\xff\xff\xff"))
     assert load_state(tmp_path / "x") == {"w": []}
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_reading_takes_the_file_and_the_arrays(tmp_path, protocol):
+def test_reading_takes_the_memory_of_the_file_and_the_arrays(tmp_path, protocol):
     state = {str(index): np.random.default_rng(index).bytes(MB) for index in range(24)}
     state = {name: np.frombuffer(content, np.uint8) for name, content in state.items()}
     (tmp_path / "x").write_bytes(pickle.dumps(state, protocol))
@@ -228,7 +230,7 @@ def test_reading_takes_the_file_and_the_arrays(tmp_path, protocol):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < (tmp_path / "x").stat().st_size + 24 * MB + 4 * MB
-    same(found, {name: array.copy() for name, array in state.items()})
+    assert_same(found, {name: array.copy() for name, array in state.items()})
 
 
 # Files that are refused
@@ -236,7 +238,7 @@ def test_reading_takes_the_file_and_the_arrays(tmp_path, protocol):
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """Folder, and of every hostile file its name, path and what its refusal says."""
+    """(folder, {name of a hostile file: (path, text of its refusal)})."""
     folder = tmp_path_factory.mktemp("hostile")
     files = {}
     for number, (name, (content, said)) in enumerate(corpus(str(folder / "canary")).items()):
@@ -299,7 +301,7 @@ for path in paths:
 """
 
 
-def test_the_payloads_do_run_when_pickle_loads_them(hostile):
+def test_pickle_itself_runs_the_payloads(hostile):
     folder, files = hostile
     paths = [str(path) for name, (path, _) in files.items() if name in LIVE]
     command = [sys.executable, "-W", "ignore", "-c", UNSAFE, str(folder / "canary"), *paths]
@@ -325,8 +327,8 @@ print(json.dumps(refused))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its address space by what /proc says")
-def test_the_whole_corpus_in_128_mb(hostile, truncated, make_parameters, tmp_path, capsys):
-    """Tried, refused, executed: in a process that may take 128 MB more than it has after its imports."""
+def test_all_hostile_files_are_refused_in_128_mb(hostile, truncated, make_parameters, tmp_path, capsys):
+    """In a process that may take 128 MB more than after its imports. Prints the files tried, refused and executed."""
     folder, files = hostile
     tried = [str(path) for path, _ in files.values()] + [str(path) for path in truncated]
     for number, (content, _) in enumerate(checkpoints(make_parameters()).values()):
@@ -342,7 +344,7 @@ def test_the_whole_corpus_in_128_mb(hostile, truncated, make_parameters, tmp_pat
     assert not [sentence for sentence in refused if "MemoryError" in sentence]
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_missing_and_special_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert refusal(tmp_path / "none") == f"{tmp_path}/none cannot be read: No such file or directory"
     assert refusal(tmp_path).startswith(f"{tmp_path} is a folder; known are")
@@ -356,7 +358,7 @@ def test_file_without_permission_is_refused(tmp_path):
     (tmp_path / "secret").chmod(0)
     user = os.geteuid()
     try:
-        if user == 0:  # whom no permission stops
+        if user == 0:  # root ignores permissions
             os.seteuid(65534)
         assert refusal(tmp_path / "secret").endswith("secret cannot be read: Permission denied")
     finally:

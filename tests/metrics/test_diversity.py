@@ -15,8 +15,8 @@ def test_pairs_are_of_two_different_images():
     np.testing.assert_array_equal(np.sort(chosen, axis=1), np.tile([0, 1], (100, 1)))
 
 
-def test_every_pair_is_as_likely():
-    """20,000 draws over the 20 ordered pairs of 5: 1000 each, with a deviation of 31."""
+def test_all_pairs_are_equally_likely():
+    """20,000 draws over the 20 ordered pairs of 5 images: 1000 each, with a standard deviation of 31."""
     chosen = pairs(5, 1, 0, 20000)
     counts = np.bincount(chosen[:, 0] * 5 + chosen[:, 1], minlength=25).reshape(5, 5)
     assert np.diag(counts).sum() == 0
@@ -41,13 +41,13 @@ def test_class_ms_ssim_is_the_mean_over_its_pairs():
     assert class_ms_ssim(images, 4, 9) == pytest.approx(np.mean(one_by_one), rel=1e-12)
 
 
-def test_a_collapsed_class_is_at_one_and_a_varied_one_below():
+def test_ms_ssim_of_a_collapsed_class_is_one_and_of_a_varied_class_lower():
     images = draw.blobs(6, 32, 1, 0)
     assert class_ms_ssim(images[[0] * 6], 0, 0) == pytest.approx(1, rel=1e-12)
     assert class_ms_ssim(images, 0, 0) < 0.5
 
 
-def test_classes_as_varied_as_the_least_varied_real_one():
+def test_varied_classes_are_counted_against_the_least_varied_real_one():
     found = varied_classes(real=[0.1, 0.25, 0.2, 0.05], fake=[0.24, 0.25, 0.26, 0.9])
     assert found == {
         "ms_ssim_real": pytest.approx(0.15),
@@ -57,8 +57,8 @@ def test_classes_as_varied_as_the_least_varied_real_one():
     }
 
 
-def test_class_distance():
-    """Two images of class 0 at 5 grey levels, three of class 1 at 1, 1 and 2, one of class 2 that does not count."""
+def test_class_distance_is_the_mean_over_classes():
+    """Class 0: two images, 5 apart. Class 1: three images, 1, 1 and 2 apart. Class 2: one image; it does not count."""
     images = np.array([[0, 0], [3, 4], [1, 0], [2, 0], [3, 0], [9, 9]], np.uint8).reshape(6, 1, 1, 2)
     found = class_distance(images, np.array([0, 0, 1, 1, 1, 2]))
     assert found == {"class_distance": pytest.approx((5 + 4 / 3) / 2)}

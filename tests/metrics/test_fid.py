@@ -35,20 +35,20 @@ def gaussian_of(features):
 
 
 def correlated(count, width, seed, decay=1.0):
-    """Features whose covariance has eigenvalues 1/i^(2·decay), in no axis's direction."""
+    """Features whose covariance has the eigenvalues 1/i^(2·decay), rotated away from the axes."""
     source = np.random.RandomState(seed)
     rotation = np.linalg.qr(source.standard_normal((width, width)))[0]
     return (source.standard_normal((count, width)) / np.arange(1, width + 1) ** decay) @ rotation
 
 
-def test_fixture():
+def test_fid_equals_torch_fidelity():
     real, fake = fixture_features()
     score = fid(statistics_of(real).gaussian(), statistics_of(fake).gaussian())
     assert score["fid"] == pytest.approx(FIXTURE["fid"], rel=1e-6)
 
 
 @pytest.mark.parametrize("decay", [0, 1, 2])
-def test_equals_the_matrix_square_root(decay):
+def test_fid_equals_scipys_matrix_square_root(decay):
     a, b = gaussian_of(correlated(300, 60, 1, decay)), gaussian_of(1.2 * correlated(200, 60, 2, decay) + 0.1)
     root = np.trace(sqrtm(a.covariance @ b.covariance)).real
     expected = np.sum((a.mean - b.mean) ** 2) + np.trace(a.covariance) + np.trace(b.covariance) - 2 * root
@@ -58,8 +58,8 @@ def test_equals_the_matrix_square_root(decay):
 
 @pytest.mark.parametrize("decay", [0, 1, 3])
 @pytest.mark.parametrize(("count_a", "count_b"), [(30, 30), (2, 40), (40, 300), (300, 20)])
-def test_fewer_samples_than_dimensions(count_a, count_b, decay):
-    """tr((A B)^(1/2)) is also the nuclear norm of the product of the centred features themselves: no rounded zeros."""
+def test_fid_of_fewer_samples_than_dimensions_is_exact(count_a, count_b, decay):
+    """tr((A B)^(1/2)) is also the nuclear norm of the product of the centred features. It has no rounded zeros."""
     a, b = correlated(count_a, 64, 3, decay), correlated(count_b, 64, 4, decay) + 0.01
     centred_a, centred_b = ((x - x.mean(axis=0)) / np.sqrt(len(x) - 1) for x in (a, b))
     root = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum()
@@ -68,8 +68,8 @@ def test_fewer_samples_than_dimensions(count_a, count_b, decay):
 
 
 @pytest.mark.parametrize(("count_a", "count_b"), [(2, 3), (30, 64), (64, 64), (65, 30), (40, 300)])
-def test_features_themselves(count_a, count_b):
-    """Below and above as many samples as dimensions: what SciPy's root of the covariances' product says."""
+def test_fid_of_features_equals_scipys_root(count_a, count_b):
+    """With fewer and with more samples than dimensions, against SciPy's root of the covariances' product."""
     a, b = correlated(count_a, 64, 3).astype(np.float32), 1.2 * correlated(count_b, 64, 4).astype(np.float32) + 0.1
     covariances = [np.cov(each.astype(np.float64), rowvar=False) for each in (a, b)]
     root = np.sqrt(np.maximum(np.linalg.eigvals(covariances[0] @ covariances[1]).real, 0)).sum()
@@ -80,8 +80,8 @@ def test_features_themselves(count_a, count_b):
 
 
 @pytest.mark.parametrize("count", [2, 30, 64, 300])
-def test_features_that_are_moved(count):
-    """By 1e-6 in each of 64 dimensions; and, about their mean, made larger by 1e-4, 10^-8 of the traces."""
+def test_small_shifts_and_scalings_of_features_are_measured_exactly(count):
+    """A shift by 1e-6 in each of 64 dimensions; a scaling about the mean by 1 + 1e-4, which gives 1e-8 of the trace."""
     a = correlated(count, 64, 3)
     mean = a.mean(axis=0)
     larger = mean + (1 + 1e-4) * (a - mean)
@@ -99,15 +99,15 @@ def test_features_that_are_moved(count):
         (np.zeros((3, 4)), np.full((3, 4), np.nan), "NaN"),
     ],
 )
-def test_features_without_a_distance(a, b, sentence):
+def test_features_without_a_distance_are_refused(a, b, sentence):
     with pytest.raises(UserError, match=sentence):
         fid_of_features(a, b)
 
 
 @pytest.mark.parametrize("difference", [1e-2, 1e-4, 1e-6])
 @pytest.mark.parametrize("count", [40, 500])
-def test_nearly_equal_sets(count, difference):
-    """B = (1 + d)^2 A, so the distance is d^2 tr(A): eleven digits below the traces it is the difference of."""
+def test_fid_of_nearly_equal_sets_is_exact(count, difference):
+    """B = (1 + d)^2 A, so the distance is d^2 tr(A): down to 1e-12 of the traces whose difference it is."""
     features = correlated(count, 64, 5)
     features -= features.mean(axis=0)
     a, b = gaussian_of(features), gaussian_of((1 + difference) * features)
@@ -116,7 +116,7 @@ def test_nearly_equal_sets(count, difference):
 
 @pytest.mark.parametrize("difference", [0.3, 1e-2, 1e-3, 1e-5, 1e-7])
 @pytest.mark.parametrize(("count", "decay"), [(500, 0), (500, 1), (500, 2), (500, 3), (40, 0), (40, 1)])
-def test_sets_that_do_not_commute(count, decay, difference):
+def test_fid_of_covariances_that_do_not_commute_is_exact(count, decay, difference):
     """B = (I + T) A (I + T) with a symmetric T below 1: the optimal map is I + T, so the distance is tr(T A T)."""
     a = gaussian_of(correlated(count, 64, 5, decay))
     noise = np.random.RandomState(6).standard_normal((64, 64))
@@ -130,8 +130,8 @@ def test_sets_that_do_not_commute(count, decay, difference):
 
 @pytest.mark.parametrize("weak", [1e-5, 1e-7, 1e-9])
 @pytest.mark.parametrize("others", [0.0, 1e-4])
-def test_nearly_equal_but_for_a_weak_direction(weak, others):
-    """One direction, `weak` times the strongest, is four times as varied in one of the sets; or there in one alone."""
+def test_fid_sees_a_difference_in_a_weak_direction(weak, others):
+    """One direction has `weak` times the variance of the strongest. In the other set it has 4 times that, or none."""
     rotation = np.linalg.qr(np.random.RandomState(7).standard_normal((24, 24)))[0]
     for factor in (4, 0):
         values_a, values_b = np.append(np.ones(23), weak), np.append(np.full(23, (1 + others) ** 2), weak * factor)
@@ -142,8 +142,8 @@ def test_nearly_equal_but_for_a_weak_direction(weak, others):
 
 
 @pytest.mark.parametrize("difference", [0.3, 0.03, 0.01])
-def test_features_of_unequal_scales(difference):
-    """The smallest of 10^6 times smaller features than the largest, and in no order, still count as the exact ones."""
+def test_fid_of_features_of_unequal_scales_is_exact(difference):
+    """Scales from 1 down to 10^-6, in random order, against the exact distance."""
     for seed in range(20):
         source = np.random.RandomState(seed)
         scales = 10.0 ** -source.uniform(0, 6, 40)
@@ -160,21 +160,21 @@ def test_equal_sets_are_at_distance_zero():
     assert 0 <= fid(a, a)["fid"] < 1e-25
 
 
-def test_diagonal_covariances():
-    """Wasserstein distance of independent normals: the squared differences of means and of standard deviations."""
+def test_fid_of_diagonal_covariances_equals_its_closed_form():
+    """For independent normals, the squared differences of means and of standard deviations add up."""
     deviations_a, deviations_b = np.array([1.0, 2.0, 0.0, 0.5, 3.0]), np.array([2.0, 2.0, 1.0, 0.0, 1e-3])
     a = Gaussian(np.array([0.0, 1, 2, 3, 4]), np.diag(deviations_a**2))
     b = Gaussian(np.array([1.0, 1, 0, 3, 4]), np.diag(deviations_b**2))
     assert fid(a, b)["fid"] == pytest.approx(5 + np.sum((deviations_a - deviations_b) ** 2), rel=1e-12)
 
 
-def test_constant_features():
+def test_fid_of_constant_features_equals_its_closed_form():
     constant = statistics_of(np.full((10, 4), 3.0)).gaussian()
     assert fid(constant, Gaussian(np.zeros(4), np.eye(4)))["fid"] == pytest.approx(36 + 4, rel=1e-12)
     assert fid(constant, constant)["fid"] == 0
 
 
-def test_rejects_what_has_no_distance():
+def test_gaussians_without_a_distance_are_refused():
     a = Gaussian(np.zeros(2), np.eye(2))
     with pytest.raises(UserError, match="widths 2 and 3"):
         fid(a, Gaussian(np.zeros(3), np.eye(3)))
@@ -203,7 +203,7 @@ def test_merged_statistics_give_the_same_fid(processes):
     assert fid(reference, merged.gaussian())["fid"] == pytest.approx(once, rel=1e-9)
 
 
-def test_saved_statistics_go_on(tmp_path):
+def test_saved_statistics_can_be_continued(tmp_path):
     features = correlated(300, 20, 11)
     first = statistics_of(features[:100])
     np.savez(tmp_path / "state.npz", **first.state())
@@ -224,7 +224,7 @@ def test_merging_an_empty_accumulator_changes_nothing():
     np.testing.assert_array_equal(statistics.gaussian().covariance, before.covariance)
 
 
-def test_statistics_reject_bad_features():
+def test_statistics_refuse_bad_features():
     statistics = FeatureStatistics(3)
     with pytest.raises(UserError, match=r"\[2, 4\] do not fit"):
         statistics.update(np.zeros((2, 4)))
@@ -237,7 +237,7 @@ def test_statistics_reject_bad_features():
         statistics.gaussian()
 
 
-def test_file_round_trip(tmp_path):
+def test_saved_statistics_are_read_back(tmp_path):
     gaussian = gaussian_of(correlated(50, 6, 9))
     save_statistics(tmp_path / "a.npz", gaussian)
     read = load_statistics(tmp_path / "a.npz")
@@ -246,8 +246,8 @@ def test_file_round_trip(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
-def test_reads_what_others_publish(tmp_path):
-    """TTUR and pytorch-fid compress; guided-diffusion adds its samples, which are not read here."""
+def test_published_statistics_files_are_read(tmp_path):
+    """TTUR and pytorch-fid compress. guided-diffusion adds its samples, which are not read here."""
     gaussian = gaussian_of(correlated(50, 6, 10))
     np.savez_compressed(tmp_path / "ttur.npz", mu=gaussian.mean, sigma=gaussian.covariance)
     others = {"mu_s": np.zeros(3), "sigma_s": np.eye(3), "arr_0": np.array([print], dtype=object)}
@@ -266,7 +266,7 @@ def npz(**arrays):
 
 
 def npz_with_header(header):
-    """An archive whose sigma is a header alone."""
+    """An archive whose sigma is only a header."""
     file = io.BytesIO(npz(mu=np.zeros(4)))
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr("sigma.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
@@ -278,7 +278,7 @@ def header(shape):
 
 
 def flipped(content):
-    """One bit changed in the middle of sigma's numbers."""
+    """`content` with one bit changed in the middle of sigma's numbers."""
     place = content.index(b"sigma.npy") + 1000
     return content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
 
@@ -313,7 +313,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("content", BAD_FILES.values(), ids=BAD_FILES)
-def test_bad_files_are_one_sentence(tmp_path, content):
+def test_bad_statistics_files_are_refused_in_one_sentence(tmp_path, content):
     path = tmp_path / "reference.npz"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"--reference .*reference\.npz") as caught:
@@ -321,7 +321,7 @@ def test_bad_files_are_one_sentence(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_no_file(tmp_path):
+def test_a_missing_statistics_file_is_refused(tmp_path):
     for path in (tmp_path / "absent.npz", tmp_path):
         with pytest.raises(UserError, match=r"--reference .*: (No such file|Is a directory)"):
             load_statistics(path)

@@ -21,17 +21,17 @@ LABEL_MAP = """
 """
 
 
-def test_label_map():
+def test_class_numbers_equal_the_label_map():
     entries = LABEL_MAP.split()
     np.testing.assert_array_equal(inception_classes(entries[1::2]), np.array(entries[::2], int))
 
 
-def test_a_thousand_classes():
+def test_there_are_a_thousand_classes_numbered_from_1():
     assert len(WORDNET_IDS) == len(set(WORDNET_IDS)) == 1000
     assert all(re.fullmatch(r"n\d{8}", name) for name in WORDNET_IDS)
     np.testing.assert_array_equal(np.sort(inception_classes(sorted(WORDNET_IDS))), np.arange(1, 1001))
 
 
-def test_another_class_is_named():
+def test_an_unknown_class_is_named():
     with pytest.raises(UserError, match=r"--metrics accuracy.* class 'tench'"):
         inception_classes(["n01440764", "tench", "goldfish"])

@@ -1,4 +1,4 @@
-"""The 2015 Inception against torch-fidelity's, with drawn weights: features, and the scores made from them."""
+"""The 2015 Inception with drawn weights, against torch-fidelity's: features, and the scores computed from them."""
 
 import http.server
 import json
@@ -44,8 +44,8 @@ def features_of(inception, images, batch=16):
 
 
 @pytest.mark.parametrize("size", [32, pytest.param(128, marks=pytest.mark.slow)])
-def test_fixture(inception, size):
-    """Features to 1e-5 and scores to 1e-4: the reference computes in float32, its FID from singular covariances."""
+def test_features_and_scores_equal_torch_fidelity(inception, size):
+    """Features to 1e-5 and scores to 1e-4: the reference computes in float32, and its FID from singular covariances."""
     sets = [features_of(inception, draw.blobs(COUNT, size, SEED, variant)) for variant in (0, 1)]
     for variant, features in enumerate(sets):
         for tap, expected in FIXTURE["features"][str(size)][str(variant)].items():
@@ -83,7 +83,7 @@ def trained_bits():
 
 
 def test_a_training_has_the_same_bits_after_a_measurement(weights):
-    """Paddle's predictor leaves the maths library with one thread, which rounds differently from two."""
+    """Paddle's predictor sets the maths library to one thread, which rounds differently from two."""
     before = trained_bits()
     Inception(weights, ("2048",)).features(draw.blobs(2, 32, SEED, 0))
     for name, array in trained_bits().items():
@@ -99,7 +99,7 @@ def test_eager_equals_onednn(inception, weights):
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (46, 33), (299, 299), (512, 300)])
-def test_resize_is_tensorflow_1s(shape):
+def test_resize_equals_that_of_tensorflow_1(shape):
     """out[i] is linear between the input's pixels around i·H/299."""
     images = np.random.RandomState(0).randint(0, 256, (1, 3, *shape)).astype(np.uint8)
     expected = (images.astype(np.float64) - 128) / 128
@@ -129,7 +129,7 @@ def test_paddlegans_file_gives_features_but_no_classes(inception, weights, tmp_p
         Inception(loaded, ("logits_unbiased",))
 
 
-def test_weights_of_another_network(weights):
+def test_weights_of_another_network_are_refused(weights):
     with pytest.raises(UserError, match=r"fc.weight is float32 \[1000, 2048\], not float \[1008, 2048\]"):
         Inception(weights | {"fc.weight": np.zeros((1000, 2048), np.float32)})
     with pytest.raises(UserError, match="470 of its 470 arrays are missing"):
@@ -146,12 +146,12 @@ def test_weights_of_another_network(weights):
     [np.zeros((1, 3, 8, 8), np.float32), np.zeros((1, 1, 8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8)],
     ids=["floats", "grey", "one image"],
 )
-def test_images_that_are_not_rgb_batches(inception, images):
+def test_images_that_are_not_rgb_batches_are_refused(inception, images):
     with pytest.raises(UserError, match=r"needs uint8 images \[N, 3, H, W\]"):
         inception.features(images)
 
 
-def test_damaged_or_missing_weights(tmp_path):
+def test_damaged_or_missing_weights_are_refused(tmp_path):
     published = tmp_path / inception_weights.FILE
     published.write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(UserError, match="is damaged: its SHA-256 is"):
@@ -166,7 +166,7 @@ def test_damaged_or_missing_weights(tmp_path):
 
 @pytest.fixture
 def published_by(monkeypatch, tmp_path):
-    """A server on this machine that publishes the given bytes, and an empty cache folder, whose path it returns."""
+    """`publish(content)`: a local server publishes the bytes, and the cache is empty. Returns the cache folder."""
 
     def publish(content):
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -192,7 +192,7 @@ def published_by(monkeypatch, tmp_path):
         server.server_close()
 
 
-def test_download_keeps_what_it_checked(published_by, monkeypatch):
+def test_a_checked_download_is_kept(published_by, monkeypatch):
     digest = "f0e4c2f76c58916ec258f246851bea091d14d4247a2fc3e18694461b1816e13b"  # of b"asdf"
     monkeypatch.setattr(inception_weights, "SHA256", digest)
     cache = published_by(b"asdf")
@@ -201,14 +201,14 @@ def test_download_keeps_what_it_checked(published_by, monkeypatch):
     assert find_weights()[0].read_bytes() == b"asdf"
 
 
-def test_download_of_another_file_leaves_nothing(published_by):
+def test_a_download_of_another_file_leaves_nothing(published_by):
     cache = published_by(b"a page that asks to log in")
     with pytest.raises(UserError, match="the address gave another file"):
         find_weights()
     assert list(cache.iterdir()) == []
 
 
-def test_no_internet(monkeypatch, tmp_path):
+def test_without_internet_the_refusal_says_where_to_get_the_weights(monkeypatch, tmp_path):
     monkeypatch.setattr(inception_weights, "CACHE", str(tmp_path))
     monkeypatch.setattr(inception_weights, "ADDRESSES", ("http://127.0.0.1:9/weights.pth",))
     with pytest.raises(UserError) as caught:

@@ -17,14 +17,14 @@ def fixture_logits():
     return 3 * draw.rng("logits", FIXTURE["seed"]).standard_normal((FIXTURE["n"], FIXTURE["classes"]))
 
 
-def test_fixture():
+def test_score_equals_torch_fidelity():
     score = inception_score(fixture_logits().astype(np.float32), FIXTURE["splits"])
     assert score["inception_score"] == pytest.approx(FIXTURE["inception_score"]["mean"], rel=1e-6)
     assert score["inception_score_std"] == pytest.approx(FIXTURE["inception_score"]["std"], rel=1e-6)
 
 
-def test_sure_and_varied_samples_score_the_number_of_classes():
-    """Also where the softmax of every other class underflows to 0."""
+def test_confident_and_varied_samples_score_the_number_of_classes():
+    """Also where the softmax of all other classes underflows to 0."""
     for sureness in (60, 5000):
         logits = sureness * np.eye(7)[np.arange(70) % 7]
         assert inception_score(logits, 5) == {
@@ -60,7 +60,7 @@ def test_sums_do_not_depend_on_batches_order_or_processes(batch, processes):
     assert merged.result() == pytest.approx(inception_score(logits, splits), rel=1e-12)
 
 
-def test_saved_sums_go_on(tmp_path):
+def test_saved_sums_can_be_continued(tmp_path):
     logits = fixture_logits()
     parts = part_of(np.arange(len(logits)), len(logits), 5)
     first = ScoreSums(logits.shape[1], 5)
@@ -74,12 +74,12 @@ def test_saved_sums_go_on(tmp_path):
 
 
 @pytest.mark.parametrize(("count", "splits"), [(7, 2), (10, 10), (50000, 10), (101, 7)])
-def test_parts_of_samples(count, splits):
+def test_samples_are_split_into_contiguous_parts(count, splits):
     expected = [k for k in range(splits) for _ in range(k * count // splits, (k + 1) * count // splits)]
     np.testing.assert_array_equal(part_of(np.arange(count), count, splits), expected)
 
 
-def test_sums_that_do_not_fit():
+def test_sums_that_do_not_fit_are_refused():
     sums = ScoreSums(3, 2)
     with pytest.raises(UserError, match="cannot be merged"):
         sums.merge(ScoreSums(3, 4))
@@ -92,7 +92,7 @@ def test_sums_that_do_not_fit():
         ScoreSums.from_state({**sums.state(), "negentropies": np.zeros(3)})
 
 
-def test_bad_logits():
+def test_bad_logits_are_refused():
     with pytest.raises(UserError, match="NaN"):
         inception_score(np.array([[1.0, np.nan]]), 1)
     with pytest.raises(UserError, match=r"over 10 parts .* not 3"):

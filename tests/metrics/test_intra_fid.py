@@ -12,7 +12,9 @@ WIDTH, CLASSES = 12, 4
 
 
 def features(seed, counts):
-    """(features, labels) of so many samples of each class, shuffled; every class has a mean and spread of its own."""
+    """(features, labels), shuffled; `counts`: the number of samples of each class. Each class has its own mean and
+    spread.
+    """
     rng = np.random.default_rng(seed)
     rows, labels = [], np.repeat(np.arange(len(counts)), counts)
     for label, count in enumerate(counts):
@@ -30,7 +32,7 @@ def frechet(a, b):
     return shift @ shift + np.trace(covariances[0] + covariances[1] - 2 * root.real)
 
 
-def test_the_mean_over_classes():
+def test_intra_fid_is_the_mean_over_classes():
     real, real_labels = features(0, [50, 70, 40, 90])
     fake, fake_labels = features(1, [60, 30, 80, 50])
     calls = []
@@ -42,8 +44,8 @@ def test_the_mean_over_classes():
 
 
 @pytest.mark.filterwarnings("ignore:Matrix is singular")
-def test_fewer_samples_than_dimensions():
-    """Two of one class, five of another, of 12 dimensions: SciPy's root of a singular product holds to 1e-4."""
+def test_intra_fid_of_fewer_samples_than_dimensions():
+    """Two samples of a class, five of another, in 12 dimensions. SciPy's root of a singular product holds to 1e-4."""
     real, real_labels = features(0, [2, 5, 20, 90])
     fake, fake_labels = features(1, [60, 2, 3, 5])
     found = intra_fid(real, real_labels, fake, fake_labels, CLASSES)["intra_fid_classes"]
@@ -51,8 +53,8 @@ def test_fewer_samples_than_dimensions():
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_it_tells_what_fid_does_not():
-    """Samples that show every class but not the one asked for: FID sees the same set."""
+def test_intra_fid_sees_wrong_classes_that_fid_does_not():
+    """The samples show every class, but not the class asked for. For FID the set is the same."""
     real, labels = features(0, [50, 70, 40, 90])
     assert intra_fid(real, labels, real, labels, CLASSES)["intra_fid"] == pytest.approx(0, abs=1e-9)
     mixed = np.random.default_rng(0).permutation(labels)
@@ -65,7 +67,7 @@ def test_it_tells_what_fid_does_not():
     assert intra_fid(real, labels, real, mixed, CLASSES)["intra_fid"] > 1
 
 
-def test_classes_that_cannot_be_compared():
+def test_classes_that_cannot_be_compared_are_refused():
     real, labels = features(0, [50, 70, 40, 90])
     few = labels.copy()
     few[np.flatnonzero(labels == 2)[1:]] = 0

@@ -13,7 +13,7 @@ from utils import UserError
 FIXTURE = json.loads((Path(__file__).parents[1] / "fixtures" / "metrics.json").read_text())
 
 
-def test_fixture():
+def test_kid_equals_torch_fidelity():
     seed, count, shape = FIXTURE["seed"], FIXTURE["n"], (FIXTURE["n"], FIXTURE["dim"])
     real = draw.rng("features/real", seed).standard_normal(shape).astype(np.float32)
     fake = (0.9 * draw.rng("features/fake", seed).standard_normal(shape) + 0.25).astype(np.float32)
@@ -22,7 +22,7 @@ def test_fixture():
     assert score["kid_std"] == 0
 
 
-def test_definition():
+def test_kid_equals_its_definition():
     a, b = np.random.RandomState(0).standard_normal((2, 6, 3))
 
     def kernel(x, y):
@@ -34,8 +34,8 @@ def test_definition():
     assert kid(a, b, subsets=1, subset_size=6)["kid"] == pytest.approx(within - 2 * between, rel=1e-12)
 
 
-def test_unbiased_over_subsets():
-    """Two sets of one distribution: the mean over subsets lies around 0; the biased estimate's would at 0.1."""
+def test_kid_is_unbiased():
+    """Two sets of one distribution: the mean over subsets is near 0. The biased estimate would be near 0.1."""
     a, b = np.random.RandomState(1).standard_normal((2, 4000, 16))
     score = kid(a, b, subsets=60, subset_size=200)
     assert abs(score["kid"]) < 0.01
@@ -55,7 +55,7 @@ def test_progress_reaches_its_total():
     assert calls == [(done, 5) for done in range(1, 6)]
 
 
-def test_bad_features():
+def test_bad_features_are_refused():
     features = np.zeros((5, 3))
     with pytest.raises(UserError, match="NaN"):
         kid(features, np.full((5, 3), np.nan), 1, 2)

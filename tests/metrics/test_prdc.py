@@ -21,11 +21,11 @@ def fixture_features():
 
 
 @pytest.mark.parametrize("block", [64, 333, 5000])
-def test_fixture_in_blocks_of_any_size(block):
+def test_prdc_in_blocks_of_any_size_equals_the_package(block):
     assert prdc(*fixture_features(), nearest=5, block=block) == pytest.approx(FIXTURE["prdc_k5"], abs=1e-6)
 
 
-# What prdc 0.2 says of 60 samples against 20 copies of them, 5 of these twice, and 40 others.
+# The figures of prdc 0.2 for 60 real samples against 20 copies of them, 5 of these twice, and 40 others.
 COPIES = {
     1: (0.8461538461538461, 0.48333333333333334, 1.3076923076923077, 0.7166666666666667),
     3: (0.9692307692307692, 0.8666666666666667, 1.1589743589743589, 1.0),
@@ -36,15 +36,15 @@ COPIES = {
 @pytest.mark.parametrize("nearest", COPIES)
 @pytest.mark.parametrize("block", [1, 16, 25, 2048])
 def test_copies_of_real_samples(nearest, block):
-    """Copies lie exactly on the edges of balls, so the figures turn on what counts as inside."""
+    """Copies lie exactly on the edges of balls, so the figures depend on whether an edge counts as inside."""
     real = draw.rng("ties/real", 0).standard_normal((60, 8)).astype(np.float32)
     others = draw.rng("ties/fake", 0).standard_normal((40, 8)).astype(np.float32)
     scores = prdc(real, np.concatenate([real[:20], real[:5], others]), nearest, block)
     assert tuple(scores.values()) == pytest.approx(COPIES[nearest], abs=1e-12)
 
 
-def test_far_from_the_origin():
-    """A common offset changes no distance; products in float32 would lose them all here."""
+def test_a_common_offset_changes_nothing():
+    """An offset changes no distance. Products in float32 would lose the distances here."""
     real, fake = (np.round(features, 2).astype(np.float64) for features in fixture_features())
     assert prdc(real + 5000, fake + 5000) == prdc(real, fake)
 
@@ -55,7 +55,7 @@ def test_progress_reaches_its_total():
     assert calls == [(done, 6 + 6 + 9) for done in range(1, 22)]
 
 
-def test_bad_features():
+def test_bad_features_are_refused():
     features = np.random.RandomState(0).standard_normal((6, 3))
     with pytest.raises(UserError, match="NaN"):
         prdc(features, np.full((6, 3), np.nan))

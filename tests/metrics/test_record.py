@@ -1,4 +1,4 @@
-"""The records of the metrics: a new metric is one new file, and nothing slow is imported for `--help`."""
+"""The records of the metrics: a new metric is one new file, and `--help` imports nothing slow."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def program(tmp_path):
     return tmp_path
 
 
-def test_a_metric_is_one_file(program):
+def test_one_new_file_adds_a_metric(program):
     images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 1), np.uint8)
     np.savez(program / "some.npz", images)
     np.savez(program / "few.npz", images[:6])

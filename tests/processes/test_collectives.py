@@ -1,4 +1,4 @@
-"""What processes exchange, with real ones."""
+"""Exchanges between real processes."""
 
 import subprocess
 import sys

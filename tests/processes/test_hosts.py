@@ -1,4 +1,4 @@
-"""Training on two hosts: two network namespaces of this one, with an address each and a cable between them."""
+"""Training on two hosts. Two network namespaces of this host stand for them: one address each, one cable between."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ SHORT = [
 
 
 class Hosts:
-    """Two hosts, 10.77.0.1 and 10.77.0.2, that one launcher each can be started on."""
+    """Two hosts, 10.77.0.1 and 10.77.0.2. One launcher can be started on each."""
 
     def __init__(self):
         self.names = [f"acgan{os.getpid()}{letter}" for letter in "ab"]
@@ -107,7 +107,7 @@ def test_two_processes_on_each_of_two_hosts_equal_four_on_one(tmp_path):
     assert first.fingerprint() == second.fingerprint()
 
 
-def test_a_host_that_can_no_longer_be_reached_ends_the_other(tmp_path):
+def test_a_lost_connection_ends_both_hosts(tmp_path):
     with Hosts() as hosts:
         launchers = hosts.launch([tmp_path] * 2, *TRAIN, "--total_step", 100_000, "--log_step", 1)
         wait_for_step(tmp_path / "sagan_models" / "acgan-digits-1" / "log.txt", 3, launchers)
@@ -120,7 +120,7 @@ def test_a_host_that_can_no_longer_be_reached_ends_the_other(tmp_path):
     assert "Traceback" not in here + there
 
 
-def test_a_run_folder_that_one_host_lacks_is_told_by_both(tmp_path):
+def test_both_hosts_refuse_a_run_folder_that_one_lacks(tmp_path):
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         folder.mkdir()

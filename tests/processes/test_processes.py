@@ -1,4 +1,4 @@
-"""N processes train as one: real processes of the launcher, over gloo."""
+"""Several processes train as one does: real processes of the launcher, over gloo."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ DRIFTS = 30
 SAGAN = {"model": "sagan", "adv_loss": "dcgan", "global_batch_size": 8, "steps": 3}
 ACGAN = {"model": "acgan-digits", "dropout": 0.5, "global_batch_size": 8, "steps": 3}
 SYNC = {"sync_bn": True}
-LAST = {"dont_drop_last": True}  # 1,437 digits: 5 are left of the last batch of 8, 1 of the last of 4
+LAST = {"dont_drop_last": True}  # 1,437 digits: the last batch of 8 has 5 images, the last of 4 has 1
 SHORT = {
     "sagan": SAGAN | SYNC,
     "sagan-noise": SAGAN | SYNC | {"inst_noise_sigma": 0.3, "g_steps_per_iter": 2},
@@ -33,8 +33,8 @@ CUTS = {f"{name}-{rounds}": case | {"rounds": rounds} for name, case in SHORT.it
 BLOCKS = {name: case | {"sync_bn": False} for name, case in CUTS.items()}
 
 
-def launched(folder, world_size, cases):
-    """Results of `cases`, by name, of each of `world_size` processes."""
+def run_cases(folder, world_size, cases):
+    """Run `cases` in `world_size` processes; returns {name: [results of each process]}."""
     folder.mkdir()
     (folder / "cases.json").write_text(json.dumps(cases))
     command = ["-m", "paddle.distributed.launch", "--nproc_per_node", world_size, "--log_dir", folder / "logs"]
@@ -50,10 +50,10 @@ def launched(folder, world_size, cases):
 
 
 def difference(found, expected):
-    """The largest relative difference: of a metric at a step, of a running statistic and of a network's weights.
+    """The largest relative difference of a metric at a step, of a running statistic, and of a network's weights.
 
-    Weights are taken together, since some have no effect, such as a bias before batch norm: their gradients are nothing
-    but rounding, which Adam makes steps of.
+    The weights of a network are taken together. Some have no effect, such as a bias before batch norm: their gradients
+    are only rounding, and Adam turns rounding into steps.
     """
     assert found.keys() - {"calls"} == expected.keys()
     apart = []
@@ -75,35 +75,36 @@ LONG = {
     for kind, options in (
         ("synchronised", SYNC),
         ("2-rounds", SYNC | {"rounds": 2}),
-        ("blocks", {}),  # with 4 processes x rounds
+        ("blocks", {}),  # processes x rounds = 4
         ("float32", SYNC | {"dtype": "float32", "dropout": 0.0}),
     )
 }
 LONG["sagan-hinge"] = LONG["sagan-synchronised"] | {"adv_loss": "hinge"}
 
 
-def long(name, world_size):
+def long_case(name, world_size):
     return LONG[name] | ({"rounds": 4 // world_size} if name.endswith("blocks") else {})
 
 
 @functools.cache
-def of_one_process(name):
-    return training_steps.run(long(name, 1))
+def results_of_one_process(name):
+    return training_steps.run(long_case(name, 1))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_fifty_steps_of_processes_equal_one(tmp_path, world_size):
-    """In float64 to 1e-9; in float32 to what another order of the rows does to one process, times DRIFTS.
+    """In float64 to 1e-9. In float32 to DRIFTS times the effect of another order of the rows in one process.
 
-    With the hinge loss too: the gradients of D's last bias, on real and generated images, cancel but for rounding.
+    The second limit holds for the hinge loss too: D's last bias has gradients on real and generated images that cancel
+    to rounding.
     """
-    found = launched(tmp_path / "run", world_size, {name: long(name, world_size) for name in LONG})
+    found = run_cases(tmp_path / "run", world_size, {name: long_case(name, world_size) for name in LONG})
     for name in LONG:
-        expected, limit = of_one_process(name), 1e-9
+        expected, limit = results_of_one_process(name), 1e-9
         if name.endswith(("float32", "hinge")):
-            drift = difference(training_steps.run(long(name, 1) | {"trainer": "Permuted"}), expected)
+            drift = difference(training_steps.run(long_case(name, 1) | {"trainer": "Permuted"}), expected)
             limit = DRIFTS * drift
             print(f"{name}: rows in another order {drift:.1e}")
         worst = max(difference(results, expected) for results in found[name])
@@ -113,17 +114,17 @@ def test_fifty_steps_of_processes_equal_one(tmp_path, world_size):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What each of two processes made of the short cases."""
+    """The results of each of two processes for the short cases."""
     cases = CUTS | {f"blocks-{name}": case for name, case in BLOCKS.items()}
     cases |= {dtype: {"images": 31, "dtype": dtype} for dtype in ("float64", "float32")}
     cases["poisoned"] = ACGAN | {"trainer": "Poisoned"}
-    return launched(tmp_path_factory.mktemp("two") / "run", 2, cases)
+    return run_cases(tmp_path_factory.mktemp("two") / "run", 2, cases)
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
 @pytest.mark.parametrize("name", SHORT)
 def test_synchronised_processes_equal_one(two, name, rounds):
-    """With as many rounds of accumulation as the one: metrics, weights, running statistics."""
+    """With as many rounds of accumulation as the one process: metrics, weights, running statistics."""
     expected = training_steps.run(CUTS[f"{name}-{rounds}"])
     for found in two[f"{name}-{rounds}"]:
         assert difference(found, expected) < 1e-9
@@ -132,7 +133,9 @@ def test_synchronised_processes_equal_one(two, name, rounds):
 @pytest.mark.parametrize("rounds", [1, 2])
 @pytest.mark.parametrize("name", SHORT)
 def test_processes_equal_rounds_of_accumulation(two, name, rounds):
-    """Without synchronised batch norm: 2 processes are as 2 rounds of one, and 2 with 2 rounds each as 4 rounds."""
+    """Without synchronised batch norm: 2 processes equal 2 rounds of one process; with 2 rounds each they equal 4
+    rounds.
+    """
     expected = training_steps.run(SHORT[name] | {"sync_bn": False, "rounds": 2 * rounds})
     for found in two[f"blocks-{name}-{rounds}"]:
         assert difference(found, expected) < 1e-9
@@ -140,16 +143,18 @@ def test_processes_equal_rounds_of_accumulation(two, name, rounds):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 3e-6)])
 def test_synchronised_batch_norm_equals_the_kernel_on_the_whole_batch(two, dtype, tolerance):
-    """Output, gradients and running statistics of 31 images, shared out unevenly, in float32 to its rounding."""
-    found, expected = two[dtype], training_steps.normalised(31, "float64")
+    """Output, gradients and running statistics of 31 images, shared out unevenly. In float32 they are equal to
+    rounding.
+    """
+    found, expected = two[dtype], training_steps.batch_norm_results(31, "float64")
     for name, array in expected.items():
         whole = np.concatenate([part[name] for part in found]) if name in ("out", "x") else found[0][name]
         assert whole.dtype == dtype
         np.testing.assert_allclose(whole, array, rtol=0, atol=tolerance * np.abs(array).max(), err_msg=name)
 
 
-def test_processes_end_alike(two):
-    """To the bit, power iterations and running statistics included, with synchronised batch norm or without."""
+def test_all_processes_end_with_the_same_bits(two):
+    """Power iterations and running statistics too, with synchronised batch norm or without."""
     for name in two.keys() - {"float64", "float32"}:
         first, second = two[name]
         assert first.keys() == second.keys()
@@ -158,7 +163,7 @@ def test_processes_end_alike(two):
 
 
 def test_an_update_is_one_all_reduce(two):
-    """Not one for each backward pass, of which D's loss and penalty have several, nor for each round."""
+    """Backward passes and rounds have no all-reduce of their own. D's loss and penalty have several backward passes."""
     for name, case in BLOCKS.items():
         updates = case.get("d_steps_per_iter", 1) + case.get("g_steps_per_iter", 1)
         log_lines = 1
@@ -170,7 +175,7 @@ def test_a_nan_on_one_process_stops_all(two):
 
 
 def test_the_command_trains_alike_in_one_and_two_processes(tmp_path):
-    """Over the end of an epoch, whose last batch is 31 of 128 images: the same log."""
+    """Across the end of an epoch, whose last batch is 31 of 128 images: the same log."""
     options = [*SMALL, "--classes", "0,2", "--global_batch_size", "128", "--sync_bn", "--dont_drop_last"]
     options += ["--total_step", "5", "--log_step", "1", "--sample_step", "100", "--model_save_step", "100"]
     runs = [

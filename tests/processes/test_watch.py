@@ -1,4 +1,4 @@
-"""What the processes of a run do when one of them fails, dies, hangs or was started otherwise: with real processes."""
+"""A run with real processes, when one of them fails, dies, hangs or was started with other options."""
 
 import os
 import re
@@ -74,7 +74,7 @@ def main():
         step = 0
         while not stop.requested():
             step += 1
-            time.sleep(0.03 * collectives.rank())  # so that most of rank 0's time is spent waiting for the others
+            time.sleep(0.03 * collectives.rank())  # rank 0 waits for the others most of the time
         assert stop.requested()
         print("stopped at", step, "by", stop.signal, flush=True)
     collectives.meet()
@@ -85,7 +85,7 @@ runtime.run(main)
 
 
 class Group:
-    """Processes started one by one as the launcher starts them, which nothing but themselves watches over."""
+    """Processes started one by one with the launcher's environment. Only they themselves watch over each other."""
 
     def __init__(self, folder, commands):
         self.outputs = [Path(folder, f"output.{rank}") for rank in range(len(commands))]
@@ -121,21 +121,21 @@ class Group:
     def text(self, rank):
         return self.outputs[rank].read_text()
 
-    def until(self, text, seconds=LIMIT):
+    def wait_for_text(self, text, seconds=LIMIT):
         """Wait until every process has printed `text`."""
         deadline = time.monotonic() + seconds
         while not all(text in self.text(rank) for rank in range(len(self.processes))):
             assert time.monotonic() < deadline and all(p.poll() is None for p in self.processes), self.outputs
             time.sleep(0.05)
 
-    def codes(self, seconds=LIMIT):
-        """Exit codes, when all have ended, which they must within `seconds`."""
+    def exit_codes(self, seconds=LIMIT):
+        """Wait until all have ended, which must be within `seconds`; returns their exit codes."""
         deadline = time.monotonic() + seconds
         return [process.wait(max(0.1, deadline - time.monotonic())) for process in self.processes]
 
 
 def changed_meetings(folder, *lines):
-    """MEETINGS as a script, with `lines` of its own before it starts."""
+    """Write MEETINGS as a script that runs `lines` before it starts; returns its path."""
     script = Path(folder, "meetings.py")
     imports = "from processes import collectives\n"
     changed = "\n".join(["from processes import collectives, watch", "import ctypes", *lines, ""])
@@ -152,10 +152,10 @@ def meetings(folder, count, *arguments):
 @pytest.mark.parametrize("dead", [0, 2])
 def test_a_dead_process_ends_the_others_and_is_named(tmp_path, dead):
     with meetings(tmp_path, 3, "long", "0") as group:
-        group.until("met")
+        group.wait_for_text("met")
         group.processes[dead].kill()
-        codes = group.codes(10)
-        assert codes == [-signal.SIGKILL if rank == dead else watch.DIED for rank in range(3)]
+        exit_codes = group.exit_codes(10)
+        assert exit_codes == [-signal.SIGKILL if rank == dead else watch.DIED for rank in range(3)]
         for rank in {0, 1, 2} - {dead}:
             assert f"meetings.py: {group.name(dead)} has died: the run stops; --resume" in group.text(rank)
 
@@ -170,34 +170,34 @@ def test_a_dead_process_ends_the_others_and_is_named(tmp_path, dead):
 )
 def test_the_others_learn_why_a_process_failed(tmp_path, failing, what, code, reason):
     with meetings(tmp_path, 3, what, str(failing)) as group:
-        assert group.codes(15) == [code] * 3
+        assert group.exit_codes(15) == [code] * 3
         for rank in {0, 1, 2} - {failing}:
             assert f"{group.name(failing)} has stopped: {reason}\n" in group.text(rank)
         assert ("Traceback" in group.text(failing)) == (what == "bug")
 
 
-def test_the_first_reason_counts(tmp_path):
-    """Though another process ends of it, without a word, before rank 0 does."""
+def test_the_first_failure_is_reported(tmp_path):
+    """Another process ends because of it, without a message, before rank 0 does."""
     script = changed_meetings(tmp_path, "watch.GRACE_SECONDS = 0.2 if collectives.rank() else 2")
     with Group(tmp_path, [[script, "mistake", "1"]] * 3) as group:
-        assert group.codes(15) == [2] * 3
+        assert group.exit_codes(15) == [2] * 3
         assert f"{group.name(1)} has stopped: the images are gone\n" in group.text(0)
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_process_may_end_before_the_others(tmp_path, first):
     with meetings(tmp_path, 3, "end", str(first)) as group:
-        assert group.codes(10) == [3] * 3
+        assert group.exit_codes(10) == [3] * 3
         assert all(group.text(rank) == "met\n" for rank in range(3))
 
 
 def test_a_late_process_is_waited_for(tmp_path):
     with meetings(tmp_path, 3, "late", "1") as group:
-        assert group.codes(15) == [0] * 3
+        assert group.exit_codes(15) == [0] * 3
 
 
-def connected(address):
-    """A connection to `address`, which may not be listened at yet."""
+def connect(address):
+    """Connect to `address`, where nothing may listen yet."""
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -207,29 +207,29 @@ def connected(address):
             time.sleep(0.05)
 
 
-def test_strangers_are_not_listened_to(tmp_path):
-    """Connections from outside while rank 0 waits for rank 1."""
+def test_messages_of_strangers_are_ignored(tmp_path):
+    """They connect while rank 0 waits for rank 1."""
     with meetings(tmp_path, 3, "late", "1") as group:
         group.processes[1].send_signal(signal.SIGSTOP)
         for words in (b"GET / HTTP/1.1\r\n\r\n", b'{"run": "another", "rank": 1}\n', b"[1]\n", b"\xff" * 20_000, b""):
-            with connected(group.meeting) as link:
+            with connect(group.meeting) as link:
                 link.sendall(words)
         group.processes[1].send_signal(signal.SIGCONT)
-        assert group.codes(20) == [0] * 3
+        assert group.exit_codes(20) == [0] * 3
         assert "Traceback" not in group.text(0)
 
 
-def test_a_stranger_that_says_nothing_holds_nobody_up(tmp_path):
+def test_a_silent_stranger_delays_no_process(tmp_path):
     with meetings(tmp_path, 3, "late", "1") as group:
         group.processes[1].send_signal(signal.SIGSTOP)
-        with connected(group.meeting):
+        with connect(group.meeting):
             group.processes[1].send_signal(signal.SIGCONT)
-            assert group.codes(20) == [0] * 3
+            assert group.exit_codes(20) == [0] * 3
 
 
 @pytest.mark.parametrize("stranger", ["closes", "is an echo"])
-def test_a_stranger_in_the_place_of_rank_0_is_left_for_it(tmp_path, stranger):
-    """As a server of a run before, not yet gone; or the process's own connection, which it may find at such a port."""
+def test_a_process_leaves_a_stranger_at_the_address_of_rank_0(tmp_path, stranger):
+    """Such as a server of an earlier run, or the process's own connection to itself, possible at such a port."""
     script = changed_meetings(
         tmp_path,
         "import pathlib",
@@ -246,12 +246,12 @@ def test_a_stranger_in_the_place_of_rank_0_is_left_for_it(tmp_path, stranger):
                     link.sendall(hello)
                     assert link.recv(4096) == b""
         (tmp_path / "gone").touch()
-        assert group.codes(20) == [0] * 2
+        assert group.exit_codes(20) == [0] * 2
 
 
 @pytest.mark.parametrize("held", [0, 1])
-def test_a_process_whose_interpreter_is_held_is_waited_for(tmp_path, held):
-    """As by an import, for three beats, between the connection and the first word."""
+def test_a_process_with_a_blocked_interpreter_is_waited_for(tmp_path, held):
+    """Blocked for three beats, as by an import, between the connection and the first message."""
     script = changed_meetings(
         tmp_path,
         "watch.BEAT_SECONDS = 0.5",
@@ -261,19 +261,19 @@ def test_a_process_whose_interpreter_is_held_is_waited_for(tmp_path, held):
         f"if collectives.rank() == {held}: watch.Watch._read = hold",
     )
     with Group(tmp_path, [[script, "late", "1"]] * 2) as group:
-        assert group.codes(20) == [0] * 2, group.text(1 - held)
+        assert group.exit_codes(20) == [0] * 2, group.text(1 - held)
 
 
 @pytest.mark.parametrize("told", [[0], [1], [0, 1, 2]])
 def test_processes_stop_by_the_same_signal_at_the_same_moment(tmp_path, told):
-    """Whichever of them it is sent to, and though it comes while the others are waited for."""
+    """Whichever processes receive it, also while they wait for each other."""
     script = tmp_path / "steps.py"
     script.write_text(STEPS)
     with Group(tmp_path, [[script]] * 3) as group:
-        group.until("begun")
+        group.wait_for_text("begun")
         for rank in told:
             group.processes[rank].send_signal(signal.SIGTERM if rank else signal.SIGINT)
-        assert group.codes(15) == [0] * 3
+        assert group.exit_codes(15) == [0] * 3
         lines = [group.text(rank).splitlines()[-1] for rank in range(3)]
         assert len(set(lines)) == 1 and re.fullmatch(rf"stopped at \d+ by {15 if max(told) else 2}", lines[0]), lines
         assert [("stopping; send the signal once more" in group.text(rank)) for rank in range(3)] == [
@@ -284,7 +284,7 @@ def test_processes_stop_by_the_same_signal_at_the_same_moment(tmp_path, told):
 def test_a_process_that_never_starts_is_named(tmp_path):
     script = changed_meetings(tmp_path, "watch.JOIN_SECONDS = watch.LEAVE_SECONDS = 2")
     with Group(tmp_path, [[script, "late", "5"], [script, "late", "5"], ["-c", "pass"]]) as group:
-        assert group.codes(20) == [2, 2, 0]
+        assert group.exit_codes(20) == [2, 2, 0]
         assert "meetings.py: rank 2 did not connect within 2 seconds: read the reason in its log\n" in group.text(0)
 
 
@@ -292,7 +292,7 @@ def test_a_process_that_never_starts_is_named(tmp_path):
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_a_frozen_process_ends_the_others(tmp_path, frozen):
     with meetings(tmp_path, 3, "long", "0") as group:
-        group.until("met")
+        group.wait_for_text("met")
         group.processes[frozen].send_signal(signal.SIGSTOP)
         for rank in {0, 1, 2} - {frozen}:
             assert group.processes[rank].wait(60) == watch.DIED
@@ -301,24 +301,24 @@ def test_a_frozen_process_ends_the_others(tmp_path, frozen):
 
 @pytest.mark.slow
 def test_a_run_that_was_suspended_goes_on(tmp_path):
-    """As a batch system does to a job for another one."""
+    """As when a batch system suspends a job for another one."""
     with meetings(tmp_path, 3, "long", "0") as group:
-        group.until("met")
+        group.wait_for_text("met")
         for process in group.processes:
             process.send_signal(signal.SIGSTOP)
         time.sleep(60)
         for process in group.processes:
             process.send_signal(signal.SIGCONT)
             time.sleep(1)
-        assert group.codes(100) == [0] * 3
+        assert group.exit_codes(100) == [0] * 3
 
 
-def test_other_options_are_refused(tmp_path):
+def test_different_options_of_processes_are_refused(tmp_path):
     command = [ROOT / "train.py", *TINY]
     with Group(
         tmp_path, [[*command, "--d_lr", "0.0004"], [*command, "--d_lr", "0.0001", "--num_workers", "2"]]
     ) as group:
-        assert group.codes() == [2, 2]
+        assert group.exit_codes() == [2, 2]
         for rank in (0, 1):
             assert "train.py: rank 1 has --d_lr 0.0001, rank 0 has 0.0004: give every process" in group.text(rank)
     assert not (tmp_path / "sagan_models").exists()
@@ -331,15 +331,15 @@ def make_images(folder):
             Image.new("RGB", (16, 16), (number, 0, 0)).save(folder / name / f"{number}.png")
 
 
-def test_images_that_are_gone_on_one_host_are_told_by_all(tmp_path):
+def test_missing_images_on_one_host_end_all_processes(tmp_path):
     make_images(tmp_path / "images")
     command = [ROOT / "train.py", *TINY, "--dataset", "folder", "--data_path"]
     with Group(tmp_path, [[*command, "images"], [*command, "elsewhere"]]) as group:
-        assert group.codes(30) == [2, 2]
+        assert group.exit_codes(30) == [2, 2]
         assert f"{group.name(1)} has stopped: --data_path elsewhere does not exist" in group.text(0)
 
 
-def test_a_data_set_has_the_fingerprint_of_its_copy_and_of_no_other(tmp_path, make_parameters):
+def test_a_copy_has_the_same_fingerprint_and_a_changed_data_set_another(tmp_path, make_parameters):
     from dataset import load_dataset
 
     make_images(tmp_path / "one")
@@ -380,7 +380,7 @@ def test_training_ends_when_a_process_is_killed(tmp_path, dead):
             assert time.monotonic() < deadline and all(p.poll() is None for p in group.processes)
             time.sleep(0.1)
         group.processes[dead].kill()
-        assert group.codes(15)[1 - dead] == watch.DIED
+        assert group.exit_codes(15)[1 - dead] == watch.DIED
         text = group.text(1 - dead)
         assert f"train.py: {group.name(dead)} has died" in text and "Traceback" not in text
 

@@ -32,10 +32,10 @@ SMALL = {
 
 
 def run(case):
-    """Train as `case` says: results by name, arrays; "metric/NAME" [steps] and "PART/NAME" after the last step.
+    """Train as `case` says; returns arrays by name: "metric/NAME" [steps], and "PART/NAME" after the last step.
 
-    `case`: option values by name, of which `global_batch_size` is shared out; `steps`; `dtype`; `rounds` of gradient
-    accumulation; `trainer`: Trainer, or a class of this module; `first`: the batch to start from.
+    `case`: option values by name (`global_batch_size` is shared out between the processes); `steps`; `dtype`; `rounds`
+    of gradient accumulation; `trainer`: Trainer, or a class of this module; `first`: the batch to start from.
     """
     options = {"model": "sagan", "z_dim": 20, "g_conv_dim": 4, "d_conv_dim": 4, "device": "cpu", "ema_decay": 0.9}
     options |= SMALL[case.get("model", "sagan")] | case
@@ -55,7 +55,7 @@ def run(case):
 
 
 class Permuted(Trainer):
-    """The same training with the rows of every batch in another order, which only rounding can tell apart."""
+    """The same training with the rows of every batch in another order. Only rounding differs."""
 
     def update_discriminator(self, batch):
         return super().update_discriminator(_permuted(batch))
@@ -65,7 +65,7 @@ class Permuted(Trainer):
 
 
 class Poisoned(Trainer):
-    """The last process, and it alone, finds losses that are no numbers."""
+    """The losses of the last process, and only of it, are NaN."""
 
     def update_generator(self, batch):
         metrics = super().update_generator(batch)
@@ -78,8 +78,8 @@ def _permuted(batch):
     return type(batch)(*(value[order] if isinstance(value, paddle.Tensor) else value for value in batch))
 
 
-def normalised(images, dtype):
-    """What a batch norm makes of this process's rows of so many images: output, gradients, running statistics."""
+def batch_norm_results(images, dtype):
+    """Batch norm on this process's rows of `images` images: output, gradients, running statistics."""
     rng = np.random.default_rng(0)
     x, direction = rng.normal(3, 0.5, (images, 4, 64, 64)), rng.standard_normal((images, 4, 64, 64))
     (block,) = blocks(images, 1, collectives.rank(), collectives.world_size())
@@ -107,7 +107,7 @@ def main(folder):
     for name, case in json.loads((folder / "cases.json").read_text()).items():
         calls.clear()
         try:
-            results = normalised(**case) if "images" in case else run(case)
+            results = batch_norm_results(**case) if "images" in case else run(case)
         except UserError as error:
             results = {"error": str(error)}
         np.savez(folder / f"{name}-{collectives.rank()}.npz", calls=len(calls), **results)

@@ -1,4 +1,4 @@
-"""What can be seen of mixed precision without a GPU: that it is refused, and what it would leave in float32."""
+"""Mixed precision without a GPU: it is refused, and some operations would stay in float32."""
 
 import paddle
 import paddle.amp.amp_lists
@@ -9,7 +9,7 @@ from utils import UserError
 
 
 @pytest.mark.parametrize(("amp", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
-def test_the_cpu_is_refused_for_a_reason_that_holds(make_parameters, amp, dtype):
+def test_amp_on_the_cpu_is_refused_since_paddle_lacks_the_kernel(make_parameters, amp, dtype):
     with pytest.raises(UserError, match=f"--amp {amp} needs a GPU: Paddle has no {dtype} convolution"):
         Trainer(make_parameters("acgan-digits", amp=amp))
     images, kernel = (paddle.ones(shape).astype(dtype) for shape in ([1, 1, 4, 4], [1, 1, 3, 3]))

@@ -1,4 +1,4 @@
-"""A run's folder: which one it is, which checkpoints it keeps, what `latest` and `best` are."""
+"""A run's folder: its name, the checkpoints that it keeps, `latest` and `best`."""
 
 import io
 import os
@@ -26,7 +26,7 @@ def images(make_parameters):
     return load_dataset(make_parameters())
 
 
-def begun(parameters, images):
+def begin_run(parameters, images):
     run = RunFolder(parameters)
     run.begin(Start(), images)
     return run
@@ -40,13 +40,13 @@ def names(run):
 def test_the_newest_checkpoints_are_kept(make_parameters, images, keep, kept):
     p = make_parameters(keep_checkpoints=keep)
     state = Trainer(p).state
-    with begun(p, images) as run:
+    with begin_run(p, images) as run:
         for step in range(1, 6):
             run.save(step, state)
         run.save_best(5, 0.5, "fid", state)
     assert names(run) == ["best.safetensors", "latest", *(f"step-{step:08d}.safetensors" for step in kept)]
     assert checkpoint.load(run.weights / "latest").step == 5
-    assert not (run.weights / "latest").readlink().is_absolute()  # a run folder may move
+    assert not (run.weights / "latest").readlink().is_absolute()  # a run folder may be moved
 
 
 def test_the_best_is_kept_across_sessions(make_parameters, images):
@@ -54,10 +54,10 @@ def test_the_best_is_kept_across_sessions(make_parameters, images):
     state = Trainer(p).state
     best = []
     for resume, scores in ((None, [-3.0, -1.5, -2.0]), ("auto", [-1.75, float("nan"), -1.25])):
-        with begun(make_parameters(name="mine", resume=resume), images) as run:
+        with begin_run(make_parameters(name="mine", resume=resume), images) as run:
             for score in scores:
                 run.save_best(len(best), score, "fid", state)
-                run.save(100, state)  # which waits for the best
+                run.save(100, state)  # waits until the best is written
                 best.append(checkpoint.load(run.weights / "best.safetensors").step)
     assert best == [0, 1, 1, 1, 1, 5]
 
@@ -65,16 +65,16 @@ def test_the_best_is_kept_across_sessions(make_parameters, images):
 def test_a_damaged_best_is_replaced(make_parameters, images):
     p = make_parameters()
     state = Trainer(p).state
-    with begun(p, images) as run:
+    with begin_run(p, images) as run:
         (run.weights / "best.safetensors").write_bytes(b"\xff" * 100)
         run.save_best(1, -9.0, "fid", state)
     assert checkpoint.load(run.weights / "best.safetensors").step == 1
 
 
-def test_the_best_is_of_scores_that_compare(make_parameters, images):
+def test_the_best_is_chosen_among_scores_that_compare(make_parameters, images):
     state = Trainer(make_parameters()).state
     best = []
-    with begun(make_parameters(), images) as run:
+    with begin_run(make_parameters(), images) as run:
         for step, (score, key) in enumerate([(-1.0, "a"), (-9.0, "b"), (-9.5, "b"), (-8.0, "b")]):
             run.save_best(step, score, key, state)
             run.save(100, state)
@@ -84,14 +84,14 @@ def test_the_best_is_of_scores_that_compare(make_parameters, images):
 
 
 @pytest.mark.parametrize("resume", [None, "auto"])
-def test_a_folder_that_nothing_was_written_to_is_as_good_as_new(make_parameters, images, resume):
-    """What a run leaves that ends before it begins: the lock of a dead process, a file half written."""
+def test_the_folder_of_a_run_that_never_began_is_used(make_parameters, images, resume):
+    """Such a run leaves the lock of an ended process and a half-written file."""
     p = make_parameters(name="mine", resume=resume)
     folder = Path(p.save_path, "mine")
     folder.mkdir(parents=True)
     (folder / ".lock").write_text("process 1 on here")
     (folder / f".tmp-parameters-x{RUN_FILE}").write_text("half")
-    with begun(p, images) as run, pytest.raises(UserError, match=f"in use by process {os.getpid()} "):
+    with begin_run(p, images) as run, pytest.raises(UserError, match=f"in use by process {os.getpid()} "):
         RunFolder(make_parameters(name="mine", resume="auto"))
     assert run.path == folder
     assert sorted(path.name for path in folder.iterdir() if ".tmp" in path.name or path.name == RUN_FILE) == [RUN_FILE]
@@ -110,7 +110,7 @@ def test_a_folder_of_something_else_is_refused(make_parameters, resume, says):
     assert [path.name for path in folder.iterdir()] == ["weights"]
 
 
-def test_runs_that_start_at_once_get_numbers_of_their_own(make_parameters):
+def test_runs_that_start_together_get_different_numbers(make_parameters):
     p, count, each = make_parameters(), 8, 10
     together, names, errors = threading.Barrier(count, timeout=LIMIT), [], []
 
@@ -124,7 +124,7 @@ def test_runs_that_start_at_once_get_numbers_of_their_own(make_parameters):
                 errors.append(error)
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # so that threads meet between any two lines
+    sys.setswitchinterval(1e-6)  # threads switch between any two lines
     try:
         threads = [threading.Thread(target=start) for _ in range(count)]
         for thread in threads:
@@ -138,7 +138,7 @@ def test_runs_that_start_at_once_get_numbers_of_their_own(make_parameters):
 
 
 @pytest.mark.parametrize("made", ["file", "link"])
-def test_a_place_for_runs_that_is_no_folder(make_parameters, made):
+def test_a_save_path_that_is_not_a_folder_is_refused(make_parameters, made):
     p = make_parameters()
     path = Path(p.save_path)
     path.touch() if made == "file" else path.symlink_to("nowhere")
@@ -146,8 +146,8 @@ def test_a_place_for_runs_that_is_no_folder(make_parameters, made):
         RunFolder(p)
 
 
-def test_pictures_have_the_names_of_classes(make_parameters, tmp_path, capsys):
-    """The same picture as PNG and in VisualDL's records; names that cannot be drawn are listed once."""
+def test_pictures_show_class_names(make_parameters, tmp_path, capsys):
+    """The PNG and VisualDL's record are the same picture. Names that cannot be drawn are listed once."""
     names = ("daisy", "玫瑰", "雏菊")
     for name in names:
         (tmp_path / "data" / name).mkdir(parents=True)

@@ -31,7 +31,7 @@ def test_a_new_run_starts_with_new_weights(run, tmp_path):
 
 
 def test_a_resumed_run_starts_from_its_own_newest_checkpoint(run, tmp_path):
-    """Whatever it started from: that is not read, and may be gone."""
+    """The checkpoint that it started from is not read, and may be missing."""
     p, images, path = run
     loaded = checkpoint.load_file_or_run(path)._replace(step=1)
     for change, given in (({}, None), ({"pretrained_model": str(tmp_path / "gone")}, None), ({}, loaded)):
@@ -42,7 +42,7 @@ def test_a_resumed_run_starts_from_its_own_newest_checkpoint(run, tmp_path):
 
 @pytest.mark.parametrize("resume", [None, "auto"])
 def test_a_run_without_a_checkpoint_starts_from_the_given_one(run, tmp_path, resume):
-    """Be it read with the command line, or named in a recipe's file or that of the run."""
+    """It was read with the command line, or a recipe's or the run's file names it."""
     p, images, path = run
     p = replace(p, resume=resume, pretrained_model=str(path))
     loaded = checkpoint.load_file_or_run(path)
@@ -61,8 +61,8 @@ def test_a_run_whose_last_step_is_saved_starts_there(run):
         find_start(replace(p, total_step=1), path / "weights", None, images)
 
 
-def test_a_recipes_file_names_the_weights_to_start_from(tmp_path, capsys):
-    """As the file of a run that started from a checkpoint does."""
+def test_a_recipe_file_can_name_the_weights_to_start_from(tmp_path, capsys):
+    """The file of a run that started from a checkpoint does so."""
     first = train(*SMALL, "--total_step", "1", "--save_path", str(tmp_path), "--name", "first")
     shutil.copy(checkpoint.load_file_or_run(first).path, tmp_path / "first.safetensors")
     recipe = (first / "parameters.yaml").read_text()
