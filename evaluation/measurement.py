@@ -16,7 +16,7 @@ import numpy as np
 
 import randomness
 from metrics.fid import FeatureStatistics
-from metrics.inception_score import SPLITS, ScoreSums, part_of
+from metrics.inception_score import SPLITS, ScoreSums, split_of
 from processes import collectives
 from utils import UserError, atomic_path, progress
 
@@ -153,7 +153,7 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
             for writer in writers:
                 writer.write(indices, images)
             found = _read(extractor, images, source.labels, indices, needs) if extractor else {}
-            gathered.update(chunk, part_of(order[indices], count, SPLITS) if needs.score else None, found)
+            gathered.update(chunk, split_of(order[indices], count, SPLITS) if needs.score else None, found)
             bar.update(min(len(images) * world_size, count - bar.n))  # the other processes do the same number
             if parts_folder and time.monotonic() - saved > SAVE_EVERY:
                 saved = time.monotonic()

@@ -23,11 +23,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
-import os
 import re
-import shutil
-import tempfile
-import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,13 +36,13 @@ import pictures
 import sampler
 from evaluation.sample_files import class_folder
 from formats.image_files import FORMATS, folder_names, image_names, read_image, say_skipped
+from formats.packed_data import map_images
 from layers import forwards_to_settle
 from networks import models_of
 from processes import collectives
-from utils import UserError, file_digest, npy_header, one_line, open_file_digest, plural, progress
+from utils import UserError, file_digest, one_line, open_file_digest, plural, progress
 
 WIDEST = 4096  # pixels a side
-MOST = 10**7  # images; their classes are held in memory
 
 
 class Drawn:
@@ -324,10 +320,7 @@ class NPZ(SamplesFromFiles):
         super().__init__(parameters)
         path = parameters.samples
         try:
-            with zipfile.ZipFile(path) as archive:
-                self._images = _map(path, archive, "arr_0.npy")
-                has_labels = "arr_1.npy" in archive.namelist()
-                self.labels = _labels(archive, len(self._images)) if has_labels else None
+            self._images, self.labels = map_images(path)
         except UserError:
             raise
         except Exception as error:  # a stranger's file may cause any error
@@ -350,52 +343,6 @@ class NPZ(SamplesFromFiles):
 
     def images(self, indices):
         return np.ascontiguousarray(self._images[indices].transpose(0, 3, 1, 2))
-
-
-def _map(path, archive, name):
-    """The member `name` as a read-only array on disk. A compressed one is unpacked into a temporary file first."""
-    # Check the header before any memory or disk space is used.
-    info = archive.getinfo(name)
-    with archive.open(info) as member:
-        shape, fortran, dtype = npy_header(member)
-        start = member.tell()
-        if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] not in (1, 3) or min(shape) < 1:
-            raise ValueError(f"it is {dtype} {list(shape)}{' in Fortran order' * fortran}")
-        if shape[0] > MOST:
-            raise ValueError(f"{shape[0]} images are too many")
-        size = math.prod(shape)
-        if info.file_size != start + size:
-            raise ValueError("it is cut short")
-        if info.compress_type == zipfile.ZIP_STORED:
-            return np.memmap(path, np.uint8, "r", _offset(path, info) + start, shape)
-        if size > shutil.disk_usage(tempfile.gettempdir()).free * 0.9:
-            raise ValueError(f"unpacked it takes {size} bytes, more than {tempfile.gettempdir()} has")
-        unpacked = tempfile.TemporaryFile()  # noqa: SIM115, the array below keeps it open
-        shutil.copyfileobj(member, unpacked)
-        unpacked.flush()
-        return np.memmap(unpacked, np.uint8, "r", 0, shape)
-
-
-def _offset(path, info):
-    """The offset in the file of the content of an uncompressed member. Its header, name and extra field come first."""
-    with open(path, "rb") as file:
-        file.seek(info.header_offset)
-        header = file.read(30)
-    offset = info.header_offset + 30 + sum(int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
-    if offset + info.file_size > os.path.getsize(path):
-        raise ValueError("it is cut short")
-    return offset
-
-
-def _labels(archive, count):
-    with archive.open("arr_1.npy") as member:
-        shape, _, dtype = npy_header(member)
-        if dtype.kind not in "iu" or shape != (count,):
-            raise ValueError(f"arr_1 is {dtype} {list(shape)}, not one whole number for each of {count} images")
-        content = member.read(count * dtype.itemsize)
-        if len(content) < count * dtype.itemsize:
-            raise ValueError("arr_1 is cut short")
-        return np.frombuffer(content, dtype).astype(np.int64)
 
 
 def _check_side(height, width):

@@ -21,7 +21,7 @@ class ScoreSums:
         self.negentropies = np.zeros(splits)
 
     def update(self, logits, parts):
-        """Add samples with `logits` float [N, classes]. `parts` int [N] is the part of each, as `part_of` computes it.
+        """Add samples with `logits` float [N, classes]. `parts` int [N] is the part of each, as `split_of` computes it.
 
         Raises UserError for another number of classes or a NaN.
         """
@@ -79,7 +79,7 @@ class ScoreSums:
         return {"inception_score": float(scores.mean()), "inception_score_std": float(scores.std())}
 
 
-def part_of(indices, count, splits):
+def split_of(indices, count, splits):
     """The part of each sample index int [N], when `count` samples are cut into `splits` contiguous parts: int64 [N].
 
     Part k begins at sample k·count // splits. So the sizes of the parts differ by at most one.
@@ -107,7 +107,7 @@ def inception_score(logits, splits=10):
     if logits.ndim != 2:
         raise UserError(f"the Inception Score needs logits [N, classes], not {list(logits.shape)}")
     sums = ScoreSums(logits.shape[1], splits)
-    sums.update(logits, part_of(np.arange(len(logits)), len(logits), splits))
+    sums.update(logits, split_of(np.arange(len(logits)), len(logits), splits))
     return sums.result()
 
 

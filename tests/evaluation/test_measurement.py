@@ -157,7 +157,7 @@ def write_part(folder, chunks, rank, key="k", needs=NEEDS):
     for chunk in chunks:
         indices = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, COUNT))
         found = extractor.read(source.images(indices), source.labels[indices], needs)
-        gathered.update(chunk, measurement.part_of(order[indices], COUNT, measurement.SPLITS), found)
+        gathered.update(chunk, measurement.split_of(order[indices], COUNT, measurement.SPLITS), found)
     np.savez(folder / f"part-{rank}.npz", key=np.array(key), seconds=np.array(100.0 + rank), **gathered.state())
     return folder / f"part-{rank}.npz"
 

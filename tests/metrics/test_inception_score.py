@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alignment import draw
-from metrics.inception_score import ScoreSums, inception_score, part_of
+from metrics.inception_score import ScoreSums, inception_score, split_of
 from utils import UserError
 
 FIXTURE = json.loads((Path(__file__).parents[1] / "fixtures" / "metrics.json").read_text())
@@ -55,14 +55,14 @@ def test_sums_do_not_depend_on_batches_order_or_processes(batch, processes):
         sums, mine = ScoreSums(logits.shape[1], splits), order[rank::processes]
         for start in range(0, len(mine), batch):
             chosen = mine[start : start + batch]
-            sums.update(logits[chosen], part_of(chosen, count, splits))
+            sums.update(logits[chosen], split_of(chosen, count, splits))
         merged.merge(ScoreSums.from_state(sums.state()))
     assert merged.result() == pytest.approx(inception_score(logits, splits), rel=1e-12)
 
 
 def test_saved_sums_can_be_continued(tmp_path):
     logits = fixture_logits()
-    parts = part_of(np.arange(len(logits)), len(logits), 5)
+    parts = split_of(np.arange(len(logits)), len(logits), 5)
     first = ScoreSums(logits.shape[1], 5)
     first.update(logits[:200], parts[:200])
     np.savez(tmp_path / "sums.npz", **first.state())
@@ -76,7 +76,7 @@ def test_saved_sums_can_be_continued(tmp_path):
 @pytest.mark.parametrize(("count", "splits"), [(7, 2), (10, 10), (50000, 10), (101, 7)])
 def test_samples_are_split_into_contiguous_parts(count, splits):
     expected = [k for k in range(splits) for _ in range(k * count // splits, (k + 1) * count // splits)]
-    np.testing.assert_array_equal(part_of(np.arange(count), count, splits), expected)
+    np.testing.assert_array_equal(split_of(np.arange(count), count, splits), expected)
 
 
 def test_sums_that_do_not_fit_are_refused():
