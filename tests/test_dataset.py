@@ -442,7 +442,11 @@ def test_a_training_reports_skipped_files_and_keeps_its_exif_option(flowers):
     assert "turned upright by --exif: 1 of the first 20 images in --data_path flowers" in err.splitlines()
     runs = flowers / "sagan_models"
     code, _, err = run(flowers, ROOT / "train.py", "--resume", runs / "stored", "--exif", "--total_step", 3)
-    assert code == 2 and err.startswith("train.py: --exif True differs from that of ") and len(err.splitlines()) == 1
+    assert (
+        code == 2
+        and err.startswith("train.py: --exif True differs from False, its value in ")
+        and len(err.splitlines()) == 1
+    )
     code, _, err = run(flowers, ROOT / "train.py", "--resume", runs / "turned", "--total_step", 3)
     assert code == 0 and "turned upright by --exif" in err, err
 

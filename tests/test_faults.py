@@ -329,11 +329,10 @@ def blocks_signal(process, number):
 
 @pytest.mark.parametrize("target", ["new.safetensors", "new.pdparams"])
 def test_ctrl_c_at_any_moment_of_converting(model, tmp_path, target):
-    for moment in np.linspace(0.02, 1, 20):
+    for moment in np.linspace(0.02, 1, 10):
         process = start(tmp_path, ROOT / "convert.py", model, target)
-        begun = time.monotonic()
         # Before the program blocks signals, Python itself is starting.
-        while not blocks_signal(process, signal.SIGINT) and time.monotonic() < begun + 0.5:
+        while process.poll() is None and not blocks_signal(process, signal.SIGINT):
             time.sleep(0.001)
         time.sleep(moment)
         process.send_signal(signal.SIGINT)

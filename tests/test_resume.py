@@ -340,7 +340,7 @@ def test_other_classes_are_refused_by_every_process(run_on_folders, tmp_path):
     assert process.returncode != 0
     for rank in (0, 1):
         said = (tmp_path / "logs" / f"workerlog.{rank}").read_text()
-        assert "was trained on (gone: b; new: xb): give those" in said and "Traceback" not in said
+        assert "was trained on (gone: b; new: xb): give data with those classes" in said and "Traceback" not in said
 
 
 def rewrite(run_folder, **change):
