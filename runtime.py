@@ -54,7 +54,8 @@ _set_environment()
 def threads():
     """The number of threads that a call of the maths library uses."""
     # Paddle sets OMP_NUM_THREADS to 1 when it loads. MKL_NUM_THREADS has priority.
-    return int(os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or 1)
+    value = os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "1"
+    return int(value.split(",")[0])  # OpenMP allows a list, one number for each level of nesting
 
 
 @contextlib.contextmanager

@@ -49,3 +49,9 @@ def test_a_core_with_several_threads_counts_once():
     apart = "\n".join(block.format(cpu, cpu) for cpu in usable)
     assert runtime._physical_cores(apart) == len(usable)
     assert runtime._physical_cores("") == len(usable)
+
+
+def test_a_list_of_threads_means_its_first_number(monkeypatch):
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert runtime.threads() == 3
