@@ -124,6 +124,8 @@ def run(main):
     finally:
         collectives.leave(reason, code)
         _close_output()
+        # Python's own clean-up follows. A signal there would become a traceback, or change the exit code.
+        _on_signals(signal.SIG_IGN)
     sys.exit(code)
 
 
@@ -186,9 +188,13 @@ def quit_on_signals(cleanly=False):
     """
     import paddle  # noqa: F401, imported first: when it loads, it sets its own handler for SIGTERM
 
-    for number in STOP_SIGNALS:
-        signal.signal(number, _exit_cleanly if cleanly else _exit_at_once)
+    _on_signals(_exit_cleanly if cleanly else _exit_at_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+def _on_signals(handler):
+    for number in STOP_SIGNALS:
+        signal.signal(number, handler)
 
 
 def _exit_cleanly(number, _frame):

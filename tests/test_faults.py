@@ -99,13 +99,10 @@ def test_removing_the_data_folder_ends_a_training_in_one_sentence(pictures, tmp_
     command = [*FOLDER, "--data_path", pictures, "--name", "mine", "--log_step", "1", "--model_save_step", "2"]
     process = start(tmp_path, ROOT / "train.py", *command, "--total_step", "1000000")
     wait_for_step(process, tmp_path / "sagan_models" / "mine", 5)
-    shutil.rmtree(pictures)
+    pictures.rename(tmp_path / "elsewhere")
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 2
-    # The message names the data folder, or the class folder that was removed first.
-    assert re.fullmatch(
-        f"train.py: {pictures}(/cat|/dog)? is gone: put it back, then continue with --resume", last_line(err)
-    )
+    assert last_line(err) == f"train.py: {pictures} is gone: put it back, then continue with --resume"
     assert len(whole_steps(tmp_path / "sagan_models" / "mine")) >= 2
 
 
