@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 import randomness
 from formats.image_files import class_folders, count_turned, fit, image_names, read_image, say_once, say_skipped
+from formats.packed_data import check_packed, is_packed, open_packed
 from formats.published_data import read_cifar10, read_mnist
 from processes.blocks import blocks
 from processes.collectives import rank
@@ -34,6 +35,10 @@ BATCHES_AHEAD = 2
 # Files. A network file system needs minutes for the sizes or the headers of a million files.
 SIZES_COMPARED = 1000
 HEADERS_READ = 1000
+
+
+class Unreadable(Exception):
+    """A file cannot be read as an image. The text is the reason."""
 
 
 class ImageSet:
@@ -64,6 +69,10 @@ class ImageSet:
             "classes": _digest("/".join(self.class_names).encode(errors="surrogateescape")),
             "labels": _digest(self.labels.astype("<i8").tobytes()),
         }
+
+    def read(self, place):
+        """Image `place`, uint8 [C, H, W], without its class."""
+        return self[place][0]
 
     def stacked(self):
         """All images, uint8 [N, C, H, W]."""
@@ -116,13 +125,13 @@ class FolderSet(ImageSet):
         super().__init__(parameters, names, np.repeat(np.arange(len(names)), list(map(len, files))))
         self.option, self.folder = option, path
         self.files = list(itertools.chain.from_iterable(files))
-        self._broken = set()
+        self.left_out = {}  # place: (file, reason)
         self._lock = threading.Lock()
 
     def fingerprint(self):
         """The fingerprint of every set, plus digests of all file names and of the sizes of SIZES_COMPARED files."""
         places = np.linspace(0, len(self) - 1, min(SIZES_COMPARED, len(self))).astype(int)
-        sizes = [self.path(place).stat().st_size for place in places]
+        sizes = [self.file_size(place) for place in places]
         return super().fingerprint() | {
             "file names": _digest("/".join(self.files).encode(errors="surrogateescape")),
             "file sizes": _digest(str(sizes).encode()),
@@ -148,25 +157,37 @@ class FolderSet(ImageSet):
         first = range(len(self))[index]  # IndexError beyond the end
         # Try this file, then the next ones in order, around the end, until one can be read.
         for place in itertools.chain(range(first, len(self)), range(first)):
-            if place in self._broken:
-                continue
-            path = self.path(place)
-            try:
-                return fit(read_image(path, self.parameters.exif), self.parameters), self.labels[place]
-            except UserError as error:
-                raise UserError(f"{path}: {error}") from None
-            except FileNotFoundError as error:
-                for folder in (self.folder, path.parent):
-                    if not Path(folder).exists():
-                        raise UserError(f"{folder} is gone: put it back, then continue with --resume") from None
-                self._leave_out(place, one_line(error))
-            except MemoryError:
-                raise UserError(f"{path} takes more memory than is left: lower --num_workers or --batch_size") from None
-            except Exception as error:  # Pillow may raise anything for a stranger's file
-                unknown = isinstance(error, UnidentifiedImageError)
-                self._leave_out(
-                    place, "it is not an image, or Pillow cannot read its kind" if unknown else one_line(error)
-                )
+            if place not in self.left_out:
+                try:
+                    return self.read(place), self.labels[place]
+                except Unreadable as error:
+                    self._leave_out(place, str(error))
+
+    def read(self, place):
+        """Image `place`, uint8 [C, H, W]. Raises Unreadable, with the reason, if its file cannot be read."""
+        path = self.path(place)
+        try:
+            return fit(read_image(self.open(place), self.parameters.exif), self.parameters)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        except FileNotFoundError as error:
+            for folder in (self.folder, path.parent):
+                if not Path(folder).exists():
+                    raise UserError(f"{folder} is gone: put it back, then continue with --resume") from None
+            raise Unreadable(one_line(error)) from None
+        except MemoryError:
+            raise UserError(f"{path} takes more memory than is left: lower --num_workers or --batch_size") from None
+        except UnidentifiedImageError:
+            raise Unreadable("it is not an image, or Pillow cannot read its kind") from None
+        except Exception as error:  # Pillow may raise anything for a stranger's file
+            raise Unreadable(one_line(error)) from None
+
+    def open(self, place):
+        """What `read_image` reads for image `place`: a path, or an open file."""
+        return self.path(place)
+
+    def file_size(self, place):
+        return self.path(place).stat().st_size
 
     def path(self, place):
         """The file of image `place`."""
@@ -174,16 +195,63 @@ class FolderSet(ImageSet):
 
     def _leave_out(self, place, reason):
         with self._lock:
-            if place not in self._broken:
-                self._broken.add(place)
-                count = f"{len(self._broken)} of {len(self)} files so far"
+            if place not in self.left_out:
+                self.left_out[place] = str(self.path(place)), reason
+                count = f"{len(self.left_out)} of {len(self)} files so far"
                 print(f"{str(self.path(place))!r} is left out ({count}): {reason}", file=sys.stderr)
-            if len(self._broken) > BROKEN_SHARE * len(self):
-                paths = ", ".join(repr(str(self.path(place))) for place in sorted(self._broken)[:3])
+            if len(self.left_out) > BROKEN_SHARE * len(self):
+                paths = ", ".join(repr(file) for _, (file, _) in sorted(self.left_out.items())[:3])
                 raise UserError(
-                    f"{len(self._broken)} of the {len(self)} files in {self.folder} cannot be read as images, such as "
+                    f"{len(self.left_out)} of the {len(self)} files in {self.folder} cannot be read as images, such as "
                     f"{paths}: replace them or remove them"
                 )
+
+
+class PackedSet(ImageSet):
+    """Images packed into one file, which `open_packed` opens. They equal those of the packed source, in its order.
+
+    `left_out`: {place: (file, reason)} of the images that could not be read when they were packed. As in `FolderSet`,
+    the next readable image in this order is in the place of such an image.
+    """
+
+    def __init__(self, parameters, option, path, split):
+        packed = open_packed(option, path)
+        check_packed(packed, parameters, option, path, split)
+        self.packed, self.option, self.folder = packed, option, path
+        about = packed.about
+        labels = packed.labels.copy()
+        for place, label, _, _ in about.left_out if about else ():
+            labels[place] = label
+        chosen = list(range(len(packed.class_names)))
+        if not about or about.classes != parameters.classes:
+            chosen = choose_classes(packed.class_names, parameters.classes)
+        new_label = np.full(len(packed.class_names), -1)
+        new_label[chosen] = range(len(chosen))
+        places = np.flatnonzero(new_label[labels] >= 0)
+        if (np.diff(labels) >= 0).all():  # a folder's order: by class
+            places = places[np.argsort(new_label[labels[places]], kind="stable")]
+        super().__init__(parameters, [packed.class_names[c] for c in chosen], new_label[labels[places]])
+        self.is_whole = chosen == list(range(len(packed.class_names)))
+        self.places = places  # in the file
+        entries = {place: (file, reason) for place, _, file, reason in about.left_out} if about else {}
+        self.left_out = {new: entries[old] for new, old in enumerate(places.tolist()) if old in entries}
+
+    def fingerprint(self):
+        """That of the source. For a choice of its classes, only the numbers and digests that every set has."""
+        own = super().fingerprint()
+        return own | self.packed.about.fingerprint if self.packed.about and self.is_whole else own
+
+    def __getitem__(self, index):
+        place = first = range(len(self))[index]  # IndexError beyond the end
+        while place in self.left_out:
+            place = (place + 1) % len(self)
+            if place == first:
+                raise UserError(f"{self.option} {self.folder} holds no readable image")
+        try:
+            image = self.packed.images[int(self.places[place])]
+        except ValueError as error:
+            raise UserError(f"{self.option} {self.folder} is damaged: {error}; pack it again") from None
+        return np.ascontiguousarray(image.transpose(2, 0, 1)), self.labels[place]
 
 
 class FakeSet(ImageSet):
@@ -214,19 +282,30 @@ def load_dataset(parameters, split="train"):
     the data. The message says what was found.
     """
     p = parameters
-    option, path = _path_option(p, split)
-    # Open the images.
+    option, path = path_option(p, split)
     if p.dataset == "digits":
         image_set = ArraySet(p, *_read_digits(split), Image.Resampling.BICUBIC)
+    elif p.dataset == "fake":
+        image_set = FakeSet(p, split)
+    elif is_packed(path):
+        image_set = PackedSet(p, option, path, split)
     elif p.dataset in ("mnist", "fashion-mnist"):
         image_set = ArraySet(p, *read_mnist(p.dataset, path, split))
     elif p.dataset == "cifar10":
         image_set = ArraySet(p, *read_cifar10(path, split))
-    elif p.dataset == "fake":
-        image_set = FakeSet(p, split)
     else:
         image_set = FolderSet(p, option, path)
-    # Check the classes.
+    check_image_set(p, image_set, split)
+    return image_set
+
+
+def check_image_set(parameters, image_set, split="train"):
+    """Raise UserError unless each class has images, the number of classes is right and the first image can be read.
+
+    Prints what is not read.
+    """
+    p = parameters
+    option, path = path_option(p, split)
     missing = np.flatnonzero(np.bincount(image_set.labels, minlength=image_set.num_classes) == 0)
     if len(missing):
         raise UserError(
@@ -244,10 +323,9 @@ def load_dataset(parameters, split="train"):
     if isinstance(image_set, FolderSet):
         image_set.say_what_is_read()
     image_set[0]  # read one image: options that do not fit the images fail here, before anything is built
-    return image_set
 
 
-def _path_option(parameters, split):
+def path_option(parameters, split):
     """(the option that gives the folder of the images of `split`, its value)."""
     p = parameters
     if split == "test" and (p.test_data_path or p.dataset in ("folder", "imagenet")):
@@ -259,7 +337,7 @@ def check_count(parameters, image_set, split="train"):
     """Raise UserError unless `image_set`, the images of `split`, has `parameters.num_classes` classes."""
     p = parameters
     if p.num_classes not in (None, image_set.num_classes):
-        option, path = _path_option(p, split)
+        option, path = path_option(p, split)
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
             f"--num_classes is {p.num_classes} (given, or from the recipe, run or checkpoint), but {where} has "
