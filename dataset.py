@@ -225,11 +225,7 @@ class PackedSet(ImageSet):
         chosen = list(range(len(packed.class_names)))
         if not about or about.classes != parameters.classes:
             chosen = choose_classes(packed.class_names, parameters.classes)
-        new_label = np.full(len(packed.class_names), -1)
-        new_label[chosen] = range(len(chosen))
-        places = np.flatnonzero(new_label[labels] >= 0)
-        if (np.diff(labels) >= 0).all():  # a folder's order: by class
-            places = places[np.argsort(new_label[labels[places]], kind="stable")]
+        new_label, places = chosen_places(labels, chosen, len(packed.class_names))
         super().__init__(parameters, [packed.class_names[c] for c in chosen], new_label[labels[places]])
         self.is_whole = chosen == list(range(len(packed.class_names)))
         self.places = places  # in the file
@@ -409,6 +405,19 @@ def choose_classes(names, classes):
     if len(chosen) < 2:
         raise refused("leaves fewer than two classes")
     return list(chosen)
+
+
+def chosen_places(labels, chosen, total):
+    """(int64 [total], the new number of each class or -1; the places of the images of the classes `chosen`, in order).
+
+    `labels`: the classes of all images, 0 … total - 1. If the images are ordered by class, the result is too.
+    """
+    new_label = np.full(total, -1)
+    new_label[chosen] = range(len(chosen))
+    places = np.flatnonzero(new_label[labels] >= 0)
+    if (np.diff(labels) >= 0).all():
+        places = places[np.argsort(new_label[labels[places]], kind="stable")]
+    return new_label, places
 
 
 def batches_per_epoch(image_set, parameters, world_size=1):

@@ -87,7 +87,10 @@ def check_packing(p, packing):
         for name, given in (("exif", p.exif), ("label_list", packing.label_list)):
             if given:
                 raise UserError(f"--{name} has no effect on --dataset {p.dataset}: leave it out")
-    for name, path in (*((n, getattr(p, n)) for n in ("data_path", "test_data_path")), ("label_list", packing.label_list)):
+    for name, path in (
+        *((n, getattr(p, n)) for n in ("data_path", "test_data_path")),
+        ("label_list", packing.label_list),
+    ):
         _must_exist(name, path)
     if os.path.exists(packing.out):
         raise UserError(f"--out {packing.out} exists already: give another file")

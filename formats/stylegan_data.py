@@ -52,12 +52,17 @@ def _in_words(image):
     return f"{image.width}x{image.height} pixels, mode {image.mode}"
 
 
+def labels_limit(count):
+    """The largest number of bytes of a `dataset.json` for `count` images."""
+    return 2**16 + 1024 * count
+
+
 def stylegan_labels(content, names):
     """The classes int64 [N] of the files `names` in StyleGAN's `dataset.json`, whose `content` is given.
 
     It holds {"labels": [[file name, class], …]}, classes from 0. Raises ValueError for anything else.
     """
-    if len(content) > 2**16 + 1024 * len(names):
+    if len(content) > labels_limit(len(names)):
         raise ValueError(f"{STYLEGAN_LABELS} has {len(content)} bytes, too many for {len(names)} images")
     try:
         found = json.loads(content)
