@@ -45,8 +45,10 @@ class ImageSet:
     """Labelled images of one size in a fixed order; `image_set[i]` is (uint8 [C, H, W], int64 label).
 
     `name`: the value of --dataset. `class_names`: a tuple of str. `labels`: int64 [N] in 0 … num_classes - 1.
-    `image_shape`: (C, H, W).
+    `image_shape`: (C, H, W). `reads_files`: whether `num_workers` threads should read the images.
     """
+
+    reads_files = False
 
     def __init__(self, parameters, class_names, labels):
         self.parameters = parameters
@@ -111,6 +113,8 @@ class FolderSet(ImageSet):
     replaces it. `image_set[i]` raises UserError when more than BROKEN_SHARE of all files are unreadable. Threads may
     share the set.
     """
+
+    reads_files = True
 
     def __init__(self, parameters, option, path):
         self._skipped = Counter()
@@ -213,6 +217,8 @@ class PackedSet(ImageSet):
     `left_out`: {place: (file, reason)} of the images that could not be read when they were packed. As in `FolderSet`,
     the next readable image in this order is in the place of such an image.
     """
+
+    reads_files = True
 
     def __init__(self, parameters, option, path, split):
         packed = open_packed(option, path)
@@ -443,7 +449,7 @@ def batches(image_set, parameters, first, rank=0, world_size=1):
     on the seed, b and its size. A process gets the rows of its `blocks.blocks`.
     """
     rows = _rows_of_batches(image_set, parameters, first, rank, world_size)
-    if parameters.num_workers == 0 or not isinstance(image_set, FolderSet):
+    if parameters.num_workers == 0 or not image_set.reads_files:
         for batch, whole in rows:
             yield *_stack(map(image_set.__getitem__, batch)), whole
         return
