@@ -19,7 +19,7 @@ FLOORS = (
     {"sagan_models", "acgan_models"},
     {"layers", "losses", "options", "pictures"},
     {"runtime"},
-    {"processes"},
+    {"processes", "pipeline"},
     {"randomness", "utils"},
 )
 
