@@ -33,6 +33,7 @@ from utils import RUN_FILE, UserError, run_numbers
 NOT_FROM_CHECKPOINT = (
     "name", "save_path", "pretrained_model", "check_path", "test_data_path", "test_path", "samples", "samples_dir",
     "samples_npz", "metrics", "reference", "inception_weights", "half_precision", "labels", "device", "num_workers",
+    "data_in_memory",
 )  # fmt: skip
 # Options without effect: in both programs; in train.py; in train.py without --eval_step; in test.py. In test.py the
 # groups in HIDDEN have no effect either.
@@ -42,12 +43,13 @@ IGNORED_WITHOUT_EVAL = (
     "metrics", "reference", "inception_weights", "half_precision", "eval_samples", "test_data_path", "labels",
 )  # fmt: skip
 IGNORED_BY_TEST = (
-    "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut", "dropout", "eval_step", "eval_samples", "lr",
+    "fast_decode", "mirror", "data_in_memory", "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut",
+    "dropout", "eval_step", "eval_samples", "lr",
 )  # fmt: skip
 # The options of pack.py: those that decide which images are read, and how.
 OF_PACK = (
     "recipe", "model", "dataset", "data_path", "test_data_path", "classes", "num_classes", "imsize", "centercrop",
-    "centercrop_size", "dont_resize", "exif", "num_workers",
+    "centercrop_size", "dont_resize", "resize_filter", "exif", "num_workers",
 )  # fmt: skip
 # Two options that set the same thing. One on the command line overrides the other in a recipe, a run or a checkpoint.
 EITHER_OR = (("total_step", "niter"), ("model_save_step", "save_freq"), ("batch_size", "global_batch_size"))

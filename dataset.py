@@ -7,19 +7,21 @@ import re
 import sys
 import threading
 from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 import randomness
-from formats.image_files import class_folders, count_turned, fit, image_names, read_image, say_once, say_skipped
+from formats.image_files import class_folders, count_turned, fit, read_image, say_once, say_skipped
+from formats.image_lists import list_images
 from formats.packed_data import check_packed, is_packed, open_packed
 from formats.published_data import read_cifar10, read_mnist
+from pipeline import Reading, read_ahead
 from processes.blocks import blocks
 from processes.collectives import rank
-from utils import UserError, one_line
+from utils import UserError, free_memory, one_line, progress
 
 CLASS_NAMES = {
     "digits": tuple("0123456789"),
@@ -31,7 +33,6 @@ CLASS_NAMES = {
 }  # fmt: skip
 FAKE_IMAGES, FAKE_CLASSES = 10_000, 10
 BROKEN_SHARE = 0.01  # of a data set's files; the run stops if more files cannot be read
-BATCHES_AHEAD = 2
 # Files. A network file system needs minutes for the sizes or the headers of a million files.
 SIZES_COMPARED = 1000
 HEADERS_READ = 1000
@@ -45,10 +46,10 @@ class ImageSet:
     """Labelled images of one size in a fixed order; `image_set[i]` is (uint8 [C, H, W], int64 label).
 
     `name`: the value of --dataset. `class_names`: a tuple of str. `labels`: int64 [N] in 0 … num_classes - 1.
-    `image_shape`: (C, H, W). `reads_files`: whether `num_workers` threads should read the images.
+    `image_shape`: (C, H, W). `is_slow`: whether threads should read the images; then `reading` is a `pipeline.Reading`.
     """
 
-    reads_files = False
+    is_slow = False
 
     def __init__(self, parameters, class_names, labels):
         self.parameters = parameters
@@ -76,6 +77,10 @@ class ImageSet:
         """Image `place`, uint8 [C, H, W], without its class."""
         return self[place][0]
 
+    def training_image(self, index):
+        """`image_set[index]` for training: an option may make it faster and less exact."""
+        return self[index]
+
     def stacked(self):
         """All images, uint8 [N, C, H, W]."""
         return np.stack([self[index][0] for index in range(len(self))])
@@ -88,7 +93,7 @@ class ArraySet(ImageSet):
     each image's class in CLASS_NAMES. Only the classes of `parameters.classes` are kept.
     """
 
-    def __init__(self, parameters, images, labels, resample=Image.Resampling.BILINEAR):
+    def __init__(self, parameters, images, labels):
         names = CLASS_NAMES[parameters.dataset]
         chosen = choose_classes(names, parameters.classes)
         new_label = np.full(len(names), -1)
@@ -96,14 +101,12 @@ class ArraySet(ImageSet):
         labels = new_label[labels]
         super().__init__(parameters, [names[c] for c in chosen], labels[labels >= 0])
         self.images = images[labels >= 0]
-        self.resample = resample
 
     def fingerprint(self):
         return super().fingerprint() | {"images": _digest(self.images.tobytes())}
 
     def __getitem__(self, index):
-        image = Image.fromarray(self.images[index])
-        return fit(image, self.parameters, self.resample), self.labels[index]
+        return fit(Image.fromarray(self.images[index]), self.parameters), self.labels[index]
 
 
 class FolderSet(ImageSet):
@@ -114,7 +117,7 @@ class FolderSet(ImageSet):
     share the set.
     """
 
-    reads_files = True
+    is_slow = True
 
     def __init__(self, parameters, option, path):
         self._skipped = Counter()
@@ -125,11 +128,12 @@ class FolderSet(ImageSet):
             found = f"{len(names)} classes, {names[0]} to {names[-1]}"
             print(f"{option} {path} does not look like ImageNet, but is used: {found}", file=sys.stderr)
         names = [names[c] for c in choose_classes(names, parameters.classes)]
-        files = [image_names(Path(path, name), option, self._skipped) for name in names]
-        super().__init__(parameters, names, np.repeat(np.arange(len(names)), list(map(len, files))))
+        self._list = list_images(path, option, names)
+        self._skipped += self._list.skipped
+        super().__init__(parameters, names, np.repeat(np.arange(len(names)), self._list.counts))
         self.option, self.folder = option, path
-        self.files = list(itertools.chain.from_iterable(files))
         self.left_out = {}  # place: (file, reason)
+        self.reading = Reading()
         self._lock = threading.Lock()
 
     def fingerprint(self):
@@ -137,7 +141,7 @@ class FolderSet(ImageSet):
         places = np.linspace(0, len(self) - 1, min(SIZES_COMPARED, len(self))).astype(int)
         sizes = [self.file_size(place) for place in places]
         return super().fingerprint() | {
-            "file names": _digest("/".join(self.files).encode(errors="surrogateescape")),
+            "file names": _digest(self.file_names()),
             "file sizes": _digest(str(sizes).encode()),
         }
 
@@ -158,20 +162,32 @@ class FolderSet(ImageSet):
                 say_once(f"stored sideways or mirrored: {found}, by their EXIF orientation; --exif turns them upright")
 
     def __getitem__(self, index):
+        return self._read(index)
+
+    def training_image(self, index):
+        return self._read(index, self.parameters.imsize if self.parameters.fast_decode else None)
+
+    def _read(self, index, smallest=None):
+        """The image `index` and its label. `smallest`: as for `read_image`."""
         first = range(len(self))[index]  # IndexError beyond the end
         # Try this file, then the next ones in order, around the end, until one can be read.
         for place in itertools.chain(range(first, len(self)), range(first)):
             if place not in self.left_out:
                 try:
-                    return self.read(place), self.labels[place]
+                    return self.read(place, smallest), self.labels[place]
                 except Unreadable as error:
                     self._leave_out(place, str(error))
 
-    def read(self, place):
-        """Image `place`, uint8 [C, H, W]. Raises Unreadable, with the reason, if its file cannot be read."""
+    def read(self, place, smallest=None):
+        """Image `place`, uint8 [C, H, W]. Raises Unreadable, with the reason, if its file cannot be read.
+
+        `smallest`: as for `read_image`.
+        """
         path = self.path(place)
         try:
-            return fit(read_image(self.open(place), self.parameters.exif), self.parameters)
+            with self.reading.of(path):
+                image = read_image(self.open(place), self.parameters.exif, smallest)
+            return fit(image, self.parameters)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except FileNotFoundError as error:
@@ -190,12 +206,16 @@ class FolderSet(ImageSet):
         """What `read_image` reads for image `place`: a path, or an open file."""
         return self.path(place)
 
+    def file_names(self):
+        """The bytes of the names of all files, in order, joined by slashes."""
+        return self._list.names
+
     def file_size(self, place):
         return self.path(place).stat().st_size
 
     def path(self, place):
         """The file of image `place`."""
-        return Path(self.folder, self.class_names[self.labels[place]], self.files[place])
+        return Path(self.folder, self.class_names[self.labels[place]], self._list.name(place))
 
     def _leave_out(self, place, reason):
         with self._lock:
@@ -218,12 +238,13 @@ class PackedSet(ImageSet):
     the next readable image in this order is in the place of such an image.
     """
 
-    reads_files = True
+    is_slow = True
 
     def __init__(self, parameters, option, path, split):
         packed = open_packed(option, path)
         check_packed(packed, parameters, option, path, split)
         self.packed, self.option, self.folder = packed, option, path
+        self.reading = Reading()
         about = packed.about
         labels = packed.labels.copy()
         for place, label, _, _ in about.left_out if about else ():
@@ -256,6 +277,36 @@ class PackedSet(ImageSet):
         return np.ascontiguousarray(image.transpose(2, 0, 1)), self.labels[place]
 
 
+class MemorySet(ImageSet):
+    """The training images of another set, read once and kept in memory. Raises UserError if they do not fit."""
+
+    def __init__(self, source):
+        p = source.parameters
+        super().__init__(p, source.class_names, np.empty(len(source), np.int64))
+        size, free = len(source) * math.prod(self.image_shape), free_memory()
+        if size > free:
+            raise UserError(
+                f"--data_in_memory needs {size / 1e9:.1f} GB for {len(source)} images, and {free / 1e9:.1f} GB are "
+                "free: leave it out"
+            )
+        self._images = np.empty((len(source), *self.image_shape), np.uint8)
+        jobs = (range(start, min(start + 64, len(source))) for start in range(0, len(source), 64))
+        if p.num_workers and source.is_slow:
+            read = read_ahead(jobs, source.training_image, p.num_workers, source.reading)
+        else:
+            read = (list(map(source.training_image, rows)) for rows in jobs)
+        place = 0
+        with closing(read), progress(total=len(source), title="images read into memory", unit="img") as bar:
+            for pairs in read:
+                for image, label in pairs:
+                    self._images[place], self.labels[place] = image, label
+                    place += 1
+                bar.update(len(pairs))
+
+    def __getitem__(self, index):
+        return self._images[index], self.labels[index]
+
+
 class FakeSet(ImageSet):
     """FAKE_IMAGES images of noise, for timing. An image depends only on the seed, the split and its index."""
 
@@ -286,7 +337,7 @@ def load_dataset(parameters, split="train"):
     p = parameters
     option, path = path_option(p, split)
     if p.dataset == "digits":
-        image_set = ArraySet(p, *_read_digits(split), Image.Resampling.BICUBIC)
+        image_set = ArraySet(p, *_read_digits(split))
     elif p.dataset == "fake":
         image_set = FakeSet(p, split)
     elif is_packed(path):
@@ -446,47 +497,47 @@ def batches(image_set, parameters, first, rank=0, world_size=1):
 
     Each is (uint8 [n, C, H, W], int64 [n], the number of images in the global batch). The global batch is the batch of
     all processes together. Batch b belongs to epoch b // `batches_per_epoch`. The images of a global batch depend only
-    on the seed, b and its size. A process gets the rows of its `blocks.blocks`.
+    on the seed, b and its size. A process gets the rows of its `blocks.blocks`. With `mirror` some images are mirrored:
+    the seed, the epoch and the place of an image in the set decide.
     """
-    rows = _rows_of_batches(image_set, parameters, first, rank, world_size)
-    if parameters.num_workers == 0 or not image_set.reads_files:
-        for batch, whole in rows:
-            yield *_stack(map(image_set.__getitem__, batch)), whole
-        return
-    # Threads are enough: Pillow releases the interpreter's lock while it decodes and resizes. And an error in a thread
-    # reaches this loop, while a worker process may die unnoticed.
-    pool = ThreadPoolExecutor(parameters.num_workers)
-    try:
-        ahead = deque()
-        for batch, whole in rows:
-            ahead.append(([pool.submit(image_set.__getitem__, row) for row in batch], whole))
-            if len(ahead) > BATCHES_AHEAD:
-                images, whole = ahead.popleft()
-                yield *_stack(image.result() for image in images), whole
-    finally:
-        pool.shutdown(cancel_futures=True)
+    p = parameters
+    if p.data_in_memory:
+        image_set = MemorySet(image_set)
+    plan, waiting = _rows_of_batches(image_set, p, first, rank, world_size), deque()
+
+    def rows():
+        for batch in plan:
+            waiting.append(batch)
+            yield batch[0]
+
+    if p.num_workers and image_set.is_slow:
+        read = read_ahead(rows(), image_set.training_image, p.num_workers, image_set.reading)
+    else:
+        read = (list(map(image_set.training_image, batch)) for batch in rows())
+    with closing(read):
+        for pairs in read:
+            images, labels = zip(*pairs, strict=True)
+            _, mirrored, whole = waiting.popleft()
+            images = np.stack(images)
+            images[mirrored] = images[mirrored, ..., ::-1]
+            yield images, np.array(labels), whole
 
 
 def _rows_of_batches(image_set, parameters, first, rank, world_size):
-    """Endless (indices of this process's images, size of the global batch), from global batch `first` on."""
-    per_epoch = batches_per_epoch(image_set, parameters, world_size)
-    size = parameters.batch_size * world_size
+    """Endless (indices of this process's images, whether each is mirrored, size of the global batch)."""
+    p = parameters
+    per_epoch = batches_per_epoch(image_set, p, world_size)
+    size = p.batch_size * world_size
     epoch, start = divmod(first, per_epoch)
     while True:
         order = np.arange(len(image_set))
-        if not parameters.dont_shuffle:
-            order = randomness.rng(parameters.manual_seed, "order", epoch).permutation(order)
+        if not p.dont_shuffle:
+            order = randomness.rng(p.manual_seed, "order", epoch).permutation(order)
+        mirrored = np.zeros(len(image_set), bool)
+        if p.mirror:
+            mirrored = randomness.rng(p.manual_seed, "mirror", epoch).random(len(image_set)) < 0.5
         for batch in range(start, per_epoch):
             whole = order[batch * size : (batch + 1) * size]
-            yield (
-                np.concatenate(
-                    [whole[block.rows] for block in blocks(len(whole), parameters.rounds, rank, world_size)]
-                ),
-                len(whole),
-            )
+            rows = np.concatenate([whole[block.rows] for block in blocks(len(whole), p.rounds, rank, world_size)])
+            yield rows, mirrored[rows], len(whole)
         epoch, start = epoch + 1, 0
-
-
-def _stack(pairs):
-    images, labels = zip(*pairs, strict=True)
-    return np.stack(images), np.array(labels)

@@ -56,7 +56,15 @@ CLASSIFIED = ("digits", "mnist", "fashion-mnist")
 METRICS = all_metrics()
 # The processes of a run may differ in these: each host has its own devices and its own paths to the same files. All
 # processes use rank 0's --save_path.
-MAY_DIFFER_BY_PROCESS = ("device", "num_workers", "data_path", "test_data_path", "pretrained_model", "save_path")
+MAY_DIFFER_BY_PROCESS = (
+    "device",
+    "num_workers",
+    "data_in_memory",
+    "data_path",
+    "test_data_path",
+    "pretrained_model",
+    "save_path",
+)
 
 
 def count_classes(text):
@@ -73,6 +81,7 @@ def count_classes(text):
 MODEL = one_of(*IMAGE_SIZES)
 DATASET = one_of(*SMALL_IMAGES, "folder", "imagenet", "fake")
 AMP = one_of("bf16", "fp16")
+RESIZE_FILTER = one_of("box", "bilinear", "hamming", "bicubic", "lanczos")
 ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
 CLASSES = Rule(
     "a range such as 10,20 (10 to 19), a list of names, a list of 3 or more numbers (give two classes by name), or "
@@ -133,11 +142,19 @@ class Parameters:
         128, "side of the square that --centercrop cuts out, in pixels; left out: --imsize", SIZE
     )
     dont_resize: bool = _data(False, "use images at the size they have")
+    resize_filter: str | None = _data(
+        None, f"filter for resizing: {RESIZE_FILTER.phrase}; left out: bilinear, for digits bicubic", RESIZE_FILTER
+    )
+    fast_decode: bool = _data(
+        False, "decode large JPEGs at 1/2, 1/4 or 1/8 of their size for training; the pixels change a little"
+    )
+    mirror: bool = _data(False, "show each training image mirrored, left to right, in half of the epochs, at random")
     exif: bool = _data(False, "turn images of folders upright by their EXIF orientation, which phones store")
     dont_normalize: bool = _data(False, "scale pixels to 0..1 instead of -1..1")
     dont_shuffle: bool = _data(False, "keep the data's order in every epoch")
     dont_drop_last: bool = _data(False, "train on an epoch's last batch even if it is not full")
     num_workers: int = _data(4, "threads that read images", UP_TO_256, also="workers")
+    data_in_memory: bool = _data(False, "read all training images once and keep them in memory, in each process")
 
     z_dim: int = _network(128, "width of the noise vector", SIZE, also="nz")
     g_conv_dim: int = _network(64, "base number of channels of the generator", SIZE, also="ngf")
@@ -265,6 +282,16 @@ class Parameters:
     def channels(self):
         """Channels of the data set's images: 1 (gray) or 3 (RGB)."""
         return 1 if self.dataset in CLASSIFIED else 3
+
+    @property
+    def usual_filter(self):
+        """The filter without `resize_filter`: the replications' bilinear one; digits, of 8 pixels, are enlarged."""
+        return "bicubic" if self.dataset == "digits" else "bilinear"
+
+    @property
+    def filter(self):
+        """The name of the filter that resizes images."""
+        return self.resize_filter or self.usual_filter
 
     @property
     def data_source(self):

@@ -15,7 +15,7 @@ OPTIONS_OF_DRAWING = {
 CHANGEABLE = frozenset({
     "total_step", "niter", "d_lr", "g_lr", "batch_size", "global_batch_size", "batch_size_in_gpu", "log_step",
     "sample_step", "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path",
-    "test_data_path", "num_workers", "device", "parallel", "amp",
+    "test_data_path", "num_workers", "data_in_memory", "device", "parallel", "amp",
 })  # fmt: skip
 
 
@@ -38,6 +38,11 @@ def check_training(p):
         )
     if p.exif and p.dataset not in ("folder", "imagenet"):
         raise UserError(f"--exif has no effect: the images of --dataset {p.dataset} have no EXIF; leave it out")
+    if p.fast_decode and p.dataset not in ("folder", "imagenet"):
+        raise UserError(f"--fast_decode has no effect: the images of --dataset {p.dataset} are no JPEGs; leave it out")
+    for name in ("fast_decode", "resize_filter"):
+        if p.dont_resize and getattr(p, name):
+            raise UserError(f"--{name} has no effect with --dont_resize: leave one of them out")
     _must_exist("data_path", p.data_path)
     if not p.resume:
         _must_exist("pretrained_model", p.pretrained_model)

@@ -137,6 +137,17 @@ def _flush(path):
         os.close(descriptor)
 
 
+def free_memory():
+    """The bytes of memory that are still free: on the machine, and at most the limit of a container or a Slurm job."""
+    free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError, ValueError), open("/proc/meminfo") as file:
+        free += [1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max", which is no limit
+            free.append(int(Path(limit).read_text()))
+    return min(free)
+
+
 def npy_header(member):
     """Read the header of an open .npy file up to where its content begins. Returns (shape, Fortran order, dtype).
 

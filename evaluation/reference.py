@@ -100,6 +100,8 @@ def content_digest(image_set):
     digest.update(repr((p.imsize, p.centercrop, p.centercrop_size, p.dont_resize, image_set.class_names)).encode())
     if p.exif:  # only if true, so that older entries of the cache stay valid
         digest.update(b"exif")
+    if p.filter != p.usual_filter:
+        digest.update(p.filter.encode())
     digest.update(image_set.labels.tobytes())
     for index in progress(range(len(image_set)), title="digest of real images", unit="img"):
         if isinstance(image_set, FolderSet):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import io
 import os
 import struct
 import sys
@@ -21,6 +22,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".ppm",
 # reader of EPS runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 PIXEL_LIMIT = 2**26  # 256 MB once decoded
+WHOLE = 2**24  # bytes; a smaller file is read at once
 PLURALS = {
     "link to itself": "links to themselves", "image beside the classes": "images beside the classes", "more": "more"
 }  # fmt: skip
@@ -177,13 +179,15 @@ def _is_image(name):
     return name.lower().endswith(EXTENSIONS)
 
 
-def read_image(path, exif=False):
-    """The image in a file (its first frame) as a Pillow image in RGB.
+def read_image(path, exif=False, smallest=None):
+    """The image in a file (its first frame) as a Pillow image in RGB. `path`: its path, or an open binary file.
 
     - Transparent pixels become white.
     - Gray of 9 to 16 bits keeps its upper 8 bits, and so does each channel of 16-bit colour.
     - CMYK, YCbCr and LAB become RGB as Pillow converts them; gamma and colour profiles are not applied, as in
       torchvision.
+    - With `smallest`, a number of pixels, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size. Both sides keep at
+      least `smallest` pixels. This is faster. The pixels differ from those of the whole image, resized.
     - With `exif` the image is turned and mirrored by the EXIF orientation in a JPEG, PNG or WebP. Without it the
       orientation is ignored, as in torchvision's ImageFolder. Pillow always applies the orientation of a TIFF.
 
@@ -193,8 +197,10 @@ def read_image(path, exif=False):
     - its values for black and white are unknown: floating-point, signed or 32-bit numbers,
     - Pillow would misread its transparent colour, because the colour does not have 8 bits a channel.
     """
-    with Image.open(path, formats=FORMATS) as image:
+    with Image.open(_content(path), formats=FORMATS) as image:
         _check_pixels(image.size)
+        if smallest and image.format == "JPEG":
+            image.draft(None, (smallest, smallest))
         packing = str(image.tile[0][3]) if image.tile else ""  # such as L;4 and RGB;16B: not 8 bits a channel
         image.load()
         _check_range(image)
@@ -206,8 +212,17 @@ def read_image(path, exif=False):
         if image.mode.endswith(("A", "a")) or "transparency" in image.info:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
-        image = image.convert("RGB")
+        if image.mode != "RGB":
+            image = image.convert("RGB")
         return image if turn is None else image.transpose(turn)
+
+
+def _content(path):
+    """The content of a small file, or else its path, for Pillow, which decodes 64 KB at a time from a path: slower."""
+    if hasattr(path, "read"):
+        return path
+    with open(path, "rb") as file:
+        return io.BytesIO(file.read()) if os.fstat(file.fileno()).st_size < WHOLE else path
 
 
 def _check_range(image):
@@ -262,7 +277,7 @@ def _is_turned(path):
         return False
 
 
-def fit(image, parameters, resample=Image.Resampling.BILINEAR):
+def fit(image, parameters):
     """A Pillow image resized and cropped by the options: uint8 [C, imsize, imsize].
 
     - By default the image is resized to `imsize` x `imsize`, whatever its shape (the Paddle SAGAN replication).
@@ -270,15 +285,16 @@ def fit(image, parameters, resample=Image.Resampling.BILINEAR):
       replication and both ACGAN replications).
     - With `dont_resize` it is not resized. With `centercrop` as well, its middle is cut out.
 
-    Pillow antialiases when it shrinks an image. Raises UserError if the result has another size. Raises ValueError if a
-    long and thin image would have more than PIXEL_LIMIT pixels before it is cropped.
+    The filter is `parameters.filter`. Pillow antialiases when it shrinks an image. Raises UserError if the result has
+    another size. Raises ValueError if a long and thin image would have more than PIXEL_LIMIT pixels before it is
+    cropped.
     """
     p = parameters
     if not p.dont_resize:
         shorter = min(image.size)
         new = [p.imsize * side // shorter if p.centercrop else p.imsize for side in image.size]
         _check_pixels(new)
-        image = image.resize(new, resample)
+        image = image.resize(new, Image.Resampling[p.filter.upper()])
     if p.centercrop and min(image.size) >= p.centercrop_size:
         left, top = (round((side - p.centercrop_size) / 2) for side in image.size)
         image = image.crop((left, top, left + p.centercrop_size, top + p.centercrop_size))
@@ -295,9 +311,10 @@ def fit_in_words(parameters):
     p = parameters
     side = f"{p.imsize}x{p.imsize} pixels"
     turned = "turned by EXIF, " if p.exif else ""
+    resized = f"resized by the {p.filter} filter"
     if p.centercrop:
-        return f"{turned}{'' if p.dont_resize else 'shorter side resized, '}middle cut out, {side}"
-    return f"{turned}{'as it is' if p.dont_resize else 'resized'}, {side}"
+        return f"{turned}{'' if p.dont_resize else f'shorter side {resized}, '}middle cut out, {side}"
+    return f"{turned}{'as it is' if p.dont_resize else resized}, {side}"
 
 
 def _check_pixels(size):

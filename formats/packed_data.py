@@ -23,7 +23,6 @@ from utils import UserError, npy_header, one_line, printable
 MOST = 10**7  # images; their classes are held in memory
 ABOUT = "pack.json"
 PACKED = (".npz", ".zip")
-PIXEL_OPTIONS = ("imsize", "centercrop", "dont_resize", "exif")
 FORMAT = "packed images 1"
 ABOUT_LIMIT = 2**28  # bytes of pack.json
 
@@ -78,7 +77,14 @@ def open_packed(option, path):
 
 def pixel_options(parameters):
     """{name: value} of the options that decide the pixels of images."""
-    return {name: getattr(parameters, name) for name in PIXEL_OPTIONS}
+    p = parameters
+    return {
+        "imsize": p.imsize,
+        "centercrop": p.centercrop,
+        "dont_resize": p.dont_resize,
+        "resize_filter": "none" if p.dont_resize else p.filter,
+        "exif": p.exif,
+    }
 
 
 def check_packed(packed, parameters, option, path, split):
@@ -111,6 +117,8 @@ def check_packed(packed, parameters, option, path, split):
             f"{option} {path} was packed with {printable(packed_with)}, but this command asks for {asked}: give the "
             f"same, or make another file: {_pack_command(p, about)}"
         )
+    if p.fast_decode:
+        raise UserError(f"--fast_decode has no effect on packed images, such as {option} {path}: leave it out")
     if (height, width) != (p.imsize, p.imsize):
         raise UserError(
             f"{option} {path} has images of {width}x{height} pixels, but --imsize is {p.imsize}: give --imsize "
@@ -123,7 +131,7 @@ def _pack_command(p, about):
     options = [f"--dataset {p.dataset}", f"--data_path {shlex.quote(printable(about.source, 200)) or 'SOURCE'}"]
     options += [f"--classes {shlex.quote(printable(about.classes, 200))}"] if about.classes else []
     for name, value in pixel_options(p).items():
-        if value is not False:
+        if value not in (False, "none"):
             options.append(f"--{name}" if value is True else f"--{name} {value}")
     return f"python pack.py {' '.join(options)} --out FILE"
 

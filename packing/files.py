@@ -72,9 +72,7 @@ class ZIP:
     def encode(image):
         """The PNG of an image, uint8 [C, H, W]. Its pixels are not compressed, so it is written and read faster."""
         channels, height, width = image.shape
-        rows = np.zeros(
-            (height, 1 + width * channels), np.uint8
-        )  # the first byte of a row, 0: as it is
+        rows = np.zeros((height, 1 + width * channels), np.uint8)  # the first byte of a row, 0: as it is
         rows[:, 1:] = image.transpose(1, 2, 0).reshape(height, -1)
         kind = {1: 0, 3: 2}[channels]  # gray, RGB
         header = struct.pack(">2I5B", width, height, 8, kind, 0, 0, 0)

@@ -16,6 +16,7 @@ from formats.archives import read_member, tar_members, zip_members
 from formats.image_files import EXTENSIONS, image_names
 from formats.packed_data import ABOUT, is_packed
 from formats.stylegan_data import STYLEGAN_LABELS, labels_limit, stylegan_labels
+from pipeline import Reading
 from utils import UserError, one_line, plural
 
 LIST_LIMIT = 2**28  # bytes of a label list
@@ -64,7 +65,7 @@ class SourceSet(FolderSet):
         self.option, self.folder = option, path
         self.files, self._contents = [files[place] for place in places], [contents[place] for place in places]
         self._archive = None if os.path.isdir(path) else os.open(path, os.O_RDONLY)
-        self._skipped, self.left_out, self._lock = skipped, {}, threading.Lock()
+        self._skipped, self.left_out, self._lock, self.reading = skipped, {}, threading.Lock(), Reading()
 
     def path(self, place):
         content = self._contents[place]
@@ -74,6 +75,9 @@ class SourceSet(FolderSet):
         if self._archive is None:
             return self.path(place)
         return io.BytesIO(read_member(self._archive, self._contents[place]))
+
+    def file_names(self):
+        return "/".join(self.files).encode(errors="surrogateescape")
 
     def file_size(self, place):
         return super().file_size(place) if self._archive is None else self._contents[place].size

@@ -150,9 +150,9 @@ def test_a_report_says_what_its_figures_depend_on(trained, tmp_path):
     settings = json.loads((tmp_path / "report.json").read_text())["settings"]
     expected = {
         "labels": "3: repeated in order", "classes drawn": 1, "num_classes": 10, "real images": "test images of digits",
-        "number of real images": 360, "transform": "resized, 16x16 pixels", "training images": "of digits",
-        "number of training images": 1437, "kid subsets": 100, "kid subset size": 25, "prdc": "5 nearest neighbours",
-        "distance": "compared with training images",
+        "number of real images": 360, "transform": "resized by the bicubic filter, 16x16 pixels",
+        "training images": "of digits", "number of training images": 1437, "kid subsets": 100, "kid subset size": 25,
+        "prdc": "5 nearest neighbours", "distance": "compared with training images",
     }  # fmt: skip
     assert expected == {name: settings.get(name) for name in expected}
     of_inception = {"half precision", "inception weights"}

@@ -7,9 +7,9 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A folder stands for the modules in it.
 FLOORS = (
     {"benchmarks"},
-    {"train", "test", "convert", "alignment"},
+    {"train", "test", "convert", "pack", "alignment"},
     {"trainer", "tester"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "packing"},
     {"sampler", "checkpoint", "dataset"},
     {"networks", "command_line"},
     {"refusals"},
@@ -19,7 +19,7 @@ FLOORS = (
     {"sagan_models", "acgan_models"},
     {"layers", "losses", "options", "pictures"},
     {"runtime"},
-    {"processes"},
+    {"processes", "pipeline"},
     {"randomness", "utils"},
 )
 

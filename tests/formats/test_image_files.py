@@ -316,8 +316,9 @@ def test_counting_turned_images_reads_only_headers(tmp_path):
 
 
 def test_the_transform_in_words_names_exif():
-    assert fit_in_words(Parameters(imsize=32, exif=True)) == "turned by EXIF, resized, 32x32 pixels"
-    assert fit_in_words(Parameters(imsize=32)) == "resized, 32x32 pixels"
+    resized = "resized by the bilinear filter, 32x32 pixels"
+    assert fit_in_words(Parameters(imsize=32, exif=True)) == f"turned by EXIF, {resized}"
+    assert fit_in_words(Parameters(imsize=32)) == resized
 
 
 def png_that_claims(width, height):
