@@ -1,27 +1,22 @@
 """Packs a data set: processes read its images, and one file gets them in their order."""
 
+import dataclasses
 import hashlib
 import json
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections import deque
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 
 import numpy as np
 
-from dataset import Unreadable
+from dataset import FolderSet, Unreadable
 from formats.image_files import fit_in_words
 from formats.packed_data import About, pixel_options
 from packing.files import NPZ, ZIP, Growing
+from packing.readers import Died, reading
 from packing.sources import open_source
 from utils import UserError, plural, progress
 
 BLOCK = 16  # images that a process reads at a time
-BLOCKS_AHEAD = 4  # for each process
 NOTED = 1000  # images between two entries of the journal
 NAMED = 3  # the smallest and largest classes, and files that were left out
 
@@ -31,7 +26,8 @@ def pack(parameters, packing):
     p = parameters
     source, split = open_source(p, packing.label_list)
     content = (NPZ if packing.out.lower().endswith(".npz") else ZIP)(len(source), source.image_shape)
-    about = _about(p, source, split)
+    path, names = p.test_data_path or p.data_path or "", list(source.class_names)
+    about = About(p.dataset, split, path, p.classes, names, pixel_options(p), source.fingerprint())
     key = hashlib.blake2b(json.dumps([about.pixels, about.fingerprint, type(content).__name__]).encode(), digest_size=6)
     growing = Growing(packing.out, key.hexdigest(), content)
     try:
@@ -39,25 +35,10 @@ def pack(parameters, packing):
         labels = shown_labels(source)
         left_out = [[place, int(source.labels[place]), *found] for place, found in sorted(source.left_out.items())]
         with growing.errors_named():
-            growing.finish(labels, _about(p, source, split, left_out))
+            growing.finish(labels, dataclasses.replace(about, left_out=left_out))
     finally:
         growing.close()
     return report(packing.out, source, labels)
-
-
-def _about(p, source, split, left_out=()):
-    path = p.test_data_path or p.data_path or ""
-    about = About(
-        p.dataset,
-        split,
-        path,
-        p.classes,
-        list(source.class_names),
-        pixel_options(p),
-        source.fingerprint(),
-        list(left_out),
-    )
-    return about
 
 
 def _write(source, content, growing, workers):
@@ -82,52 +63,24 @@ def _write(source, content, growing, workers):
 
 def _read(source, encode, first, workers):
     """Yield the bytes of each image from place `first` on, in order; None for one that cannot be read."""
-    starts = range(first, len(source), BLOCK)
-    if workers == 0:
-        for start in starts:
-            yield from _read_block(start, source, encode)
-        return
-    # Processes made by fork share the list of files. Each ends when this process ends.
-    context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(workers, context, _begin_worker, (source, encode, os.getpid()))
-    ahead = deque()
-    try:
-        for start in starts:
-            ahead.append((start, pool.submit(_read_block, start)))
-            if len(ahead) > BLOCKS_AHEAD * workers:
-                yield from ahead.popleft()[1].result()
-        while ahead:
-            yield from ahead.popleft()[1].result()
-    except BrokenProcessPool:
-        raise UserError(
-            f"a process that read images died after image {start} of {len(source)}, perhaps for lack of memory: lower "
-            "--num_workers and run the same command again to go on"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
+    def read_block(start):
+        return [_encoded(source, encode, place) for place in range(start, min(start + BLOCK, len(source)))]
 
-_work = None  # (source, encode) in a process that reads images
-
-
-def _begin_worker(source, encode, parent):
-    global _work
-    _work = source, encode
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one ends the others
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent):
-    """End this process soon after the process `parent` has ended, however it ended."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _read_block(start, source=None, encode=None):
-    source, encode = (source, encode) if source else _work
-    return [_encoded(source, encode, place) for place in range(start, min(start + BLOCK, len(source)))]
+    starts, done = range(first, len(source), BLOCK), first
+    check = source.reading.name_hanging if source.is_slow else bool
+    with reading(read_block, starts, workers, check) if workers else nullcontext(map(read_block, starts)) as blocks:
+        try:
+            for block in blocks:
+                done += len(block)
+                yield from block
+        except Died:
+            last = min(done + BLOCK, len(source)) - 1
+            files = f", {source.path(done)} to {source.path(last)}," if isinstance(source, FolderSet) else ""
+            raise UserError(
+                f"the process that read images {done} to {last}{files} has died, perhaps for lack of memory: lower "
+                "--num_workers and run the same command again to go on"
+            ) from None
 
 
 def _encoded(source, encode, place):
@@ -157,9 +110,9 @@ def report(out, source, labels):
         lines.append(f"images in a class: {counts[0]}")
     else:
         order = np.argsort(counts, kind="stable").tolist()
-        least, most = order[:NAMED], order[max(NAMED, len(order) - NAMED) :][::-1]
-        named = [", ".join(f"{source.class_names[c]} {counts[c]}" for c in classes) for classes in (least, most)]
-        lines.append(f"images in a class: {counts.mean():.0f} on average; fewest: {named[0]}; most: {named[1]}")
+        named = [f"{source.class_names[c]} {counts[c]}" for c in order]
+        fewest, most = ", ".join(named[:NAMED]), ", ".join(named[: -NAMED - 1 : -1])
+        lines.append(f"images in a class: {counts.mean():.0f} on average; fewest: {fewest}; most: {most}")
     left_out = sorted(source.left_out.items())
     if left_out:
         lines.append(f"left out: {plural(len(left_out), 'file')}; the next image in order takes the place of each")
