@@ -24,7 +24,8 @@ class Died(Exception):
 def reading(work, items, readers, check):
     """A context that gives an iterator over `work(item)` for each of `items`, in order, done by `readers` processes.
 
-    They are forked, so `work` is not copied. Each calls `check()` twice a second, in a thread. A UserError in one is raised here. Raises Died if one ends early.
+    They are forked, so `work` is not copied. Each calls `check()` twice a second, in a thread. A UserError in one is
+    raised here. Raises Died if one ends early.
     """
     context = multiprocessing.get_context("fork")
     started = []
