@@ -47,9 +47,11 @@ class ImageSet:
 
     `name`: the value of --dataset. `class_names`: a tuple of str. `labels`: int64 [N] in 0 … num_classes - 1.
     `image_shape`: (C, H, W). `is_slow`: whether threads should read the images; then `reading` is a `pipeline.Reading`.
+    `left_out`: {place: (file, reason)} of images found unreadable so far; another image is in the place of each.
+    `by_class`: whether the images are ordered by class.
     """
 
-    is_slow = False
+    is_slow = by_class = False
 
     def __init__(self, parameters, class_names, labels):
         self.parameters = parameters
@@ -57,6 +59,7 @@ class ImageSet:
         self.class_names = tuple(class_names)
         self.labels = labels
         self.image_shape = (parameters.channels, parameters.imsize, parameters.imsize)
+        self.left_out = {}
 
     @property
     def num_classes(self):
@@ -117,7 +120,7 @@ class FolderSet(ImageSet):
     share the set.
     """
 
-    is_slow = True
+    is_slow = by_class = True
 
     def __init__(self, parameters, option, path):
         self._skipped = Counter()
@@ -132,7 +135,6 @@ class FolderSet(ImageSet):
         self._skipped += self._list.skipped
         super().__init__(parameters, names, np.repeat(np.arange(len(names)), self._list.counts))
         self.option, self.folder = option, path
-        self.left_out = {}  # place: (file, reason)
         self.reading = Reading()
         self._lock = threading.Lock()
 
@@ -234,8 +236,8 @@ class FolderSet(ImageSet):
 class PackedSet(ImageSet):
     """Images packed into one file, which `open_packed` opens. They equal those of the packed source, in its order.
 
-    `left_out`: {place: (file, reason)} of the images that could not be read when they were packed. As in `FolderSet`,
-    the next readable image in this order is in the place of such an image.
+    `left_out` holds the images that could not be read when they were packed. As in `FolderSet`, the next readable image
+    in this order replaces each.
     """
 
     is_slow = True
@@ -243,16 +245,16 @@ class PackedSet(ImageSet):
     def __init__(self, parameters, option, path, split):
         packed = open_packed(option, path)
         check_packed(packed, parameters, option, path, split)
-        self.packed, self.option, self.folder = packed, option, path
-        self.reading = Reading()
+        self.packed, self.option, self.folder, self.reading = packed, option, path, Reading()
         about = packed.about
+        self.by_class = about is not None and about.by_class
         labels = packed.labels.copy()
         for place, label, _, _ in about.left_out if about else ():
             labels[place] = label
         chosen = list(range(len(packed.class_names)))
         if not about or about.classes != parameters.classes:
             chosen = choose_classes(packed.class_names, parameters.classes)
-        new_label, places = chosen_places(labels, chosen, len(packed.class_names))
+        new_label, places = chosen_places(labels, chosen, len(packed.class_names), self.by_class)
         super().__init__(parameters, [packed.class_names[c] for c in chosen], new_label[labels[places]])
         self.is_whole = chosen == list(range(len(packed.class_names)))
         self.places = places  # in the file
@@ -464,15 +466,15 @@ def choose_classes(names, classes):
     return list(chosen)
 
 
-def chosen_places(labels, chosen, total):
+def chosen_places(labels, chosen, total, by_class):
     """(int64 [total], the new number of each class or -1; the places of the images of the classes `chosen`, in order).
 
-    `labels`: the classes of all images, 0 … total - 1. If the images are ordered by class, the result is too.
+    `labels`: the classes of all images, 0 … total - 1. `by_class`: whether the result is ordered by class.
     """
     new_label = np.full(total, -1)
     new_label[chosen] = range(len(chosen))
     places = np.flatnonzero(new_label[labels] >= 0)
-    if (np.diff(labels) >= 0).all():
+    if by_class:
         places = places[np.argsort(new_label[labels[places]], kind="stable")]
     return new_label, places
 

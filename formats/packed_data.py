@@ -31,7 +31,8 @@ ABOUT_LIMIT = 2**28  # bytes of pack.json
 class About:
     """What `pack.json` says about a packed file.
 
-    `pixels`: the options that decide the pixels, by name. `fingerprint`: the source's. `left_out`: for each image that
+    `by_class`: whether the images are ordered by class. `pixels`: the options that decide the pixels, by name.
+    `fingerprint`: the source's. `left_out`: for each image that
     could not be read, its place, its class, its file and the reason; another image is in its place.
     """
 
@@ -40,6 +41,7 @@ class About:
     source: str
     classes: str | None
     class_names: list
+    by_class: bool
     pixels: dict
     fingerprint: dict
     left_out: list = field(default_factory=list)
@@ -266,6 +268,7 @@ def _about(content):
         and isinstance(about.class_names, list)
         and 0 < len(about.class_names) <= MOST_CLASSES
         and all(type(name) is str for name in about.class_names)
+        and type(about.by_class) is bool
         and isinstance(about.pixels, dict)
         and isinstance(about.fingerprint, dict)
         and all(isinstance(entry, list) and list(map(type, entry)) == [int, int, str, str] for entry in entries)

@@ -55,17 +55,18 @@ class SourceSet(FolderSet):
     """Images in an archive or in a folder without class folders. Each is read when it is asked for.
 
     `files`: names. `contents`: for each a path below the folder, or a `Member` of the archive. `labels`: for each its
-    class, an index in `class_names`.
+    class, an index in `class_names`. `by_class`: whether they are ordered by class.
     """
 
-    def __init__(self, parameters, option, path, files, contents, labels, class_names, skipped):
+    def __init__(self, parameters, option, path, files, contents, labels, class_names, skipped, by_class=True):
         chosen = choose_classes(class_names, parameters.classes)
-        new_label, places = chosen_places(labels, chosen, len(class_names))
+        self.by_class = by_class
+        new_label, places = chosen_places(labels, chosen, len(class_names), by_class)
         ImageSet.__init__(self, parameters, [class_names[c] for c in chosen], new_label[labels[places]])
         self.option, self.folder = option, path
         self.files, self._contents = [files[place] for place in places], [contents[place] for place in places]
         self._archive = None if os.path.isdir(path) else os.open(path, os.O_RDONLY)
-        self._skipped, self.left_out, self._lock, self.reading = skipped, {}, threading.Lock(), Reading()
+        self._skipped, self._lock, self.reading = skipped, threading.Lock(), Reading()
 
     def path(self, place):
         content = self._contents[place]
@@ -208,7 +209,7 @@ def _stylegan(names, contents, labels, skipped):
     if not names:
         raise ValueError("it holds no images")
     labels = stylegan_labels(labels, names)
-    return names, contents, labels, [str(number) for number in range(labels.max() + 1)], skipped
+    return names, contents, labels, [str(number) for number in range(labels.max() + 1)], skipped, False
 
 
 @contextlib.contextmanager
