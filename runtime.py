@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import warnings
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
     STOP_SIGNALS += (signal.SIGHUP,)
 BURST_SECONDS = 5  # see `stop_signals`
+COPIES = 4  # to a GPU, whose pinned memory is kept
+
+_copying = deque()
 
 
 def _set_environment():
@@ -66,6 +70,26 @@ def math_threads(count):
         yield
     finally:
         set_threads(threads())
+
+
+def to_device(array):
+    """A NumPy array as a tensor on this process's device.
+
+    To a GPU it is copied from pinned memory, and the host does not wait for the copy.
+    """
+    import paddle
+
+    if paddle.get_device() == "cpu":
+        return paddle.to_tensor(array)
+    pinned = paddle.to_tensor(array, place=paddle.CUDAPinnedPlace())
+    copy = pinned.cuda(blocking=False)
+    event = paddle.device.cuda.Event()
+    event.record()
+    # The pinned memory must not be freed before the copy is complete.
+    _copying.append((pinned, event))
+    if len(_copying) > COPIES:
+        _copying.popleft()[1].synchronize()
+    return copy
 
 
 def set_threads(count):

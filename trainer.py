@@ -17,6 +17,7 @@ from dataset import batches, batches_per_epoch
 from layers import batch_statistics, running_statistics, singular_vectors, training_on_block
 from networks import models_of
 from pictures import ROWS
+from pipeline import Timed
 from processes import collectives
 from training.precision import SCALER_STATE, Precision
 from training.run_folder import RunFolder, diverged
@@ -87,7 +88,7 @@ class Trainer:
 
             # Train step by step.
             data = batches(image_set, p, self.step * p.d_steps_per_iter, collectives.rank(), collectives.world_size())
-            data = collectives.synchronized(data)
+            data = Timed(collectives.synchronized(data))
             while not done:
                 metrics = self.train_step(data)
 
@@ -102,7 +103,7 @@ class Trainer:
                 if logs or saves:
                     values = self._read_metrics(metrics)
                 if logs:
-                    run.log(self.step, values)
+                    run.log(self.step, values, data.waited())
                 if self.step % p.sample_step == 0 or self.step >= p.total_step:
                     run.write_samples(self.step, self.sample_grid)
                 if saves:
@@ -150,7 +151,7 @@ class Trainer:
         for update in range(p.d_steps_per_iter):
             images, labels, whole = next(data)
             seed_dropout(p, "d", self.step, update)
-            batch = d_batch(p, self.step, update, paddle.to_tensor(images), paddle.to_tensor(labels), whole)
+            batch = d_batch(p, self.step, update, runtime.to_device(images), runtime.to_device(labels), whole)
             metrics |= self.update_discriminator(batch)
         for update in range(p.g_steps_per_iter):
             seed_dropout(p, "g", self.step, update)

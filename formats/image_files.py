@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import functools
-import io
 import os
 import struct
 import sys
@@ -22,7 +21,6 @@ EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".ppm",
 # reader of EPS runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 PIXEL_LIMIT = 2**26  # 256 MB once decoded
-WHOLE = 2**24  # bytes; a smaller file is read at once
 PLURALS = {
     "link to itself": "links to themselves", "image beside the classes": "images beside the classes", "more": "more"
 }  # fmt: skip
@@ -197,7 +195,7 @@ def read_image(path, exif=False, smallest=None):
     - its values for black and white are unknown: floating-point, signed or 32-bit numbers,
     - Pillow would misread its transparent colour, because the colour does not have 8 bits a channel.
     """
-    with Image.open(_content(path), formats=FORMATS) as image:
+    with Image.open(path, formats=FORMATS) as image:
         _check_pixels(image.size)
         if smallest and image.format == "JPEG":
             image.draft(None, (smallest, smallest))
@@ -215,14 +213,6 @@ def read_image(path, exif=False, smallest=None):
         if image.mode != "RGB":
             image = image.convert("RGB")
         return image if turn is None else image.transpose(turn)
-
-
-def _content(path):
-    """The content of a small file, or else its path, for Pillow, which decodes 64 KB at a time from a path: slower."""
-    if hasattr(path, "read"):
-        return path
-    with open(path, "rb") as file:
-        return io.BytesIO(file.read()) if os.fstat(file.fileno()).st_size < WHOLE else path
 
 
 def _check_range(image):

@@ -84,10 +84,10 @@ def _read(cached, changes):
         content = np.memmap(cached, np.uint8, "r", start)
         counts, skipped = header["counts"], Counter(header["skipped"])
         size = 8 * sum(counts)
-        if header["format"] != FORMAT or len(counts) != len(changes) or header["digest"] != _digest(content):
+        if header["format"] != FORMAT or header["digest"] != _digest(json.dumps(counts), content):
             raise ValueError("its content is damaged")
         return ImageList(counts, skipped, content[size:], content[:size].view("<i8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         say_once(f"{cached} is ignored and made again: {one_line(error)}")
@@ -107,7 +107,7 @@ def _written(cached, changes, found, path):
                 return known
             content = found.ends.astype("<i8").tobytes(), found.names
             header = {"format": FORMAT, "path": os.path.abspath(path), "changes": changes, "counts": found.counts}
-            header |= {"skipped": found.skipped, "digest": _digest(*content)}
+            header |= {"skipped": found.skipped, "digest": _digest(json.dumps(found.counts), *content)}
             line = json.dumps(header).encode()
             with atomic_path(cached) as temporary, open(temporary, "wb") as file:
                 file.write(line + b" " * (-len(line) % 64 + 63) + b"\n")

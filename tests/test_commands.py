@@ -94,7 +94,8 @@ def test_visualdl_serves_the_run_across_sessions(trained, tmp_path):
         (tags,) = ask("scalar/tags")["tags"]
         assert {
             "loss/d_real", "loss/d_fake", "loss/d_class_real", "loss/d_class_fake", "loss/g_adv", "loss/g_class",
-            "logits/D(x)", "logits/D(G(z))", "class accuracy/real", "class accuracy/fake", "speed/images_per_second",
+            "logits/D(x)", "logits/D(G(z))", "class accuracy/real", "class accuracy/fake",
+            "speed/images_per_second", "speed/data_wait",
         } == set(tags)  # fmt: skip
         points = ask("scalar/list", run=name, tag="loss/d_real")  # [time, step, value]
         logged = re.findall(r"step (\d+) d_real (\S+)", (path / "log.txt").read_text())

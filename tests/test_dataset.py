@@ -1,5 +1,6 @@
 """Data sets, subsets and batches, on scikit-learn's digits, and on image folders and IDX files made here."""
 
+import dataclasses
 import gzip
 import os
 import re
@@ -13,6 +14,8 @@ from commands import LIMIT, ROOT, launch, run
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import dataset
+import pipeline
 from dataset import ImageSet, batches, batches_per_epoch, choose_classes, load_dataset
 from parameters import Parameters
 from processes.blocks import blocks
@@ -458,6 +461,118 @@ def test_only_rank_0_reports_skipped_files(flowers):
     assert process.returncode == 0, out + err
     logs = [(flowers / "logs" / f"workerlog.{rank}").read_text().splitlines() for rank in range(2)]
     assert [[log.count(line) for line in (SKIPPED, SIDEWAYS)] for log in logs] == [[1, 1], [0, 0]]
+
+
+# How images are read
+
+
+def test_the_filter_resizes_training_and_test_images(animals):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8))
+    noise.save(animals / "cat" / "000.png")
+    for name in (None, "box", "bilinear", "hamming", "bicubic", "lanczos"):
+        p = folder(animals, test_data_path=str(animals), resize_filter=name)
+        expected = np.asarray(noise.resize((8, 8), Image.Resampling[(name or "bilinear").upper()])).transpose(2, 0, 1)
+        for split in ("train", "test"):
+            np.testing.assert_array_equal(load_dataset(p, split)[0][0], expected)
+    given, usual = load_dataset(digits(resize_filter="bilinear")), load_dataset(digits())
+    assert (given[0][0] != usual[0][0]).any()
+    np.testing.assert_array_equal(load_dataset(digits(resize_filter="bicubic"))[0][0], usual[0][0])
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of ten smooth JPEGs of 256 x 192 pixels."""
+    for label, name in enumerate(("rose", "tulip")):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            small = np.random.default_rng([label, number]).integers(0, 256, (6, 8, 3), np.uint8)
+            Image.fromarray(small).resize((256, 192), Image.Resampling.BICUBIC).save(tmp_path / name / f"{number}.jpg")
+    return tmp_path
+
+
+def test_fast_decoding_changes_only_training_batches_and_only_a_little(photos):
+    options = {"imsize": 32, "batch_size": 10, "dont_shuffle": True, "centercrop": True, "centercrop_size": 32}
+    exact, fast = (load_dataset(folder(photos, fast_decode=fast, **options)) for fast in (False, True))
+    np.testing.assert_array_equal(fast.stacked(), exact.stacked())  # as evaluation reads them
+    (images, labels, _), (other, other_labels, _) = (next(batches(s, s.parameters, 0)) for s in (exact, fast))
+    np.testing.assert_array_equal(images, exact.stacked()[:10])
+    np.testing.assert_array_equal(labels, other_labels)
+    difference = abs(images.astype(int) - other)
+    assert 0 < difference.mean() < 2 and difference.max() < 30
+    large = folder(photos, fast_decode=True, **options | {"imsize": 128, "centercrop_size": 128})
+    image_set = load_dataset(large)  # 192 pixels are less than twice 128, so nothing is left out
+    np.testing.assert_array_equal(next(batches(image_set, large, 0))[0], image_set.stacked()[:10])
+
+
+def mirrored(image_set, batch, rows):
+    """Whether each image of `batch`, the images `rows` of the set, is mirrored."""
+    flags = []
+    for image, row in zip(batch[0], rows, strict=True):
+        original = image_set[row][0]
+        flags.append((image == original[..., ::-1]).all())
+        assert flags[-1] != (image == original).all()
+    return flags
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_half_of_the_images_are_mirrored_whatever_the_start_and_the_processes(in_memory):
+    p = digits(mirror=True, batch_size=40, dont_shuffle=True, data_in_memory=in_memory)
+    image_set = load_dataset(p)
+    epoch = batches_per_epoch(image_set, p)
+    taken = take(batches(image_set, p, 0), epoch + 1)
+    flags = [mirrored(image_set, batch, range(40 * i, 40 * i + 40)) for i, batch in enumerate(taken[:epoch])]
+    assert 0.45 < np.mean(flags) < 0.55
+    assert mirrored(image_set, taken[epoch], range(40)) != flags[0]  # another epoch, other images
+    np.testing.assert_array_equal(take(batches(image_set, p, 3), 1)[0][0], taken[3][0])
+    parts = [take(batches(image_set, dataclasses.replace(p, batch_size=20), 3, rank, 2), 1)[0] for rank in range(2)]
+    np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), taken[3][0])
+    plain = dataclasses.replace(p, mirror=False)
+    np.testing.assert_array_equal(take(batches(image_set, plain, 0), 1)[0][0], image_set.stacked()[:40])
+
+
+@pytest.mark.parametrize("num_workers", [0, 3])
+def test_images_in_memory_make_the_same_batches_and_are_read_once(animals, capsys, num_workers):
+    cut_short(animals / "dog" / "011.png")
+    options = {"num_workers": num_workers, "mirror": True}
+    expected, found = (
+        take(batches(load_dataset(p), p, 0), 30)
+        for p in (folder(animals, **options), folder(animals, data_in_memory=True, **options))
+    )
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+    p = folder(animals, data_in_memory=True, **options)
+    image_set = load_dataset(p)
+    iterator = batches(image_set, p, 0)
+    first = next(iterator)
+    for path in animals.glob("*/*.png"):
+        path.unlink()
+    assert len(take(iterator, 60)) == 60 and first[0].shape == (16, 3, 8, 8)
+    assert capsys.readouterr().err.count("dog/011.png") == 3  # once for each set
+
+
+def test_images_that_do_not_fit_into_memory_are_refused(animals, monkeypatch):
+    monkeypatch.setattr(dataset, "free_memory", lambda: 70_000)
+    p = folder(animals, data_in_memory=True)
+    with pytest.raises(UserError, match=r"^--data_in_memory needs 0.0 GB for 400 images, and 0.0 GB are free: leave"):
+        next(batches(load_dataset(p), p, 0))
+
+
+def test_a_file_that_hangs_is_named_and_read_when_it_comes_back(animals, capsys, monkeypatch):
+    """A named pipe without a writer hangs as a file of a network file system does."""
+    monkeypatch.setattr(pipeline, "HANGING", 0.2)
+    content = (animals / "cat" / "003.png").read_bytes()
+    p = folder(animals, dont_shuffle=True, num_workers=2)
+    image_set = load_dataset(p)
+    (animals / "cat" / "003.png").unlink()
+    os.mkfifo(animals / "cat" / "003.png")
+    writer = threading.Timer(1.5, (animals / "cat" / "003.png").write_bytes, [content])
+    writer.start()
+    (batch,) = take(batches(image_set, p, 0), 1)
+    writer.join()
+    assert [number for _, _, number in labels_colors(batch)][:3] == [0, 1, 2]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "has been read for" in line]
+    assert line.startswith(f"'{animals}/cat/003.png' has been read for ") and line.endswith("the run waits")
 
 
 # Batches

@@ -39,7 +39,8 @@ def train(*arguments):
 
 def logged(run_folder):
     """The log's lines on steps, without times and speeds."""
-    lines = re.findall(r"^\S+ \S+ (step .+) images_per_second \S+$", (run_folder / "log.txt").read_text(), re.MULTILINE)
+    pattern = r"^\S+ \S+ (step .+) images_per_second \S+ data_wait \S+$"
+    lines = re.findall(pattern, (run_folder / "log.txt").read_text(), re.MULTILINE)
     assert len(lines) == len(set(lines)) > 0
     return lines
 
@@ -51,7 +52,7 @@ def recorded(run_folder):
         record = Record()
         record.ParseFromString(data)
         for value in record.values:
-            if value.tag not in ("meta_data_tag", "speed/images_per_second") and not value.HasField("hparam"):
+            if value.tag != "meta_data_tag" and not value.tag.startswith("speed/") and not value.HasField("hparam"):
                 values.append((value.tag, value.id, value.value, value.image.encoded_image_string))
     return values
 

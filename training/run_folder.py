@@ -46,6 +46,7 @@ TAGS = {
     "accuracy_real": "class accuracy/real",
     "accuracy_fake": "class accuracy/fake",
     "images_per_second": "speed/images_per_second",
+    "data_wait": "speed/data_wait",
 }
 LOG, RECORDS = "log.txt", "vdlrecords.run.log"
 
@@ -177,13 +178,17 @@ class RunFolder:
             told = so_far(step, self.parameters.total_step, *self._begun)
             print(f"step {told}" + (f": {shown}" if shown else ""), file=sys.stderr, flush=True)
 
-    def log(self, step, metrics):
-        """Show `metrics`, floats by name, on the bar, and record them in log.txt and in VisualDL."""
+    def log(self, step, metrics, waited):
+        """Show `metrics`, floats by name, on the bar, and record them in log.txt and in VisualDL.
+
+        `waited`: the seconds that the steps since the last line have waited for data.
+        """
         if not self.writes:
             return
         p, (last_step, last_time), now = self.parameters, self._logged, time.monotonic()
         batch = p.batch_size * p.d_steps_per_iter * collectives.world_size()
         metrics = metrics | {"images_per_second": (step - last_step) * batch / (now - last_time)}
+        metrics |= {"data_wait": waited / (step - last_step)}
         self._logged = (step, now)
         shown = {name: f"{value:.4g}" for name, value in metrics.items()}
         if self._bar is not None:
