@@ -348,6 +348,11 @@ def load_dataset(parameters, split="train"):
         image_set = ArraySet(p, *read_mnist(p.dataset, path, split))
     elif p.dataset == "cifar10":
         image_set = ArraySet(p, *read_cifar10(path, split))
+    elif path is not None and Path(path).is_file():
+        raise UserError(
+            f"{option} {path} is a file that only pack.py reads: python pack.py --data_path {path} --out FILE.npz "
+            "makes one for training; or give a folder with a folder of images for each class"
+        )
     else:
         image_set = FolderSet(p, option, path)
     check_image_set(p, image_set, split)

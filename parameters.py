@@ -153,7 +153,7 @@ class Parameters:
     dont_normalize: bool = _data(False, "scale pixels to 0..1 instead of -1..1")
     dont_shuffle: bool = _data(False, "keep the data's order in every epoch")
     dont_drop_last: bool = _data(False, "train on an epoch's last batch even if it is not full")
-    num_workers: int = _data(4, "threads that read images", UP_TO_256, also="workers")
+    num_workers: int = _data(4, "threads that read images; in pack.py processes", UP_TO_256, also="workers")
     data_in_memory: bool = _data(False, "read all training images once and keep them in memory, in each process")
 
     z_dim: int = _network(128, "width of the noise vector", SIZE, also="nz")

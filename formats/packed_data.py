@@ -259,7 +259,9 @@ def _about(content):
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError("it has another format")
         about = About(**values)
-    except (ValueError, TypeError, RecursionError) as error:
+    except TypeError:
+        raise ValueError(f"{ABOUT} has other entries than this version writes") from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{ABOUT}: {one_line(error)}") from None
     texts = (about.dataset, about.split, about.source, "" if about.classes is None else about.classes)
     entries = about.left_out if isinstance(about.left_out, list) else [None]

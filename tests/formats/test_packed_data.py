@@ -108,7 +108,7 @@ HOSTILE = {
     "about: no JSON": ({"pack__json": b"\xff"}, "pack.json: "),
     "about: nested": ({"pack__json": b"[" * 10**5}, "pack.json: "),
     "about: other": ({"pack__json": b"{}"}, "pack.json: it has another format"),
-    "about: more": ({"pack__json": about(more=1)}, "pack.json: "),
+    "about: more": ({"pack__json": about(more=1)}, "pack.json has other entries than this version"),
     "about: types": ({"pack__json": about(class_names=["a", 2, "c"])}, "pack.json has values of wrong types"),
     "about: place": ({"pack__json": about(left_out=[[12, 0, "f", "r"]])}, "pack.json names images or classes that do"),
     "about: negative": ({"pack__json": about(left_out=[[0, -1, "f", "r"]])}, "pack.json names images or classes that"),
