@@ -5,14 +5,19 @@ import os
 import stat
 import struct
 import tarfile
-import zipfile
 import zlib
+from array import array
+from collections import Counter
 from typing import NamedTuple
+
+from formats.stored_zip import CENTRAL, FULL_16, FULL_32, UTF_8
 
 MOST = 10**7  # files
 LARGEST = 2**28  # bytes of one file
 TAR_HEADER = 2**20  # bytes that one header of a tar may take, with the long names in it
 LOCAL_HEADER = 30  # bytes of a ZIP's header before each file
+END, END_64, LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
+STORED, DEFLATED, UNIX = 0, 8, 3
 
 
 class Member(NamedTuple):
@@ -29,32 +34,112 @@ class Member(NamedTuple):
     deflated: bool = False
 
 
+class ZipMembers:
+    """The files in a ZIP, in its order: `names`, and `members[i]`, a `Member`. A file takes 25 bytes and its name."""
+
+    def __init__(self):
+        self.names, self._offsets, self._sizes, self._stored, self._deflated = [], *map(array, "QQQB")
+
+    def append(self, member):
+        self.names.append(member.name)
+        self._offsets.append(member.offset)
+        self._sizes.append(member.size)
+        self._stored.append(member.stored)
+        self._deflated.append(member.deflated)
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        values = self._offsets[index], self._sizes[index], self._stored[index], bool(self._deflated[index])
+        return Member(self.names[index], *values)
+
+    def chosen(self, places):
+        """The files at `places`, in that order, as `ZipMembers`."""
+        result = ZipMembers()
+        for place in places:
+            result.append(self[place])
+        return result
+
+    def find(self, name):
+        """The `Member` of that name, or None."""
+        return self[self.names.index(name)] if name in self.names else None
+
+
 def zip_members(path):
-    """The files in a ZIP, in its order. Raises one of many exceptions, ValueError as a rule, for a hostile one.
+    """The `ZipMembers` in a ZIP. Raises ValueError, or an OSError, for a hostile or damaged one.
 
     Refused: absolute names and names with "..", links, encrypted files, two files of one name, other compressions than
-    "stored" and "deflated".
+    "stored" and "deflated". Python's own reader needs a kilobyte of memory for each file.
     """
-    members, seen = [], set()
-    with zipfile.ZipFile(path) as archive:
-        if len(archive.filelist) > MOST:
-            raise ValueError(f"{len(archive.filelist)} files are too many")
-        for info in archive.filelist:
-            _check_name(info.filename)
-            if info.is_dir():
-                continue
-            if stat.S_ISLNK(info.external_attr >> 16):
-                raise ValueError(f"{info.filename!r:.200} in it is a link")
-            if info.flag_bits & 1:
-                raise ValueError(f"{info.filename!r:.200} in it is encrypted")
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{info.filename!r:.200} in it has an unknown compression")
-            if info.filename in seen:
-                raise ValueError(f"it holds {info.filename!r:.200} twice")
-            seen.add(info.filename)
-            deflated = info.compress_type == zipfile.ZIP_DEFLATED
-            members.append(Member(info.filename, info.header_offset, info.file_size, info.compress_size, deflated))
+    members = ZipMembers()
+    with open(path, "rb") as file:
+        count, directory = _directory(file)
+    place = 0
+    for _ in range(count):
+        if len(directory) - place < CENTRAL.size or directory[place : place + 4] != b"PK\1\2":
+            raise ValueError("its list of files is damaged")
+        _, made_by, _, flags, method, _, _, _, stored, size, n, m, k, _, _, mode, offset = CENTRAL.unpack_from(
+            directory, place
+        )
+        place += CENTRAL.size
+        name = directory[place : place + n].decode("utf-8" if flags & UTF_8 else "cp437")
+        if FULL_32 in (size, stored, offset):
+            size, stored, offset = _zip64(directory[place + n : place + n + m], size, stored, offset)
+        place += n + m + k
+        _check_name(name)
+        if name.endswith("/"):
+            continue
+        if made_by >> 8 == UNIX and stat.S_ISLNK(mode >> 16):
+            raise ValueError(f"{name!r:.200} in it is a link")
+        if flags & 1:
+            raise ValueError(f"{name!r:.200} in it is encrypted")
+        if method not in (STORED, DEFLATED):
+            raise ValueError(f"{name!r:.200} in it has an unknown compression")
+        members.append(Member(name, offset, size, stored, method == DEFLATED))
+    if len(set(members.names)) < len(members):
+        twice = next(name for name, count in Counter(members.names).items() if count > 1)
+        raise ValueError(f"it holds {twice!r:.200} twice")
     return members
+
+
+def _directory(file):
+    """(number of files, the bytes of the list of files) of the ZIP in an open file."""
+    length = file.seek(0, io.SEEK_END)
+    start = file.seek(max(0, length - END.size - 2**16))
+    end = file.read()
+    place = end.rfind(b"PK\5\6")
+    if place < 0 or len(end) - place < END.size:
+        raise ValueError("it is not a ZIP, or it is cut short")
+    *_, count, size, offset, _ = END.unpack_from(end, place)
+    if count == FULL_16 or FULL_32 in (size, offset):
+        file.seek(max(0, start + place - LOCATOR.size))
+        mark, _, where, _ = LOCATOR.unpack(file.read(LOCATOR.size))
+        if mark == b"PK\6\7":
+            file.seek(where)
+            content = file.read(END_64.size)
+            if len(content) < END_64.size or content[:4] != b"PK\6\6":
+                raise ValueError("its list of files is damaged")
+            *_, count, size, offset = END_64.unpack(content)
+    if count > MOST:
+        raise ValueError(f"{count} files are too many")
+    if offset + size > length:
+        raise ValueError("its list of files is damaged")
+    file.seek(offset)
+    return count, file.read(size)
+
+
+def _zip64(extra, *values):
+    """The `values` with those that are FULL_32 replaced by the ones in the extra field of a large file."""
+    values, place = list(values), 0
+    while len(extra) - place >= 4:
+        kind, size = struct.unpack_from("<2H", extra, place)
+        if kind == 1:
+            large = iter(struct.unpack_from(f"<{size // 8}Q", extra, place + 4))
+            # In the extra field the order is: size, stored size, offset.
+            return [next(large, value) if value == FULL_32 else value for value in values]
+        place += 4 + size
+    return values
 
 
 def tar_members(path, start=0, size=None):
@@ -118,6 +203,8 @@ def _read(descriptor, offset, size):
 
 
 def _check_name(name):
+    if ".." not in name and not {"\\", ":", "\0"} & set(name) and name[:1] not in ("", "/"):
+        return  # most names
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name or not name:
         raise ValueError(f"the name {name!r:.200} in it leads out of it")

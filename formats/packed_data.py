@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from formats.archives import read_member, zip_members
-from formats.image_files import EXTENSIONS
-from formats.stylegan_data import MOST_CLASSES, STYLEGAN_LABELS, PNGs, stylegan_labels
+from formats.stylegan_data import MOST_CLASSES, STYLEGAN_LABELS, PNGs, images_among, stylegan_labels
 from utils import UserError, npy_header, one_line, printable
 
 MOST = 10**7  # images; their classes are held in memory
@@ -230,16 +229,12 @@ def _names(archive):
 
 def _open_zip(path):
     members = zip_members(path)
-    others = {member.name: member for member in members if member.name in (ABOUT, STYLEGAN_LABELS)}
-    members = sorted((m for m in members if m.name.lower().endswith(EXTENSIONS)), key=lambda m: m.name)
-    if not members:
-        raise ValueError("it holds no images")
-    images = PNGs(path, members)
-    about = _about(read_member(images.descriptor, others[ABOUT])) if ABOUT in others else None
-    if STYLEGAN_LABELS not in others:
+    about, labels = members.find(ABOUT), members.find(STYLEGAN_LABELS)
+    if labels is None:
         raise ValueError(f"it has no {STYLEGAN_LABELS}")
-    content = read_member(images.descriptor, others[STYLEGAN_LABELS])
-    labels = stylegan_labels(content, [member.name for member in members])
+    images = PNGs(path, images_among(members))
+    about = _about(read_member(images.descriptor, about)) if about else None
+    labels = stylegan_labels(read_member(images.descriptor, labels), images.members.names)
     return Packed(images, *_checked(labels, about.class_names if about else None, about), about)
 
 

@@ -8,11 +8,21 @@ import numpy as np
 from PIL import Image
 
 from formats.archives import read_member
+from formats.image_files import EXTENSIONS
 from utils import one_line
 
 STYLEGAN_LABELS = "dataset.json"
 MOST_CLASSES = 65536
 WIDEST = 4096  # pixels a side
+
+
+def images_among(members):
+    """The images among `ZipMembers`, in StyleGAN's order: by name. Raises ValueError if there are none."""
+    names = members.names
+    places = [place for place, name in enumerate(names) if name.lower().endswith(EXTENSIONS)]
+    if not places:
+        raise ValueError("it holds no images")
+    return members.chosen(sorted(places, key=names.__getitem__))
 
 
 class PNGs:

@@ -15,7 +15,7 @@ from dataset import FolderSet, ImageSet, check_image_set, choose_classes, chosen
 from formats.archives import read_member, tar_members, zip_members
 from formats.image_files import EXTENSIONS, image_names
 from formats.packed_data import ABOUT, is_packed
-from formats.stylegan_data import STYLEGAN_LABELS, labels_limit, stylegan_labels
+from formats.stylegan_data import STYLEGAN_LABELS, images_among, labels_limit, stylegan_labels
 from pipeline import Reading
 from utils import UserError, one_line, plural
 
@@ -193,16 +193,17 @@ def _stylegan_folder(option, path):
 def _stylegan_zip(option, path):
     """StyleGAN's ZIP; None if pack.py has written it."""
     with _named(option, path, f"StyleGAN's .zip of images with {STYLEGAN_LABELS}"):
-        members = {member.name: member for member in zip_members(path)}
-        if ABOUT in members:
+        members = zip_members(path)
+        if members.find(ABOUT):
             return None
-        images = sorted((m for m in members.values() if m.name.lower().endswith(EXTENSIONS)), key=lambda m: m.name)
-        if STYLEGAN_LABELS not in members:
+        found = members.find(STYLEGAN_LABELS)
+        if found is None:
             raise ValueError(f"it has no {STYLEGAN_LABELS}")
+        images = images_among(members)
         skipped = Counter({"other file": len(members) - len(images) - 1})
         with open(path, "rb") as file:
-            labels = read_member(file.fileno(), members[STYLEGAN_LABELS])
-        return _stylegan([member.name for member in images], images, labels, skipped)
+            labels = read_member(file.fileno(), found)
+        return _stylegan(images.names, images, labels, skipped)
 
 
 def _stylegan(names, contents, labels, skipped):

@@ -187,9 +187,12 @@ def test_another_image_in_a_zip_is_refused_when_it_is_read(tmp_path, content, sa
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({"a.png": png((9000, 1))}, "'a.png': it is 9000x1 pixels, mode RGB, not gray or RGB of at most 4096x4096"),
-        ({"a.png": png(mode="RGBA")}, "'a.png': it is 8x8 pixels, mode RGBA, not gray or RGB"),
-        ({"a.txt": b""}, "it holds no images"),
+        (
+            {"a.png": png((9000, 1)), "dataset.json": b""},
+            "'a.png': it is 9000x1 pixels, mode RGB, not gray or RGB of at most 4096x4096",
+        ),
+        ({"a.png": png(mode="RGBA"), "dataset.json": b""}, "'a.png': it is 8x8 pixels, mode RGBA, not gray or RGB"),
+        ({"a.txt": b"", "dataset.json": b""}, "it holds no images"),
         ({"a.png": png()}, "it has no dataset.json"),
         ({"a.png": png(), "dataset.json": b'{"labels": [["a.png", 99999]]}'}, "dataset.json gives 'a.png' the class 9"),
     ],
