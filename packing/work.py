@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
@@ -47,8 +47,11 @@ def _write(source, content, growing, workers):
     if first:
         print(f"goes on after {plural(first, 'image')}", flush=True)
     source.left_out.update(growing.left_out)
-    with progress(title="packing", unit="img", total=len(source), done=first) as bar:
-        for encoded in _read(source, content.encode, first, workers):
+    with (
+        _reading(source, content.encode, first, workers) as images,  # before the bar, because the bar has a thread
+        progress(title="packing", unit="img", total=len(source), done=first) as bar,
+    ):
+        for encoded in images:
             if encoded is None:  # reading it again, here, names it and finds the image that replaces it
                 encoded = content.encode(source[growing.done][0])
             with growing.errors_named():
@@ -61,26 +64,34 @@ def _write(source, content, growing, workers):
         print(f"read {plural(len(source) - first, 'image')}, {(len(source) - first) / seconds:.0f} a second")
 
 
-def _read(source, encode, first, workers):
-    """Yield the bytes of each image from place `first` on, in order; None for one that cannot be read."""
+@contextmanager
+def _reading(source, encode, first, workers):
+    """A context that gives an iterator over the bytes of each image from place `first` on; None for an unreadable one.
+
+    `workers` processes read them, or none.
+    """
 
     def read_block(start):
         return [_encoded(source, encode, place) for place in range(start, min(start + BLOCK, len(source)))]
 
-    starts, done = range(first, len(source), BLOCK), first
+    starts = range(first, len(source), BLOCK)
     check = source.reading.name_hanging if source.is_slow else bool
     with reading(read_block, starts, workers, check) if workers else nullcontext(map(read_block, starts)) as blocks:
-        try:
-            for block in blocks:
-                done += len(block)
-                yield from block
-        except Died:
-            last = min(done + BLOCK, len(source)) - 1
-            files = f", {source.path(done)} to {source.path(last)}," if isinstance(source, FolderSet) else ""
-            raise UserError(
-                f"the process that read images {done} to {last}{files} has died, perhaps for lack of memory: lower "
-                "--num_workers and run the same command again to go on"
-            ) from None
+        yield _images(source, blocks, first)
+
+
+def _images(source, blocks, done):
+    try:
+        for block in blocks:
+            done += len(block)
+            yield from block
+    except Died:
+        last = min(done + BLOCK, len(source)) - 1
+        files = f", {source.path(done)} to {source.path(last)}," if isinstance(source, FolderSet) else ""
+        raise UserError(
+            f"the process that read images {done} to {last}{files} has died, perhaps for lack of memory: lower "
+            "--num_workers and run the same command again to go on"
+        ) from None
 
 
 def _encoded(source, encode, place):
