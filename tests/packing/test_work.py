@@ -4,9 +4,12 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import time
 import zipfile
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -344,3 +347,40 @@ def test_two_packings_of_one_file_at_the_same_time_are_refused(many, tmp_path):
     finally:
         process.kill()
         process.communicate(timeout=LIMIT)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_thousand_damaged_files_among_200000_are_each_named_once(photos, tmp_path):
+    """Cut short, zero bytes, text, and a bomb of 50,000 x 50,000 pixels. Memory does not grow with the files."""
+    good = (photos / "photos" / "eel" / "000.png").read_bytes()
+    header = b"IHDR" + struct.pack(">2I5B", 50_000, 50_000, 8, 2, 0, 0, 0)
+    kinds = {
+        "good": good,
+        "cut": good[:-200],
+        "empty": b"",
+        "text": b"no image",
+        "bomb": good[:12] + header + struct.pack(">I", zlib.crc32(header)) + good[33:],
+    }
+    damaged = dict(zip(range(100, 200_000, 200), ("cut", "empty", "text", "bomb") * 250, strict=False))
+    for number in range(200_000):
+        if number % 2000 == 0:
+            folder = tmp_path / "many" / f"{number // 2000:03}"
+            folder.mkdir(parents=True)
+        (folder / f"{number:06}.png").write_bytes(kinds[damaged.get(number, "good")])
+    command = [ROOT / "pack.py", "--dataset", "folder", "--data_path", "many", "--imsize", 8, "--num_workers", 2]
+    with open(tmp_path / "said", "w") as said:
+        process = start(tmp_path, *command, "--out", "many.npz", stdout=said, stderr=said)
+    peak = 0
+    while process.poll() is None:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+        peak = int(found[1]) if found else peak  # none in the last moment of the process
+        time.sleep(0.1)
+    said = (tmp_path / "said").read_text()
+    assert process.returncode == 0, said
+    named = re.findall(r"^'many/\d+/(\d+).png' is left out", said, re.MULTILINE)
+    assert list(map(int, named)) == sorted(damaged) and len(damaged) == 1000
+    assert 0 < peak < 200 * 1024  # KB
+    assert "left out: 1000 files" in said and "and 997 more, which unzip -p many.npz pack.json lists" in said
+    with zipfile.ZipFile(tmp_path / "many.npz") as archive:
+        assert len(json.loads(archive.read("pack.json"))["left_out"]) == 1000
