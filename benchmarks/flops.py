@@ -27,8 +27,8 @@ from train_step import WORKS, parameters, random_batches, settings
 
 PARTS = ("G forward", "D forward", "step")
 STEPS = 3  # timed
-OPERATORS = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "matmul", "neg")
-WITHOUT_BYTES = ("reshape", "flatten", "squeeze", "unsqueeze", "full", "gaussian", "uniform")  # views, and constants
+OPERATORS = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "matmul", "neg", "ge", "gt", "eq")
+WITHOUT_BYTES = ("reshape", "flatten", "squeeze", "unsqueeze")  # views of the same memory
 
 
 class Count(NamedTuple):
@@ -67,7 +67,9 @@ class PaddleCounter:
     def _counted(self, name, operation):
         def call(*arguments, **named):
             out = operation(*arguments, **named)
-            self.count += work_of(name, self._tensors(arguments), self._tensors([out]), arguments)
+            inputs = self._tensors([*arguments, *named.values()])
+            transposed = named.get("transpose_x", (*arguments, None, None, None)[2])
+            self.count += work_of(name, inputs, self._tensors([out]), transposed is True)
             return out
 
         return call
@@ -77,24 +79,26 @@ class PaddleCounter:
         return [value for each in lists for value in each if isinstance(value, self.tensor)]
 
 
-def work_of(name, inputs, outputs, arguments):
-    """The `Count` of one of Paddle's operations, with that of the gradients of those inputs that need one."""
+def work_of(name, inputs, outputs, transposed):
+    """The `Count` of one of Paddle's operations, with that of the gradients of those inputs that need one.
+
+    `transposed`: a matrix product transposes its first input.
+    """
     if not outputs or name.startswith(WITHOUT_BYTES):
         return Count(0, 0)
     needed = [tensor for tensor in inputs if not tensor.stop_gradient] if not outputs[0].stop_gradient else []
-    forward = matrix_work(name, inputs, outputs[0], arguments)
+    forward = matrix_work(name, inputs, outputs[0], transposed)
     if forward:
         return Count(forward * (1 + len([each for each in inputs[:2] if any(each is other for other in needed)])), 0)
     gradients = sum(size(tensor) + size(outputs[0]) for tensor in needed)  # each reads the output's, writes its own
     return Count(0, sum(map(size, inputs)) + sum(map(size, outputs)) + gradients)
 
 
-def matrix_work(name, inputs, out, arguments):
+def matrix_work(name, inputs, out, transposed):
     """Multiply-adds of a convolution or a matrix product; 0 for other operations and for products with a vector."""
     if "conv2d" in name:
         return (inputs[0] if "transpose" in name else out).size * math.prod(inputs[1].shape[1:])
     if name in ("linear", "matmul", "bmm") and min(len(each.shape) for each in inputs[:2]) > 1:
-        transposed = name == "matmul" and len(arguments) > 2 and arguments[2] is True
         return out.size * inputs[0].shape[-2 if transposed else -1]
     return 0
 

@@ -50,13 +50,9 @@ def main():
     changes = {name: value for name, value in changes.items() if value}
     table = turns.Table(options.markdown, options.ours_before)
     for name in turns.chosen(parser, options, WORKS):
-        compare(name, WORKS[name] | changes, options, table)
-
-
-def compare(title, values, options, table):
-    """Measure one work and print its row. Returns {name of another side: its time / ours}."""
-    sides = turns.sides_of(__file__, options, values, settings(values))
-    return table.add(title, sides, turns.measure(sides, options.turns, options.seconds, options.load))
+        values = WORKS[name] | changes
+        sides = turns.sides_of(__file__, options, values, settings(values))
+        table.add(name, sides, turns.measure(sides, options.turns, options.seconds, options.load))
 
 
 def settings(values):

@@ -133,12 +133,20 @@ def sides_of(script, options, ours, theirs):
     PyTorch's.
     """
     threads = options.threads or physical_cores()
-    roots = {"ours": ROOT} | ({"before": Path(options.ours_before).resolve()} if options.ours_before else {})
-    sides = [
-        Side(name, [sys.executable, script, "--serve", root, json.dumps(ours)], threads) for name, root in roots.items()
-    ]
-    command = [options.torch_python, script, "--serve_torch", json.dumps(theirs), threads]
-    return [*sides, Side("PyTorch", command, threads), Side("PyTorch, memory kept", command, threads, **KEEP_MEMORY)]
+    sides = [our_side(script, threads, ours), torch_side(script, threads, theirs, options.torch_python)]
+    sides.append(torch_side(script, threads, theirs, options.torch_python, "PyTorch, memory kept", **KEEP_MEMORY))
+    if options.ours_before:
+        sides.append(our_side(script, threads, ours, "before", Path(options.ours_before).resolve()))
+    return sides
+
+
+def our_side(script, threads, values, name="ours", root=ROOT):
+    """The side of this project, or of another checkout of it in the folder `root`."""
+    return Side(name, [sys.executable, script, "--serve", root, json.dumps(values)], threads)
+
+
+def torch_side(script, threads, settings, python, name="PyTorch", **variables):
+    return Side(name, [python, script, "--serve_torch", json.dumps(settings), threads], threads, **variables)
 
 
 def physical_cores():
@@ -153,32 +161,22 @@ class Table:
     """Prints a row for each work: milliseconds, ratios to ours, memory."""
 
     def __init__(self, markdown, before=False):
-        self.others = [*(["before"] if before else []), "PyTorch", "PyTorch, memory kept"]
+        self.names = ["ours", "PyTorch", "PyTorch, memory kept", *(["before"] if before else [])]
         self.markdown = markdown
-        titles = ["work", "ours, ms", *(f"{name}, ms" for name in self.others)]
-        titles += [f"{name} / ours" for name in self.others] + [
-            "peak memory, MiB",
-            "ours / PyTorch",
-            "after imports",
-            "turns",
-        ]
-        self.widths = [32, *(len(title) for title in titles[1:])]
+        titles = ["work", *(f"{name}, ms" for name in self.names), *(f"{name} / ours" for name in self.names[1:])]
+        titles += ["peak memory, MiB", "ours / PyTorch", "after imports, MiB", "turns"]
+        self.widths = [max(25, len(title)) if "MiB" in title else max(14, len(title)) for title in titles]
         self._print(titles)
         if markdown:
             print("|" + "---|" * len(titles), flush=True)
 
     def add(self, work, sides, taken):
         """Print the row of `work`. Times and ratios are medians over the rounds, memory is the peak of each side."""
-        ours, peaks = taken["ours"], {side.name: side.peak for side in sides}
-        ratios = {name: median_ratio(taken[name], ours) for name in self.others}
-        cells = [work, *(f"{1000 * statistics.median(taken[name]):.0f}" for name in ("ours", *self.others))]
-        cells += [f"{ratios[name]:.2f}" for name in self.others]
-        memory, base = (
-            " / ".join(f"{getattr(side, size):.0f}" for side in sorted(sides, key=lambda side: side.name != "ours"))
-            for size in ("peak", "base")
-        )
-        self._print([*cells, memory, f"{peaks['ours'] / peaks['PyTorch']:.2f}", base, str(len(ours))])
-        return ratios
+        cells = [work, *(f"{1000 * statistics.median(taken[name]):.0f}" for name in self.names)]
+        cells += [f"{median_ratio(taken[name], taken['ours']):.2f}" for name in self.names[1:]]
+        peaks, bases = ([getattr(side, size) for side in sides] for size in ("peak", "base"))
+        peak, base = (" / ".join(f"{size:.0f}" for size in sizes) for sizes in (peaks, bases))
+        self._print([*cells, peak, f"{peaks[0] / peaks[1]:.2f}", base, str(len(taken["ours"]))])
 
     def _print(self, cells):
         line = " | ".join(cells if self.markdown else map(str.ljust, cells, self.widths))
