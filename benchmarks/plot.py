@@ -72,9 +72,9 @@ def draw(ratios, path):
         found = [(batch, ratios[key(size, batch, 1000)]) for batch in BATCHES if key(size, batch, 1000) in ratios]
         left.plot(*zip(*found, strict=True) if found else ([], []), "o-", color=COLORS[index], label=f"{size} pixels")
         for place, classes in enumerate(CLASSES):
-            value = ratios.get(key(size, BATCH, classes), 0)
-            bar = right.bar(3 * index + place, value, color=COLORS[index], alpha=(0.5, 1)[place])
-            right.bar_label(bar, [f"{classes}\nclasses"], label_type="center", fontsize=8)
+            if key(size, BATCH, classes) in ratios:
+                bar = right.bar(3 * index + place, ratios[key(size, BATCH, classes)], color=COLORS[index], alpha=0.6)
+                right.bar_label(bar, [f"{classes}\nclasses"], label_type="center", fontsize=8)
     left.set(xscale="log", xlabel="batch (1000 classes)", ylabel="PyTorch's time / ours")
     left.set_xticks(BATCHES, BATCHES)
     left.minorticks_off()
