@@ -71,6 +71,7 @@ class _AddBias(PyLayer):
     @staticmethod
     def forward(ctx, x, bias):
         ctx.wanted = _wanted(x, bias)
+        x = x.contiguous()  # nearly always `x` itself; otherwise its rows would be a copy
         _rows(x).add_(_spread(bias.unsqueeze(0), x))
         return x
 

@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import math
 import time
-from functools import cached_property, partial
+from functools import cached_property
 
 import paddle
 
@@ -225,33 +225,35 @@ class Trainer:
             return self._update(self.G, self.g_optimizer, batch, self._g_losses)
 
     def _d_losses(self, G, D, batch, counts=True):
-        """D's loss on the rows of `batch`, and its terms and metrics by name. All are scalar means over the rows.
+        """Yield the parts of D's loss on the rows of `batch`: (part, its terms and metrics by name), scalar means.
 
-        `G`, `D`: the networks, or a thread's twins of them. `counts`: False for padding rows, as in
-        `losses.gradient_penalty`.
+        Each part has a graph of its own. The caller frees it before it asks for the next part. That nearly halves the
+        memory of a D update. `G`, `D`: the networks, or a thread's twins of them. `counts`: False for padding rows, as
+        in `losses.gradient_penalty`.
         """
         p = self.parameters
-        judge = partial(self.precision.judge, D)
-        real_logits, real_classes = judge(_noisy(batch.images, batch.real_noise), batch.labels)
+        yield self._d_part(D, batch.images, batch.labels, batch.real_noise, real=True)
         with paddle.no_grad():
             fake = self.precision.generate(G, batch.z, batch.fake_labels)
-        fake_logits, fake_classes = judge(_noisy(fake, batch.fake_noise), batch.fake_labels)
-        d_real, d_fake = losses.discriminator_losses(p.adv_loss, real_logits, fake_logits)
-        terms = {"d_real": d_real, "d_fake": d_fake, "D_x": real_logits.mean(), "D_G_z": fake_logits.mean()}
-        loss = d_real + d_fake
+        yield self._d_part(D, fake, batch.fake_labels, batch.fake_noise, real=False)
         if p.adv_loss == "wgan_gp":
-            terms["d_penalty"] = losses.gradient_penalty(D, batch.images, fake, batch.labels, batch.alpha, counts)
-            loss += p.lambda_gp * terms["d_penalty"]
-        if real_classes is not None:
-            terms["d_class_real"] = losses.class_loss(real_classes, batch.labels)
-            terms["d_class_fake"] = losses.class_loss(fake_classes, batch.fake_labels)
-            loss += p.class_loss_weight * (terms["d_class_real"] + terms["d_class_fake"])
-            terms["accuracy_real"] = _accuracy(real_classes, batch.labels)
-            terms["accuracy_fake"] = _accuracy(fake_classes, batch.fake_labels)
+            penalty = losses.gradient_penalty(D, batch.images, fake, batch.labels, batch.alpha, counts)
+            yield p.lambda_gp * penalty, {"d_penalty": penalty}
+
+    def _d_part(self, D, images, labels, noise, real):
+        """D's loss on `images`, which are all real or all generated, and its terms and metrics by name."""
+        kind = "real" if real else "fake"
+        logits, classes = self.precision.judge(D, _noisy(images, noise), labels)
+        loss = losses.discriminator_loss(self.parameters.adv_loss, logits, real)
+        terms = {f"d_{kind}": loss, "D_x" if real else "D_G_z": logits.mean()}
+        if classes is not None:
+            terms[f"d_class_{kind}"] = losses.class_loss(classes, labels)
+            terms[f"accuracy_{kind}"] = _accuracy(classes, labels)
+            loss = loss + self.parameters.class_loss_weight * terms[f"d_class_{kind}"]
         return loss, terms
 
     def _g_losses(self, G, D, batch, counts=True):
-        """G's loss on the rows of `batch`, and its terms by name. Arguments and result are as in `_d_losses`."""
+        """Yield G's loss on the rows of `batch`, and its terms by name. Arguments and result are as in `_d_losses`."""
         p = self.parameters
         fake = _noisy(self.precision.generate(G, batch.z, batch.labels), batch.fake_noise)
         logits, classes = self.precision.judge(D, fake, batch.labels)
@@ -259,8 +261,8 @@ class Trainer:
         loss = terms["g_adv"]
         if classes is not None:
             terms["g_class"] = losses.class_loss(classes, batch.labels)
-            loss += p.class_loss_weight * terms["g_class"]
-        return loss, terms
+            loss = loss + p.class_loss_weight * terms["g_class"]
+        yield loss, terms
 
     def _update(self, network, optimizer, batch, losses_of):
         """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of the terms."""
@@ -315,10 +317,13 @@ class Trainer:
         def backward(networks, part, group):
             rows = cut_batch(batch, part.rows.start - block.rows.start, len(part.rows))
             sources = batch.sources and batch.sources(part.rows)
+            metrics = {}
             with training_on_block(networks, part, group, sources):
-                loss, terms = losses_of(*networks, rows, counts=part.share > 0)
-                self.precision.backward(part.share * loss)
-            return {name: part.share * value.detach() for name, value in terms.items()}
+                for loss, terms in losses_of(*networks, rows, counts=part.share > 0):
+                    self.precision.backward(part.share * loss)
+                    metrics |= {name: part.share * value.detach() for name, value in terms.items()}
+                    del loss, terms  # frees the graph
+            return metrics
 
         # Synchronised batch norm and second derivatives need all rows of the block in one graph.
         alone = synchronized or not operations.is_fast(batch.z)
