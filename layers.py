@@ -34,9 +34,6 @@ class SpectrallyNormalized(nn.Layer):
         self.register_buffer("weight_u", paddle.zeros([rows]))
         self.register_buffer("weight_v", paddle.zeros([columns]))
 
-    def _matrix(self):
-        return self.weight_orig.t() if self.transposed else self.weight_orig.flatten(1)
-
     def fans(self):
         """Fan-in and fan-out of the weight, for Xavier's initialisation."""
         shape = self.weight_orig.shape
@@ -45,18 +42,26 @@ class SpectrallyNormalized(nn.Layer):
 
     def weight(self):
         """The normalised weight, in the shape of `weight_orig`. In training mode it runs one power iteration first."""
-        matrix = self._matrix()
         if self.training:
             with paddle.no_grad():
-                v = _unit(paddle.mv(matrix.t(), self.weight_u))
-                u = _unit(paddle.mv(matrix, v))
+                matrix = self.weight_orig.flatten(1)
+                if self.transposed:
+                    v = _unit(paddle.mv(matrix, self.weight_u))
+                    u = _unit(_row_product(v, matrix))
+                else:
+                    v = _unit(_row_product(self.weight_u, matrix))
+                    u = _unit(paddle.mv(matrix, v))
                 paddle.assign(u, self.weight_u)
                 paddle.assign(v, self.weight_v)
         else:
             # Copies: a later power iteration changes the buffers, but must not change this graph.
             u, v = self.weight_u.clone(), self.weight_v.clone()
-        sigma = paddle.dot(u, paddle.mv(matrix, v))
-        return self.weight_orig / sigma
+        return operations.spectrally_normalised(self.weight_orig, *((v, u) if self.transposed else (u, v)))
+
+
+def _row_product(vector, matrix):
+    """The product of a row vector [R] and a matrix [R, C]: [C]. A product with the transposed matrix would copy it."""
+    return paddle.matmul(vector.unsqueeze(0), matrix).squeeze(0)
 
 
 def _unit(vector):

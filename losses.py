@@ -3,6 +3,8 @@
 import paddle
 import paddle.nn.functional as F
 
+import operations
+
 
 def discriminator_loss(adv_loss, logits, real):
     """D's adversarial loss from its logits [N] on images that are all real, or all generated. A scalar mean.
@@ -43,7 +45,8 @@ def gradient_penalty(discriminator, real, fake, labels, alpha, counts=True):
     """
     mixed = (alpha * real + (1 - alpha) * fake).detach()
     mixed.stop_gradient = False
-    logits, _ = discriminator(mixed, labels)
+    with operations.plain_forms():  # only they have second derivatives
+        logits, _ = discriminator(mixed, labels)
     (gradient,) = paddle.grad(float(counts) * logits.sum(), mixed, create_graph=True)
     # The offset 1e-16 keeps the derivative of the square root finite if the gradient is exactly 0.
     norm = paddle.sqrt((gradient * gradient).sum([1, 2, 3]) + 1e-16)

@@ -7,6 +7,7 @@ forms.
 """
 
 import contextlib
+import threading
 
 import numpy as np
 import paddle
@@ -20,23 +21,22 @@ FUSE_FROM = 16
 # product for each image would read all the weights for few pixels.
 TOGETHER_UP_TO, TOGETHER_FROM = 4, 9 << 20
 
-_plain = False
+_thread = threading.local()
 
 
 @contextlib.contextmanager
-def plain_forms(wanted=True):
-    """In this context all operations use their plain forms, if `wanted`. All threads are in the context."""
-    global _plain
-    before, _plain = _plain, _plain or wanted
+def plain_forms():
+    """In this context the operations of this thread use their plain forms."""
+    before, _thread.plain = getattr(_thread, "plain", False), True
     try:
         yield
     finally:
-        _plain = before
+        _thread.plain = before
 
 
 def is_fast(x):
     """Whether operations on `x` use the fast forms."""
-    return not _plain and x.place.is_cpu_place()
+    return x.place.is_cpu_place() and not getattr(_thread, "plain", False)
 
 
 def _rows(x):
@@ -79,6 +79,34 @@ class _AddBias(PyLayer):
     def backward(ctx, gradient):
         x, bias = ctx.wanted
         return gradient if x else None, _row_sums(gradient).sum(0) if bias else None
+
+
+def spectrally_normalised(weight, rows, columns):
+    """`weight` divided by `rows`·W·`columns`, where W is the weight as a matrix. The two vectors count as constants."""
+    if is_fast(weight):
+        return _SpectrallyNormalised.apply(weight, rows, columns)
+    return weight / paddle.dot(rows, paddle.mv(weight.flatten(1), columns))
+
+
+class _SpectrallyNormalised(PyLayer):
+    """The gradient is that of Miyato et al., ICLR 2018, equation 12."""
+
+    @staticmethod
+    def forward(ctx, weight, rows, columns):
+        matrix = weight.flatten(1)
+        inverse = 1 / paddle.dot(rows, paddle.mv(matrix, columns))
+        out = (matrix * inverse.expand([len(rows), 1])).reshape(weight.shape)
+        # Do not save the output: with this graph it would form a circle, which is freed only by a backward pass.
+        ctx.save_for_backward(weight, inverse, rows, columns)
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        weight, inverse, rows, columns = ctx.saved_tensor()
+        along = paddle.matmul(gradient.reshape([1, -1]), weight.reshape([-1, 1])).reshape([1]) * inverse
+        # gradient - along * rows * columns
+        matrix = paddle.addmm(gradient.flatten(1), (-along * rows).unsqueeze(1), columns.unsqueeze(0))
+        return matrix.multiply_(inverse.expand([len(rows), 1])).reshape(gradient.shape)
 
 
 def affine(x, scale, shift):

@@ -267,9 +267,7 @@ class Trainer:
     def _update(self, network, optimizer, batch, losses_of):
         """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of the terms."""
         optimizer.clear_grad(set_to_zero=False)  # remove them, so that backward need not add to zeros
-        # The gradient penalty needs second derivatives, which only the plain forms of the operations have.
-        with operations.plain_forms(self.parameters.adv_loss == "wgan_gp"):
-            metrics = self._backward(network, batch, losses_of)
+        metrics = self._backward(network, batch, losses_of)
         self.precision.step(optimizer)
         return metrics
 
@@ -325,8 +323,8 @@ class Trainer:
                     del loss, terms  # frees the graph
             return metrics
 
-        # Synchronised batch norm and second derivatives need all rows of the block in one graph.
-        alone = synchronized or not operations.is_fast(batch.z)
+        # One thread at a time can compute the gradient of the penalty (`paddle.grad`), or use synchronised batch norm.
+        alone = synchronized or self.parameters.adv_loss == "wgan_gp" or not operations.is_fast(batch.z)
         size = 1 if alone else max(1, min(runtime.threads(), len(batch.z) // ROWS_PER_THREAD))
         if size == 1:
             return backward((self.G, self.D), block, Processes(block) if synchronized else Alone())

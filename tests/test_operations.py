@@ -1,5 +1,9 @@
 """The fast forms of operations against their plain definitions: values and gradients."""
 
+import contextlib
+import re
+from pathlib import Path
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -75,7 +79,7 @@ def test_resampling_convolutions_equal_their_definition(kernel, size, fast):
 
     shapes = [(2, 3, size, size), (5, 3, kernel, kernel), (5,)]
     for operation, definition in ((operations.upsample_conv, up), (operations.conv_pool, down)):
-        with operations.plain_forms(not fast):
+        with contextlib.nullcontext() if fast else operations.plain_forms():
             ours = results(operation, *shapes)
         for value, expected in zip(ours, results(definition, *shapes), strict=True):
             np.testing.assert_allclose(value, expected, atol=1e-11)
@@ -88,6 +92,35 @@ def normalised(x, scale, shift, epsilon=0.1):
     variance = ((x - mean) ** 2).mean(axes, keepdim=True)
     values = [tensor.reshape([*tensor.shape, *[1] * (x.ndim - 2)]) for tensor in (scale, shift)]
     return values[0] * (x - mean) / paddle.sqrt(variance + epsilon) + values[1]
+
+
+@pytest.mark.parametrize(("shape", "matrix"), [((5, 3, 3, 3), (5, 27)), ((6, 4), (6, 4))])
+def test_spectral_norm_and_its_gradient_equal_the_definition(shape, matrix):
+    rows, columns = random(matrix[0]), random(matrix[1])
+    assert_fast_equals_plain(lambda weight: operations.spectrally_normalised(weight, rows, columns), shape)
+
+
+def test_a_forward_without_a_backward_frees_its_memory():
+    weight = paddle.zeros([1024, 1024], "float32")  # 4 MiB
+    weight.stop_gradient = False
+    x = paddle.zeros([64, 64, 16, 16])
+    bias, scale = paddle.ones([64]), paddle.ones([1, 64])
+    for tensor in (x, bias, scale):
+        tensor.stop_gradient = False
+
+    def memory():
+        return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+
+    def forward():
+        operations.spectrally_normalised(weight, paddle.ones([1024]), paddle.ones([1024]))
+        out, _, _ = operations.batch_norm(operations.add_bias(x * 1, bias), scale, scale, None, 0.1, Alone())
+        operations.mean_pool(operations.double(out))
+
+    forward()
+    before = memory()
+    for _ in range(20):
+        forward()
+    assert memory() < before + 40
 
 
 @pytest.mark.parametrize("pixels", [(), (4, 5), (1, 1)])

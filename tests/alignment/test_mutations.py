@@ -14,6 +14,7 @@ import pytest
 import acgan_models
 import layers
 import losses
+import operations
 import sagan_models
 import trainer
 from alignment import networks
@@ -135,9 +136,9 @@ def _(patch):
 
 @mutant("the running variance is the biased one", SAGAN, "train_align G")
 def _(patch):
-    def forward(original, self, x):
+    def forward(original, self, x, *args):
         before = self._variance.clone()
-        out = original(self, x)
+        out = original(self, x, *args)
         if self.training:
             count = x.size // x.shape[1]
             new = (self._variance - self.momentum * before) * ((count - 1) / count)
@@ -180,9 +181,9 @@ def _(patch):
 
 @mutant("a class's scale and shift change places", SAGAN, "forward images")
 def _(patch):
-    def forward(self, x, labels):
-        shift, scale = self.embed(labels).reshape([-1, 2 * self.features, 1, 1]).chunk(2, axis=1)
-        return scale * self.bn(x) + shift
+    def forward(self, x, labels, bias=None):
+        shift, scale = self.embed(labels).chunk(2, axis=1)
+        return self.bn(x, bias, scale, shift)
 
     patch.setattr(ConditionalBatchNorm, "forward", forward)
 
