@@ -122,30 +122,29 @@ def batch_norm(x, scale, shift, bias, epsilon, group):
     the norm removes it again. It is in the mean, and its gradient is 0.
     `group` is the rows that have common statistics, an object of `processes.groups`.
     """
-    return _BatchNorm.apply(x, scale, shift, bias, epsilon, group)
+    count = group.count(len(x)) * (x.size // (x.shape[0] * x.shape[1]))
+    with paddle.no_grad():
+        mean = group.add_up(_row_sums(x).sum(0)) / count
+        centred = _rows(x) - _spread(mean.unsqueeze(0), x)
+        variance = group.add_up(_row_sums((centred * centred).reshape(x.shape)).sum(0)) / count
+        inverse = paddle.rsqrt(variance + epsilon)
+        mean = mean if bias is None else mean + bias
+    return _BatchNorm.apply(x, scale, shift, bias, (centred, inverse, count, group)), mean, variance
 
 
 class _BatchNorm(PyLayer):
     """Ioffe and Szegedy, ICML 2015, algorithm 1 and the gradients of section 3."""
 
     @staticmethod
-    def forward(ctx, x, scale, shift, bias, epsilon, group):
-        count = group.count(len(x)) * (x.size // (x.shape[0] * x.shape[1]))
-        mean = group.add_up(_row_sums(x).sum(0)) / count
-        centred = _rows(x) - _spread(mean.unsqueeze(0), x)
-        variance = group.add_up(_row_sums((centred * centred).reshape(x.shape)).sum(0)) / count
-        inverse = paddle.rsqrt(variance + epsilon)
-        out = (centred * _spread(scale * inverse, x)).add_(_spread(shift, x)).reshape(x.shape)
+    def forward(ctx, x, scale, shift, bias, statistics):
+        centred, inverse, ctx.count, ctx.group = statistics
+        ctx.bias = bias
         ctx.save_for_backward(centred, scale, inverse)
-        ctx.count, ctx.group, ctx.bias = count, group, bias
         ctx.wanted = _wanted(x, scale, shift, *([] if bias is None else [bias]))
-        if bias is not None:
-            mean = mean + bias
-        ctx.mark_non_differentiable(mean, variance)
-        return out, mean, variance
+        return (centred * _spread(scale * inverse, x)).add_(_spread(shift, x)).reshape(x.shape)
 
     @staticmethod
-    def backward(ctx, gradient, *_):
+    def backward(ctx, gradient):
         centred, scale, inverse = ctx.saved_tensor()
         # For each row: the sums of the gradient, and of the gradient times the normalised input.
         sums = _row_sums(gradient)

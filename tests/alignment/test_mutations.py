@@ -90,7 +90,7 @@ def _(patch):
 @mutant("the power iteration starts from v, as if the matrix were its transpose", SAGAN, "bp_align D")
 def _(patch):
     def weight(self):
-        matrix = self._matrix()
+        matrix = self.weight_orig.t() if self.transposed else self.weight_orig.flatten(1)
         if self.training:
             with paddle.no_grad():
                 u = layers._unit(paddle.mv(matrix, self.weight_v))
