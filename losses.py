@@ -4,17 +4,17 @@ import paddle
 import paddle.nn.functional as F
 
 
-def discriminator_losses(adv_loss, real_logits, fake_logits):
-    """D's two adversarial losses (on real, on fake) from logits [N]. Each is a scalar mean over the batch.
+def discriminator_loss(adv_loss, logits, real):
+    """D's adversarial loss from its logits [N] on images that are all real, or all generated. A scalar mean.
 
     hinge: SAGAN equation 4. dcgan and gan: binary cross-entropy (Goodfellow et al., NeurIPS 2014, equation 1).
-    wgan_gp: the mean logits (Gulrajani et al., NeurIPS 2017, equation 3), without `gradient_penalty`.
+    wgan_gp: the mean logit (Gulrajani et al., NeurIPS 2017, equation 3), without `gradient_penalty`.
     """
     if adv_loss == "hinge":
-        return F.relu(1 - real_logits).mean(), F.relu(1 + fake_logits).mean()
+        return F.relu(1 - logits if real else 1 + logits).mean()
     if adv_loss == "wgan_gp":
-        return -real_logits.mean(), fake_logits.mean()
-    return _cross_entropy(real_logits, 1.0), _cross_entropy(fake_logits, 0.0)
+        return -logits.mean() if real else logits.mean()
+    return _cross_entropy(logits, float(real))
 
 
 def generator_loss(adv_loss, fake_logits):

@@ -213,8 +213,8 @@ def _(patch):
 @mutant("G upsamples by bilinear interpolation", SAGAN, "forward images")
 def _(patch):
     bilinear = lambda x: F.interpolate(x, scale_factor=2, mode="bilinear")  # noqa: E731
-    patch.setattr(layers, "upsample", bilinear)
-    patch.setattr(layers, "FUSE_FROM", 10**9)
+    patch.setattr(operations, "double", bilinear)
+    patch.setattr(operations, "FUSE_FROM", 10**9)
 
 
 @mutant("attention is not scaled by gamma", SAGAN, "forward images")
@@ -286,7 +286,7 @@ def _(patch):
 @mutant("the hinge's margin is 0", SAGAN, "bp_align D")
 def _(patch):
     patch.setattr(
-        losses, "discriminator_losses", lambda adv_loss, real, fake: (F.relu(-real).mean(), F.relu(fake).mean())
+        losses, "discriminator_loss", lambda adv_loss, logits, real: F.relu(-logits if real else logits).mean()
     )
 
 
