@@ -80,6 +80,7 @@ def draw(ratios, path):
     left.minorticks_off()
     left.legend()
     right.set_xticks([3 * index + 0.5 for index in range(len(SIZES))], [f"{size} pixels" for size in SIZES])
+    right.set_xlim(-0.7, 3 * len(SIZES) - 1.3)
     right.set_xlabel(f"resolution (batch {BATCH})")
     for axes in (left, right):
         axes.axhline(1, color="gray", linewidth=1, linestyle="--")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WARM_UP = 2  # rounds; the first turn of a side also builds the networks
+SLOW = 15  # seconds; if the first round takes longer, it is the only one that warms up
 LEAST = 2  # measured rounds, however long they take
 # OpenMP's threads spin for 0.2 s after their last work. They must not take time from the next side.
 PAUSE = 0.25
@@ -83,7 +84,7 @@ class Side:
 def measure(sides, turns, seconds, load=0):
     """{name of a side: seconds of each turn}. `load`: processes that compute all the time beside them.
 
-    After WARM_UP rounds come `turns` rounds, or fewer once they take more than `seconds`, but at least LEAST.
+    After the rounds that warm up come `turns` rounds, or fewer once they take more than `seconds`, but at least LEAST.
     """
     with contextlib.ExitStack() as stack:
         for side in sides:
@@ -92,7 +93,10 @@ def measure(sides, turns, seconds, load=0):
         for _ in range(load):
             stack.callback(subprocess.Popen([sys.executable, "-c", LOAD], env=one_thread).kill)
         taken = {side.name: [] for side in sides}
+        start = time.monotonic()
         for turn in range(-WARM_UP, turns):
+            if turn == -1 and time.monotonic() - start > SLOW:
+                continue
             if turn == 0:
                 start = time.monotonic()
             if turn >= LEAST and time.monotonic() - start > seconds:
