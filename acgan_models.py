@@ -13,7 +13,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from layers import BatchNorm, Dropout, initialize, leaky_relu, set_values, upsample_conv
+import operations
+from layers import BatchNorm, Dropout, initialize, leaky_relu, set_values
 from utils import UserError
 
 
@@ -156,6 +157,15 @@ def _tutorial_weights(layer, draw):
         set_values(layer.weight, 0.02 * draw("weight").standard_normal(layer.weight.shape))
 
 
+def _conv(layer, x, biased=True):
+    """The convolution `layer` of x, in the form that is fast on this device. Without `biased` its bias is not added."""
+    return operations.conv(x, layer.weight, layer.bias if biased else None, layer._padding, layer._stride)
+
+
+def _conv_transpose(layer, x, biased=True):
+    return operations.conv_transpose(x, layer.weight, layer.bias if biased else None, layer._padding, layer._stride)
+
+
 class Heads(nn.Layer):
     """The end of a discriminator: features [N, …] to (adversarial logits [N], class logits [N, num_classes])."""
 
@@ -193,8 +203,8 @@ class StackGenerator(nn.Layer):
         one_hot = F.one_hot(labels, self.num_classes).astype(z.dtype)
         out = self.linear(paddle.concat([one_hot, z[:, self.num_classes :]], axis=1)).unsqueeze([2, 3])
         for conv, norm in zip(self.convs, self.norms, strict=False):
-            out = F.relu(norm(conv(out)))
-        return paddle.tanh(self.convs[-1](out))
+            out = F.relu_(norm(_conv_transpose(conv, out, biased=False), conv.bias))
+        return paddle.tanh(_conv_transpose(self.convs[-1], out))
 
 
 class StackDiscriminator(nn.Layer):
@@ -219,9 +229,9 @@ class StackDiscriminator(nn.Layer):
     def forward(self, images, labels):
         out = images
         for index, conv in enumerate(self.convs):
-            out = conv(out)
+            out = _conv(conv, out, biased=index == 0)
             if index > 0:
-                out = self.norms[index - 1](out)
+                out = self.norms[index - 1](out, conv.bias)
             out = self.dropout(leaky_relu(out))
         return self.heads(out)
 
@@ -246,8 +256,8 @@ class UpsampleGenerator(nn.Layer):
         out = self.linear(self.embedding(labels) * z).reshape([z.shape[0], -1, self.size, self.size])
         out = self.norm(out)
         for conv, norm in zip(self.convs, self.norms, strict=False):
-            out = leaky_relu(norm(upsample_conv(out, conv.weight, conv.bias)))
-        return paddle.tanh(self.convs[-1](out))
+            out = leaky_relu(norm(operations.upsample_conv(out, conv.weight), conv.bias))
+        return paddle.tanh(_conv(self.convs[-1], out))
 
 
 class StridedDiscriminator(nn.Layer):
@@ -269,7 +279,7 @@ class StridedDiscriminator(nn.Layer):
     def forward(self, images, labels):
         out = images
         for index, conv in enumerate(self.convs):
-            out = self.dropout(leaky_relu(conv(out)))
+            out = self.dropout(leaky_relu(_conv(conv, out)))
             if index > 0:
                 out = self.norms[index - 1](out)
         return self.heads(out)

@@ -14,11 +14,9 @@ import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
 
+import operations
 import randomness
-
-# At this input resolution and above, a resampling and a 3x3 convolution are one 4x4 convolution of stride 2. At lower
-# resolutions the layers are wide, and building the 4x4 kernel costs more time than it saves.
-FUSE_FROM = 16
+from processes.groups import Alone
 
 
 class SpectrallyNormalized(nn.Layer):
@@ -36,9 +34,6 @@ class SpectrallyNormalized(nn.Layer):
         self.register_buffer("weight_u", paddle.zeros([rows]))
         self.register_buffer("weight_v", paddle.zeros([columns]))
 
-    def _matrix(self):
-        return self.weight_orig.t() if self.transposed else self.weight_orig.flatten(1)
-
     def fans(self):
         """Fan-in and fan-out of the weight, for Xavier's initialisation."""
         shape = self.weight_orig.shape
@@ -47,18 +42,26 @@ class SpectrallyNormalized(nn.Layer):
 
     def weight(self):
         """The normalised weight, in the shape of `weight_orig`. In training mode it runs one power iteration first."""
-        matrix = self._matrix()
         if self.training:
             with paddle.no_grad():
-                v = _unit(paddle.mv(matrix.t(), self.weight_u))
-                u = _unit(paddle.mv(matrix, v))
+                matrix = self.weight_orig.flatten(1)
+                if self.transposed:
+                    v = _unit(paddle.mv(matrix, self.weight_u))
+                    u = _unit(_row_product(v, matrix))
+                else:
+                    v = _unit(_row_product(self.weight_u, matrix))
+                    u = _unit(paddle.mv(matrix, v))
                 paddle.assign(u, self.weight_u)
                 paddle.assign(v, self.weight_v)
         else:
             # Copies: a later power iteration changes the buffers, but must not change this graph.
             u, v = self.weight_u.clone(), self.weight_v.clone()
-        sigma = paddle.dot(u, paddle.mv(matrix, v))
-        return self.weight_orig / sigma
+        return operations.spectrally_normalised(self.weight_orig, *((v, u) if self.transposed else (u, v)))
+
+
+def _row_product(vector, matrix):
+    """The product of a row vector [R] and a matrix [R, C]: [C]. A product with the transposed matrix would copy it."""
+    return paddle.matmul(vector.unsqueeze(0), matrix).squeeze(0)
 
 
 def _unit(vector):
@@ -99,52 +102,15 @@ class SNConv2D(SpectrallyNormalized):
         self.padding = kernel_size // 2
 
     def forward(self, x):
-        return F.conv2d(x, self.weight(), self.bias, padding=self.padding)
+        return operations.conv(x, self.weight(), self.bias, self.padding)
 
-    def upsampled(self, x):
-        """x [N, I, H, W] doubled, then convolved: [N, O, 2H, 2W]."""
-        return upsample_conv(x, self.weight(), self.bias)
+    def upsampled(self, x, biased=True):
+        """x [N, I, H, W] doubled, then convolved: [N, O, 2H, 2W]. Without `biased` the bias is not added."""
+        return operations.upsample_conv(x, self.weight(), self.bias if biased else None)
 
     def pooled(self, x):
         """x [N, I, H, W] convolved, then 2x2 means: [N, O, H/2, W/2]."""
-        return conv_pool(x, self.weight(), self.bias)
-
-
-def upsample(x):
-    """Nearest neighbour doubling: [N, C, H, W] to [N, C, 2H, 2W]."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
-def upsample_conv(x, weight, bias):
-    """`conv(upsample(x))` for a 1x1 or 3x3 kernel, by the cheapest exact method: [N, I, H, W] to [N, O, 2H, 2W].
-
-    A 1x1 convolution runs before the doubling, which gives the same result. A doubling and a 3x3 convolution together
-    equal one 4x4 transposed convolution of stride 2. Its kernel sums the taps that read the same pixel.
-    """
-    if weight.shape[-1] == 1:
-        return upsample(F.conv2d(x, weight, bias))
-    if x.shape[-1] < FUSE_FROM:
-        return F.conv2d(upsample(x), weight, bias, padding=1)
-    kernel = _kernel_of_stride_2(weight.flip([2, 3])).transpose([1, 0, 2, 3])
-    return F.conv2d_transpose(x, kernel, bias, stride=2, padding=1)
-
-
-def conv_pool(x, weight, bias):
-    """`avg_pool(conv(x))` for a 1x1 or 3x3 kernel, by the cheapest exact method: [N, I, H, W] to [N, O, H/2, W/2].
-
-    A 1x1 convolution runs after the pooling. A 3x3 convolution and the pooling equal one 4x4 convolution of stride 2.
-    """
-    if weight.shape[-1] == 1:
-        return F.conv2d(F.avg_pool2d(x, 2), weight, bias)
-    if x.shape[-1] < FUSE_FROM:
-        return F.avg_pool2d(F.conv2d(x, weight, bias, padding=1), 2)
-    return F.conv2d(x, _kernel_of_stride_2(weight) / 4, bias, stride=2, padding=1)
-
-
-def _kernel_of_stride_2(weight):
-    """[O, I, 3, 3] to [O, I, 4, 4]: the sum of the kernel at the four positions of a 2x2 cell."""
-    padded = F.pad(weight, [1, 1, 1, 1])
-    return padded[:, :, 1:, 1:] + padded[:, :, :-1, 1:] + padded[:, :, 1:, :-1] + padded[:, :, :-1, :-1]
+        return operations.conv_pool(x, self.weight(), self.bias)
 
 
 class BatchNorm(nn.Layer):
@@ -153,11 +119,11 @@ class BatchNorm(nn.Layer):
     An update keeps the share `momentum` of the running statistics. The running variance uses the unbiased batch
     variance, as in PyTorch and cuDNN. `affine` adds a learned scale and shift.
 
-    `training_on_block` sets `block`. Then a training forward uses the statistics of the rows of all processes in the
-    round.
+    `training_on_block` sets `group`: the rows that have common statistics in a training forward. `Alone` are the rows
+    of the input.
     """
 
-    block = None
+    group = Alone()
 
     def __init__(self, features, momentum=0.9, epsilon=1e-5, affine=True):
         super().__init__()
@@ -175,17 +141,34 @@ class BatchNorm(nn.Layer):
         self.register_buffer("_mean", paddle.zeros([features]))
         self.register_buffer("_variance", paddle.ones([features]))
 
-    def forward(self, x):
-        if self._scale != 1:
-            x = x * self._scale
+    def forward(self, x, bias=None, scale=None, shift=None):
+        """Normalise `x`, then apply the affine.
+
+        `bias` [C]: the bias of the convolution before, if it was not added to `x`. Training need not add it, because
+        the norm removes it again. `scale`, `shift` [N, C]: an affine for each row, for a norm without one of its own.
+        """
+        own = scale is None
+        if own:
+            scale, shift = self.weight.unsqueeze(0), self.bias.unsqueeze(0)
         if not self.training:
-            mean, variance = self._mean * self._scale, self._variance * self._scale**2
-            return F.batch_norm(x, mean, variance, self.weight, self.bias, epsilon=self.epsilon)
-        if self.block:
-            return self._synchronized(x)
+            # The norm and the affine are one affine.
+            scale = scale / paddle.sqrt(self._variance + self.epsilon)
+            return operations.affine(x, scale, shift - scale * (self._mean if bias is None else self._mean - bias))
+        if operations.is_fast(x):
+            out, mean, variance = operations.batch_norm(x, scale, shift, bias, self.epsilon, self.group)
+            pixels = x.size // (len(x) * x.shape[1])
+            self._update_running_statistics(mean, variance, self.group.count(len(x)) * pixels)
+            return out
+        x = x if bias is None else operations.add_bias(x, bias)
+        x = x if self._scale == 1 else x * self._scale
+        out = self._by_kernel(x) if isinstance(self.group, Alone) else self._synchronized(x)
+        return out if own else operations.affine(out, scale, shift)
+
+    def _by_kernel(self, x):
         # With momentum 0 the kernel writes the batch's own statistics. They then update the running statistics.
         mean, variance = paddle.zeros_like(self._mean), paddle.zeros_like(self._variance)
         out = F.batch_norm(x, mean, variance, self.weight, self.bias, True, momentum=0.0, epsilon=self.epsilon)
+        mean, variance = mean / self._scale, variance / self._scale**2
         # Paddle's CPU kernel gives the biased variance, its GPU kernel the unbiased one.
         self._update_running_statistics(mean, variance, x.size // x.shape[1] if x.place.is_cpu_place() else 1)
         return out
@@ -205,13 +188,13 @@ class BatchNorm(nn.Layer):
         def spread(values):
             return values.expand([1, *x.shape[1:]])
 
-        count = self.block.in_round * (x.size // (x.shape[0] * x.shape[1]))
-        counts = 1.0 if self.block.share else 0.0
+        count = self.group.count(len(x)) * (x.size // (x.shape[0] * x.shape[1]))
+        counts = float(self.group.counts)
         precise = x.astype(self._mean.dtype)
         mean = total(precise) / count
         centred = precise - spread(mean)
         variance = total(centred * centred) / count
-        self._update_running_statistics(mean.flatten(), variance.flatten(), count)
+        self._update_running_statistics(mean.flatten() / self._scale, variance.flatten() / self._scale**2, count)
         weight, bias = (tensor.reshape(mean.shape) for tensor in (self.weight, self.bias))
         deviation = paddle.sqrt(variance + self.epsilon * self._scale**2)
         out = centred / spread(deviation) * spread(weight) + spread(bias)
@@ -221,7 +204,7 @@ class BatchNorm(nn.Layer):
         """Move the running statistics towards `mean` and the biased `variance` of `count` values."""
         with paddle.no_grad():
             unbiased = variance * (count / (count - 1)) if count > 1 else variance
-            mean, unbiased, keep = mean / self._scale, unbiased / self._scale**2, self.momentum
+            keep = self.momentum
             paddle.assign(keep * self._mean + (1 - keep) * mean, self._mean)
             paddle.assign(keep * self._variance + (1 - keep) * unbiased, self._variance)
 
@@ -241,20 +224,24 @@ class AllReduce(PyLayer):
 
 
 @contextlib.contextmanager
-def training_on_block(networks, block, sync_bn):
+def training_on_block(networks, block, group, sources=None):
     """In this context, training forwards of `networks` compute one `blocks.Block` of a batch.
 
-    Dropout draws random numbers for the whole batch and uses those of the block's rows. With `sync_bn`, batch norm uses
-    the statistics of the rows of all processes in the round.
+    Batch norms use the statistics of the rows in `group`, an object of `processes.groups`. Dropout draws random numbers
+    from `sources`, a NumPy source for each row of the block. Without them it draws Paddle's random numbers for the
+    whole batch, and uses those of the block's rows. In both cases a row's numbers do not depend on the block.
     """
-    layers = _layers_of((Dropout, BatchNorm) if sync_bn else Dropout, *networks)
-    for layer in layers:
-        layer.block = block
+    for layer in _layers_of(BatchNorm, *networks):
+        layer.group = group
+    for layer in _layers_of(Dropout, *networks):
+        layer.block, layer.sources = block, sources
     try:
         yield
     finally:
-        for layer in layers:
-            layer.block = None
+        for layer in _layers_of(BatchNorm, *networks):
+            layer.group = Alone()
+        for layer in _layers_of(Dropout, *networks):
+            layer.block = layer.sources = None
 
 
 def running_statistics(*networks):
@@ -313,9 +300,9 @@ class ConditionalBatchNorm(nn.Layer):
         self.embed = nn.Embedding(num_classes, 2 * features)
         self.features = features
 
-    def forward(self, x, labels):
-        scale, shift = self.embed(labels).reshape([-1, 2 * self.features, 1, 1]).chunk(2, axis=1)
-        return scale * self.bn(x) + shift
+    def forward(self, x, labels, bias=None):
+        """`bias` is as in `BatchNorm.forward`."""
+        return self.bn(x, bias, *self.embed(labels).chunk(2, axis=1))
 
 
 class Dropout(nn.Layer):
@@ -323,11 +310,11 @@ class Dropout(nn.Layer):
 
     It is not Paddle's, because that one lacks the second derivative that a gradient penalty needs.
 
-    `training_on_block` sets `block`, the rows of the batch in the input. The random numbers of a row then do not depend
-    on the cut of the batch into blocks.
+    `training_on_block` sets `block` and `sources`. Random numbers from NumPy's `sources` are ten times faster on a CPU
+    than Paddle's.
     """
 
-    block = None
+    block = sources = None
 
     def __init__(self, share, spatial=False):
         super().__init__()
@@ -337,12 +324,23 @@ class Dropout(nn.Layer):
         if not self.training or self.share == 0:
             return x
         shape = [x.shape[1], 1, 1] if self.spatial else x.shape[1:]
+        if self.sources:
+            return x * paddle.to_tensor(self._draw(shape).astype(str(x.dtype).rsplit(".", 1)[-1]))
         if self.block:
             rows = self.block.rows
             draws = paddle.rand([self.block.whole, *shape])[rows.start : rows.stop]
         else:
             draws = paddle.rand([len(x), *shape])
         return x * ((draws >= self.share).astype(x.dtype) / (1 - self.share))
+
+    def _draw(self, shape):
+        """The factors of the activations, [N, *shape]: 0, or the inverse of the kept share."""
+        # A byte is precise enough for shares such as 1/2 and 1/4. Others are rounded to a multiple of 2^-16.
+        kind = np.uint8 if self.share * 256 % 1 == 0 else np.uint16
+        values = np.iinfo(kind).max + 1
+        limit, size = round(self.share * values), math.prod(shape)
+        draws = [np.frombuffer(source.bytes(size * kind().itemsize), kind) for source in self.sources]
+        return (np.stack(draws).reshape([len(draws), *shape]) >= limit) * (values / (values - limit))
 
 
 class SelfAttention(nn.Layer):

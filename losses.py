@@ -3,18 +3,20 @@
 import paddle
 import paddle.nn.functional as F
 
+import operations
 
-def discriminator_losses(adv_loss, real_logits, fake_logits):
-    """D's two adversarial losses (on real, on fake) from logits [N]. Each is a scalar mean over the batch.
+
+def discriminator_loss(adv_loss, logits, real):
+    """D's adversarial loss from its logits [N] on images that are all real, or all generated. A scalar mean.
 
     hinge: SAGAN equation 4. dcgan and gan: binary cross-entropy (Goodfellow et al., NeurIPS 2014, equation 1).
-    wgan_gp: the mean logits (Gulrajani et al., NeurIPS 2017, equation 3), without `gradient_penalty`.
+    wgan_gp: the mean logit (Gulrajani et al., NeurIPS 2017, equation 3), without `gradient_penalty`.
     """
     if adv_loss == "hinge":
-        return F.relu(1 - real_logits).mean(), F.relu(1 + fake_logits).mean()
+        return F.relu(1 - logits if real else 1 + logits).mean()
     if adv_loss == "wgan_gp":
-        return -real_logits.mean(), fake_logits.mean()
-    return _cross_entropy(real_logits, 1.0), _cross_entropy(fake_logits, 0.0)
+        return -logits.mean() if real else logits.mean()
+    return _cross_entropy(logits, float(real))
 
 
 def generator_loss(adv_loss, fake_logits):
@@ -43,7 +45,8 @@ def gradient_penalty(discriminator, real, fake, labels, alpha, counts=True):
     """
     mixed = (alpha * real + (1 - alpha) * fake).detach()
     mixed.stop_gradient = False
-    logits, _ = discriminator(mixed, labels)
+    with operations.plain_forms():  # only they have second derivatives
+        logits, _ = discriminator(mixed, labels)
     (gradient,) = paddle.grad(float(counts) * logits.sum(), mixed, create_graph=True)
     # The offset 1e-16 keeps the derivative of the square root finite if the gradient is exactly 0.
     norm = paddle.sqrt((gradient * gradient).sum([1, 2, 3]) + 1e-16)

@@ -1,6 +1,7 @@
 """Threads, devices, processes, signals. Import this before paddle: it sets environment variables that paddle reads."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A process gets SIGHUP when its terminal or SSH session ends. Under `nohup` it is ignored; it stays ignored here.
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
     STOP_SIGNALS += (signal.SIGHUP,)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from malloc.h
 BURST_SECONDS = 5  # see `stop_signals`
 COPIES = 4  # to a GPU, whose pinned memory is kept
 
@@ -52,7 +54,20 @@ def _physical_cores(cpuinfo):
     return len(cores) or len(usable)
 
 
+def _keep_freed_memory():
+    """Let the C library keep the memory of freed tensors for the next ones, where it has glibc's `mallopt`.
+
+    By default glibc returns large blocks to the system. Then each new tensor has to get its pages anew. All threads use
+    one heap, because memory that a thread frees in a heap of its own is of no use to the others.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        for parameter, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1), (M_ARENA_MAX, 1)):
+            library.mallopt(parameter, value)
+
+
 _set_environment()
+_keep_freed_memory()
 
 
 def threads():

@@ -83,9 +83,9 @@ class GeneratorBlock(nn.Layer):
         self.shortcut = SNConv2D(in_channels, out_channels, 1)
 
     def forward(self, x, labels):
-        out = self.conv1.upsampled(F.relu(self.cond_bn1(x, labels)))
-        out = self.conv2(F.relu(self.cond_bn2(out, labels)))
-        return out + self.shortcut.upsampled(x)
+        out = self.conv1.upsampled(F.relu_(self.cond_bn1(x, labels)), biased=False)
+        out = self.conv2(F.relu_(self.cond_bn2(out, labels, self.conv1.bias)))
+        return out.add_(self.shortcut.upsampled(x))
 
 
 class Generator(nn.Layer):
@@ -110,7 +110,7 @@ class Generator(nn.Layer):
             out = block(out, labels)
             if index == self.attended:
                 out = self.attention(out)
-        return paddle.tanh(self.conv(F.relu(self.bn(out))))
+        return paddle.tanh(self.conv(F.relu_(self.bn(out))))
 
 
 class DiscriminatorBlock(nn.Layer):
@@ -131,7 +131,7 @@ class DiscriminatorBlock(nn.Layer):
 
     def forward(self, x):
         activated = x if self.first else F.relu(x)
-        out = F.relu(self.conv1(activated))
+        out = F.relu_(self.conv1(activated))
         carried = activated if self.relu_shortcut else x
         if not self.downsample:
             return self.conv2(out) + carried

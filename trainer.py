@@ -5,12 +5,13 @@ import copy
 import dataclasses
 import math
 import time
-from functools import cached_property, partial
+from functools import cached_property
 
 import paddle
 
 import checkpoint
 import losses
+import operations
 import runtime
 import sampler
 from dataset import batches, batches_per_epoch
@@ -19,10 +20,15 @@ from networks import models_of
 from pictures import ROWS
 from pipeline import Timed
 from processes import collectives
+from processes.blocks import Block, parts
+from processes.groups import Alone, Member, Processes, Team
 from training.precision import SCALER_STATE, Precision
 from training.run_folder import RunFolder, diverged
 from training.run_start import Start, check_steps_left, find_start
-from training.step_batches import blocks_of, cut_batch, d_batch, g_batch, seed_dropout
+from training.step_batches import blocks_of, cut_batch, d_batch, g_batch
+from training.twins import Twins
+
+ROWS_PER_THREAD = 2  # at least, when several threads compute a block
 
 
 def resolve(parameters, image_set):
@@ -150,11 +156,9 @@ class Trainer:
         self.D.train()
         for update in range(p.d_steps_per_iter):
             images, labels, whole = next(data)
-            seed_dropout(p, "d", self.step, update)
             batch = d_batch(p, self.step, update, runtime.to_device(images), runtime.to_device(labels), whole)
             metrics |= self.update_discriminator(batch)
         for update in range(p.g_steps_per_iter):
-            seed_dropout(p, "g", self.step, update)
             metrics |= self.update_generator(g_batch(p, self.step, update))
         if self.G_ema:
             self._update_ema()
@@ -221,56 +225,54 @@ class Trainer:
         with _frozen(self.D):
             return self._update(self.G, self.g_optimizer, batch, self._g_losses)
 
-    def _d_losses(self, batch, counts=True):
-        """D's loss on the rows of `batch`, and its terms and metrics by name. All are scalar means over the rows.
+    def _d_losses(self, G, D, batch, counts=True):
+        """Yield the parts of D's loss on the rows of `batch`: (part, its terms and metrics by name), scalar means.
 
-        `counts`: False for padding rows, as in `losses.gradient_penalty`.
+        Each part has a graph of its own. The caller frees it before it asks for the next part. That nearly halves the
+        memory of a D update. `G`, `D`: the networks, or a thread's twins of them. `counts`: False for padding rows, as
+        in `losses.gradient_penalty`.
         """
         p = self.parameters
-        judge = partial(self.precision.judge, self.D)
-        real_logits, real_classes = judge(_noisy(batch.images, batch.real_noise), batch.labels)
+        yield self._d_part(D, batch.images, batch.labels, batch.real_noise, real=True)
         with paddle.no_grad():
-            fake = self.precision.generate(self.G, batch.z, batch.fake_labels)
-        fake_logits, fake_classes = judge(_noisy(fake, batch.fake_noise), batch.fake_labels)
-        d_real, d_fake = losses.discriminator_losses(p.adv_loss, real_logits, fake_logits)
-        terms = {"d_real": d_real, "d_fake": d_fake, "D_x": real_logits.mean(), "D_G_z": fake_logits.mean()}
-        loss = d_real + d_fake
+            fake = self.precision.generate(G, batch.z, batch.fake_labels)
+        yield self._d_part(D, fake, batch.fake_labels, batch.fake_noise, real=False)
         if p.adv_loss == "wgan_gp":
-            terms["d_penalty"] = losses.gradient_penalty(self.D, batch.images, fake, batch.labels, batch.alpha, counts)
-            loss += p.lambda_gp * terms["d_penalty"]
-        if real_classes is not None:
-            terms["d_class_real"] = losses.class_loss(real_classes, batch.labels)
-            terms["d_class_fake"] = losses.class_loss(fake_classes, batch.fake_labels)
-            loss += p.class_loss_weight * (terms["d_class_real"] + terms["d_class_fake"])
-            terms["accuracy_real"] = _accuracy(real_classes, batch.labels)
-            terms["accuracy_fake"] = _accuracy(fake_classes, batch.fake_labels)
+            penalty = losses.gradient_penalty(D, batch.images, fake, batch.labels, batch.alpha, counts)
+            yield p.lambda_gp * penalty, {"d_penalty": penalty}
+
+    def _d_part(self, D, images, labels, noise, real):
+        """D's loss on `images`, which are all real or all generated, and its terms and metrics by name."""
+        kind = "real" if real else "fake"
+        logits, classes = self.precision.judge(D, _noisy(images, noise), labels)
+        loss = losses.discriminator_loss(self.parameters.adv_loss, logits, real)
+        terms = {f"d_{kind}": loss, "D_x" if real else "D_G_z": logits.mean()}
+        if classes is not None:
+            terms[f"d_class_{kind}"] = losses.class_loss(classes, labels)
+            terms[f"accuracy_{kind}"] = _accuracy(classes, labels)
+            loss = loss + self.parameters.class_loss_weight * terms[f"d_class_{kind}"]
         return loss, terms
 
-    def _g_losses(self, batch, counts=True):
-        """G's loss on the rows of `batch`, and its terms by name. All are scalar means over the rows."""
+    def _g_losses(self, G, D, batch, counts=True):
+        """Yield G's loss on the rows of `batch`, and its terms by name. Arguments and result are as in `_d_losses`."""
         p = self.parameters
-        fake = _noisy(self.precision.generate(self.G, batch.z, batch.labels), batch.fake_noise)
-        logits, classes = self.precision.judge(self.D, fake, batch.labels)
+        fake = _noisy(self.precision.generate(G, batch.z, batch.labels), batch.fake_noise)
+        logits, classes = self.precision.judge(D, fake, batch.labels)
         terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
         loss = terms["g_adv"]
         if classes is not None:
             terms["g_class"] = losses.class_loss(classes, batch.labels)
-            loss += p.class_loss_weight * terms["g_class"]
-        return loss, terms
+            loss = loss + p.class_loss_weight * terms["g_class"]
+        yield loss, terms
 
     def _update(self, network, optimizer, batch, losses_of):
         """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of the terms."""
         optimizer.clear_grad(set_to_zero=False)  # remove them, so that backward need not add to zeros
-        if self.parameters.rounds == collectives.world_size() == 1:
-            loss, terms = losses_of(batch)
-            self.precision.backward(loss)
-            metrics = {name: value.detach() for name, value in terms.items()}
-        else:
-            metrics = self._backward_in_blocks(network, batch, losses_of)
+        metrics = self._backward(network, batch, losses_of)
         self.precision.step(optimizer)
         return metrics
 
-    def _backward_in_blocks(self, network, batch, losses_of):
+    def _backward(self, network, batch, losses_of):
         """Leave the gradients of the mean loss over the whole batch in `network`. Returns as `_update` does.
 
         The batch is cut into accumulation rounds, and each round into one block for each process. All rounds start from
@@ -279,12 +281,14 @@ class Trainer:
         Batch norm is the exception: it sees one block at a time, or one round with `sync_bn`. The update needs only one
         all-reduce.
         """
-        p, statistics, buffers = self.parameters, self._running_statistics, self._buffers
-        synchronized = p.sync_bn and collectives.world_size() > 1
+        whole = batch.whole or len(batch.z)
+        if self.parameters.rounds == collectives.world_size() == 1:
+            return self._backward_block(batch, Block(range(whole), 1.0, whole, whole), losses_of)
+        statistics, buffers = self._running_statistics, self._buffers
         first_buffers, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
         sums = [paddle.zeros_like(buffer) for buffer in statistics]
         metrics, first = {}, 0
-        for block in blocks_of(p, batch.whole or len(batch.z)):
+        for block in blocks_of(self.parameters, whole):
             # Restore the buffers and the dropout stream that the first round started from.
             if first:
                 _assign(buffers, first_buffers)
@@ -292,17 +296,51 @@ class Trainer:
             # Add the gradients of this block, and its share of the metrics and the running statistics.
             rows = cut_batch(batch, first, len(block.rows))
             first += len(block.rows)
-            with training_on_block((self.G, self.D), block, synchronized):
-                loss, terms = losses_of(rows, counts=block.share > 0)
-                self.precision.backward(block.share * loss)
-            for name, value in terms.items():
-                metrics[name] = metrics.get(name, 0) + block.share * value.detach()
+            _add_terms(metrics, self._backward_block(rows, block, losses_of))
             sums = [total + block.share * buffer for total, buffer in zip(sums, statistics, strict=True)]
         # Sum the gradients and the statistics over all processes.
         gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
         collectives.add_up(gradients + sums)
         _assign(statistics, sums)
         return metrics
+
+    def _backward_block(self, batch, block, losses_of):
+        """Add the gradients of the rows of one block, `batch`. Returns the block's share of the terms.
+
+        On a CPU several threads compute a part of the rows each, on one thread of the maths library. Then all
+        operations run side by side, not only matrix products. Threads wait for each other only in batch norms, so other
+        work on the machine slows them down less than the threads of one matrix product.
+        """
+        synchronized = self.parameters.sync_bn and collectives.world_size() > 1
+
+        def backward(networks, part, group):
+            rows = cut_batch(batch, part.rows.start - block.rows.start, len(part.rows))
+            sources = batch.sources and batch.sources(part.rows)
+            metrics = {}
+            with training_on_block(networks, part, group, sources):
+                for loss, terms in losses_of(*networks, rows, counts=part.share > 0):
+                    self.precision.backward(part.share * loss)
+                    metrics |= {name: part.share * value.detach() for name, value in terms.items()}
+                    del loss, terms  # frees the graph
+            return metrics
+
+        # One thread at a time can compute the gradient of the penalty (`paddle.grad`), or use synchronised batch norm.
+        alone = synchronized or self.parameters.adv_loss == "wgan_gp" or not operations.is_fast(batch.z)
+        size = 1 if alone else max(1, min(runtime.threads(), len(batch.z) // ROWS_PER_THREAD))
+        if size == 1:
+            return backward((self.G, self.D), block, Processes(block) if synchronized else Alone())
+        team, twins, taken = Team(size, len(batch.z)), self._twins.take(size), parts(block, size)
+        with runtime.math_threads(runtime.threads() // size):
+            terms = team.run(lambda member: backward(twins[member], taken[member], Member(team, member)))
+        self._twins.add_gradients(size)
+        metrics = {}
+        for part in terms:
+            _add_terms(metrics, part)
+        return metrics
+
+    @cached_property
+    def _twins(self):
+        return Twins((self.G, self.D))
 
     @cached_property
     def _running_statistics(self):
@@ -397,6 +435,11 @@ def _slot_shapes(weights):
         shapes |= {f"{name}/{moment}_0": list(weight.shape) for moment in ("moment1", "moment2")}
         shapes |= {f"{name}/{power}_pow_acc_0": [1] for power in ("beta1", "beta2")}
     return shapes
+
+
+def _add_terms(metrics, terms):
+    for name, value in terms.items():
+        metrics[name] = metrics[name] + value if name in metrics else value
 
 
 def _assign(tensors, values):

@@ -102,6 +102,7 @@ class GeneratorSamples(Drawn):
             "weights": "moving average" if part == "G_ema" else "as trained",
             "batch statistics": f"standing, over {p.standing_batches} batches" if p.standing_batches else "running",
             "truncation": p.truncation,
+            **_changed_in_training(p),
             **_steps_to_settle(generator, p, loaded.step),
         }
         self.settings_if_unread = {"num_samples": 0, "classes drawn": 0, "labels": "none"}
@@ -139,6 +140,13 @@ class GeneratorSamples(Drawn):
         print(f"class grid: {path}")
         if numbered := pictures.numbered_names(names, classes):
             print(f"the class grid shows these class names as numbers: {numbered}")
+
+
+def _changed_in_training(parameters):
+    """Settings for the report: how training changed the pixels of its images beyond resizing."""
+    changed = {"mirrored at random": parameters.mirror, "JPEGs decoded at a smaller size": parameters.fast_decode}
+    words = ", ".join(name for name, is_on in changed.items() if is_on)
+    return {"images in training": words} if words else {}
 
 
 def _steps_to_settle(generator, parameters, steps):

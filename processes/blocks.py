@@ -1,5 +1,6 @@
 """How a batch is cut into rounds, and each round into a block for each process."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -29,3 +30,13 @@ def blocks(count, rounds, rank, world_size):
         in_round = max(cuts[first + world_size] - cuts[first], 1)
         taken.append(Block(range(start, max(stop, start + 1)), (stop - start) / count, in_round, count))
     return taken
+
+
+def parts(block, count):
+    """`block` cut into `count` blocks, in order and as evenly as possible. It has at least `count` rows."""
+    start, rows = block.rows.start, len(block.rows)
+    cuts = [start + rows * part // count for part in range(count + 1)]
+    return [
+        block._replace(rows=range(first, last), share=block.share * (last - first) / rows)
+        for first, last in pairwise(cuts)
+    ]

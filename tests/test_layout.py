@@ -18,6 +18,7 @@ FLOORS = (
     {"formats"},
     {"sagan_models", "acgan_models"},
     {"layers", "losses", "options", "pictures"},
+    {"operations"},
     {"runtime"},
     {"processes", "pipeline"},
     {"randomness", "utils"},

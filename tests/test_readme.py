@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", ROOT / "README_cn.md", ROOT / "sagan_models" / "REA
 OF_OTHER_PROGRAMS = {
     "nnodes", "rank", "master", "host", "nproc_per_node", "ips",  # paddle.distributed.launch
     "logdir", "signal", "python", "help",  # visualdl, sbatch, uv
-    "report", "torch_python", "turns", "batch",  # alignment, benchmarks
+    "report", "torch_python", "turns", "batch", "width", "load", "ours_before", "markdown",  # alignment, benchmarks
 }  # fmt: skip
 
 

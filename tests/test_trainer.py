@@ -1,6 +1,7 @@
 """Training steps: the changes of each update, rounds of accumulation, resuming, reproducible noise."""
 
 import dataclasses
+import re
 
 import numpy as np
 import paddle
@@ -52,7 +53,9 @@ def test_each_update_changes_only_its_own_network(make_parameters, model):
     assert not changed(g, trainer.G) & parameter_names(trainer.G), "D's update moved G's weights"
     g, d = arrays(trainer.G), arrays(trainer.D)
     trainer.update_generator(g_batch(p, 0, 0))
-    assert changed(g, trainer.G) >= {name for name in parameter_names(trainer.G) if "embed" not in name}
+    # A batch norm removes the bias before it, so its gradient is 0.
+    removed = {name for name in parameter_names(trainer.G) if re.fullmatch(r"convs\.\d\.bias|.*conv1\.bias", name)}
+    assert changed(g, trainer.G) >= {name for name in parameter_names(trainer.G) - removed if "embed" not in name}
     assert not changed(d, trainer.D) & parameter_names(trainer.D), "G's update moved D's weights"
     assert not any(weight.stop_gradient for weight in trainer.D.parameters())
 
@@ -139,8 +142,10 @@ def test_noise_and_labels_are_pure_functions_of_the_step(make_parameters):
     first, trainer, data = g_batch(p, 3, 0), Trainer(p), fake_data(p)
     for _ in range(2):
         trainer.train_step(data)
-    for a, b in zip(first, g_batch(p, 3, 0), strict=True):
+    again = g_batch(p, 3, 0)
+    for a, b in zip(first._replace(sources=None), again._replace(sources=None), strict=True):
         assert (np.asarray(a) == np.asarray(b)).all()
+    assert [rng.bytes(9) for rng in first.sources(range(4))] == [rng.bytes(9) for rng in again.sources(range(4))]
     for other in (g_batch(p, 3, 1), g_batch(p, 4, 0)):
         assert (first.z.numpy() != other.z.numpy()).any()
 

@@ -26,6 +26,7 @@ class DBatch(NamedTuple):
     real_noise: paddle.Tensor = None  # instance noise
     fake_noise: paddle.Tensor = None
     whole: int = None  # number of rows in the batch of all processes; None: the same as here
+    sources: object = None  # dropout's sources of random numbers for a range of rows; None: Paddle's
 
 
 class GBatch(NamedTuple):
@@ -35,6 +36,7 @@ class GBatch(NamedTuple):
     labels: paddle.Tensor  # int64 [N]
     fake_noise: paddle.Tensor = None  # instance noise, [N, C, H, W]
     whole: int = None  # number of rows in the batch of all processes
+    sources: object = None  # as in `DBatch`
 
 
 def d_batch(parameters, step, update, images, labels, whole=None):
@@ -46,20 +48,16 @@ def d_batch(parameters, step, update, images, labels, whole=None):
     fake_labels = labels if p.model == "sagan" else draws.labels("d")
     alpha = draws.rows("alpha", lambda rng, rows: rng.random((rows, 1, 1, 1))) if p.adv_loss == "wgan_gp" else None
     noises = draws.instance_noise("d/real"), draws.instance_noise("d/fake")
-    return DBatch(sampler.to_range(images, p), labels, draws.noise("d"), fake_labels, alpha, *noises, whole)
+    return DBatch(
+        sampler.to_range(images, p), labels, draws.noise("d"), fake_labels, alpha, *noises, whole, draws.dropout("d")
+    )
 
 
 def g_batch(parameters, step, update):
     """The `GBatch` of a G update."""
     whole = parameters.batch_size * collectives.world_size()
     draws = _Draws(parameters, step, update, whole)
-    return GBatch(draws.noise("g"), draws.labels("g"), draws.instance_noise("g/fake"), whole)
-
-
-def seed_dropout(parameters, role, step, update):
-    """Seed Paddle's random numbers, which dropout uses, for an update of "d" or "g". All processes use one seed."""
-    seed = randomness.rng(parameters.manual_seed, f"dropout/{role}", step, update).integers(2**31)
-    paddle.seed(int(seed))
+    return GBatch(draws.noise("g"), draws.labels("g"), draws.instance_noise("g/fake"), whole, draws.dropout("g"))
 
 
 def blocks_of(parameters, whole):
@@ -94,6 +92,14 @@ class _Draws:
         sigma = p.inst_noise_sigma * (1 - self.step / p.inst_noise_sigma_iters)
         shape = (p.channels, p.imsize, p.imsize)
         return sigma * self.rows(f"instance noise/{role}", lambda rng, rows: rng.standard_normal((rows, *shape)))
+
+    def dropout(self, role):
+        """As `DBatch.sources`. On a GPU it seeds Paddle's random numbers instead. All processes use one seed."""
+        address = self.parameters.manual_seed, f"dropout/{role}", self.step, self.update
+        if paddle.get_device() != "cpu":
+            paddle.seed(int(randomness.rng(*address).integers(2**31)))
+            return None
+        return lambda rows: [randomness.rng(*address, row) for row in rows]
 
     def rows(self, purpose, draw):
         """This process's rows, as a tensor, of the array for the whole batch that `draw(rng, rows)` returns."""

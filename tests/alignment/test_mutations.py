@@ -14,6 +14,7 @@ import pytest
 import acgan_models
 import layers
 import losses
+import operations
 import sagan_models
 import trainer
 from alignment import networks
@@ -89,7 +90,7 @@ def _(patch):
 @mutant("the power iteration starts from v, as if the matrix were its transpose", SAGAN, "bp_align D")
 def _(patch):
     def weight(self):
-        matrix = self._matrix()
+        matrix = self.weight_orig.t() if self.transposed else self.weight_orig.flatten(1)
         if self.training:
             with paddle.no_grad():
                 u = layers._unit(paddle.mv(matrix, self.weight_v))
@@ -135,9 +136,9 @@ def _(patch):
 
 @mutant("the running variance is the biased one", SAGAN, "train_align G")
 def _(patch):
-    def forward(original, self, x):
+    def forward(original, self, x, *args):
         before = self._variance.clone()
-        out = original(self, x)
+        out = original(self, x, *args)
         if self.training:
             count = x.size // x.shape[1]
             new = (self._variance - self.momentum * before) * ((count - 1) / count)
@@ -180,9 +181,9 @@ def _(patch):
 
 @mutant("a class's scale and shift change places", SAGAN, "forward images")
 def _(patch):
-    def forward(self, x, labels):
-        shift, scale = self.embed(labels).reshape([-1, 2 * self.features, 1, 1]).chunk(2, axis=1)
-        return scale * self.bn(x) + shift
+    def forward(self, x, labels, bias=None):
+        shift, scale = self.embed(labels).chunk(2, axis=1)
+        return self.bn(x, bias, scale, shift)
 
     patch.setattr(ConditionalBatchNorm, "forward", forward)
 
@@ -213,8 +214,8 @@ def _(patch):
 @mutant("G upsamples by bilinear interpolation", SAGAN, "forward images")
 def _(patch):
     bilinear = lambda x: F.interpolate(x, scale_factor=2, mode="bilinear")  # noqa: E731
-    patch.setattr(layers, "upsample", bilinear)
-    patch.setattr(layers, "FUSE_FROM", 10**9)
+    patch.setattr(operations, "double", bilinear)
+    patch.setattr(operations, "FUSE_FROM", 10**9)
 
 
 @mutant("attention is not scaled by gamma", SAGAN, "forward images")
@@ -286,7 +287,7 @@ def _(patch):
 @mutant("the hinge's margin is 0", SAGAN, "bp_align D")
 def _(patch):
     patch.setattr(
-        losses, "discriminator_losses", lambda adv_loss, real, fake: (F.relu(-real).mean(), F.relu(fake).mean())
+        losses, "discriminator_loss", lambda adv_loss, logits, real: F.relu(-logits if real else logits).mean()
     )
 
 

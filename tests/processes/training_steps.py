@@ -7,6 +7,7 @@ FOLDER/cases.json holds cases by name; each process writes its results as FOLDER
 import runtime  # noqa: I001, before paddle: it sets the threads
 from processes import collectives
 from processes.blocks import blocks
+from processes.groups import Alone, Processes
 
 import dataclasses
 import json
@@ -87,7 +88,8 @@ def batch_norm_results(images, dtype):
         norm = BatchNorm(4)
         x, direction = (paddle.to_tensor(array[block.rows].astype(dtype)) for array in (x, direction))
         x.stop_gradient = False
-        with training_on_block([paddle.nn.Sequential(norm)], block, sync_bn=collectives.world_size() > 1):
+        group = Processes(block) if collectives.world_size() > 1 else Alone()
+        with training_on_block([paddle.nn.Sequential(norm)], block, group):
             out = norm(x)
         (out * direction).sum().backward()
         collectives.add_up([norm.weight.grad, norm.bias.grad])

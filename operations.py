@@ -1,0 +1,264 @@
+"""Exact fast forms of the networks' operations for the CPU, each beside its plain definition.
+
+Paddle's CPU kernels for broadcast arithmetic, nearest doubling and batch norm are slow. The fast forms compute the same
+values by products of matrices and by arithmetic on rows. A row is one channel of one image: [N, C, H, W] becomes
+[N * C, H * W]. Fast forms have no second derivative. GPUs, and networks that need second derivatives, use the plain
+forms.
+"""
+
+import contextlib
+import threading
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle.autograd import PyLayer
+
+# From this resolution on, a resampling and a 3x3 convolution are one 4x4 convolution of stride 2. At lower resolutions
+# the layers are wide, and building the 4x4 kernel costs more time than it saves.
+FUSE_FROM = 16
+# Up to this resolution, and from this number of weights on, a convolution is one matrix product for all images. One
+# product for each image would read all the weights for few pixels.
+TOGETHER_UP_TO, TOGETHER_FROM = 4, 9 << 20
+
+_thread = threading.local()
+
+
+@contextlib.contextmanager
+def plain_forms():
+    """In this context the operations of this thread use their plain forms."""
+    before, _thread.plain = getattr(_thread, "plain", False), True
+    try:
+        yield
+    finally:
+        _thread.plain = before
+
+
+def is_fast(x):
+    """Whether operations on `x` use the fast forms."""
+    return x.place.is_cpu_place() and not getattr(_thread, "plain", False)
+
+
+def _rows(x):
+    """A view of [N, C, …] as rows [N * C, …]."""
+    return x.reshape([x.shape[0] * x.shape[1], -1])
+
+
+def _spread(values, x):
+    """Values [N or 1, C] as a column [N * C, 1], one for each row of `x` [N, C, …]."""
+    return values.expand(x.shape[:2]).reshape([-1, 1])
+
+
+def _row_sums(x):
+    """The sums over the pixels of [N, C, …]: [N, C]. A product with ones is faster than Paddle's sum."""
+    rows = _rows(x)
+    return (paddle.mv(rows, paddle.ones(rows.shape[1:], x.dtype)) if rows.shape[1] > 1 else rows).reshape(x.shape[:2])
+
+
+def _wanted(*tensors):
+    """For each tensor, whether its gradient is wanted. PyLayer takes None for the gradients of the others."""
+    return [not tensor.stop_gradient for tensor in tensors]
+
+
+def add_bias(x, bias):
+    """x [N, C, H, W] plus bias [C]. The fast form changes `x` itself, so no other operation may use it."""
+    if is_fast(x):
+        return _AddBias.apply(x, bias)
+    return x + bias.reshape([1, -1, 1, 1])
+
+
+class _AddBias(PyLayer):
+    @staticmethod
+    def forward(ctx, x, bias):
+        ctx.wanted = _wanted(x, bias)
+        x = x.contiguous()  # nearly always `x` itself; otherwise its rows would be a copy
+        _rows(x).add_(_spread(bias.unsqueeze(0), x))
+        return x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, bias = ctx.wanted
+        return gradient if x else None, _row_sums(gradient).sum(0) if bias else None
+
+
+def spectrally_normalised(weight, rows, columns):
+    """`weight` divided by `rows`·W·`columns`, where W is the weight as a matrix. The two vectors count as constants."""
+    if is_fast(weight):
+        return _SpectrallyNormalised.apply(weight, rows, columns)
+    return weight / paddle.dot(rows, paddle.mv(weight.flatten(1), columns))
+
+
+class _SpectrallyNormalised(PyLayer):
+    """The gradient is that of Miyato et al., ICLR 2018, equation 12."""
+
+    @staticmethod
+    def forward(ctx, weight, rows, columns):
+        matrix = weight.flatten(1)
+        inverse = 1 / paddle.dot(rows, paddle.mv(matrix, columns))
+        out = (matrix * inverse.expand([len(rows), 1])).reshape(weight.shape)
+        # Do not save the output: with this graph it would form a circle, which is freed only by a backward pass.
+        ctx.save_for_backward(weight, inverse, rows, columns)
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        weight, inverse, rows, columns = ctx.saved_tensor()
+        along = paddle.matmul(gradient.reshape([1, -1]), weight.reshape([-1, 1])).reshape([1]) * inverse
+        # gradient - along * rows * columns
+        matrix = paddle.addmm(gradient.flatten(1), (-along * rows).unsqueeze(1), columns.unsqueeze(0))
+        return matrix.multiply_(inverse.expand([len(rows), 1])).reshape(gradient.shape)
+
+
+def affine(x, scale, shift):
+    """`scale * x + shift` for x [N, C, …] and `scale`, `shift` [1, C] or [N, C]."""
+    return (_rows(x) * _spread(scale, x) + _spread(shift, x)).reshape(x.shape)
+
+
+def batch_norm(x, scale, shift, bias, epsilon, group):
+    """Batch norm of x [N, C] or [N, C, H, W] with the batch's own statistics. Returns (output, mean, variance).
+
+    The output is `scale * (x - mean) / sqrt(variance + epsilon) + shift`, with the biased variance. `scale`, `shift`:
+    [1, C], or [N, C] for values of each image's class. `bias` [C] or None: a bias of `x` that was not added, because
+    the norm removes it again. It is in the mean, and its gradient is 0.
+    `group` is the rows that have common statistics, an object of `processes.groups`.
+    """
+    count = group.count(len(x)) * (x.size // (x.shape[0] * x.shape[1]))
+    with paddle.no_grad():
+        mean = group.add_up(_row_sums(x).sum(0)) / count
+        centred = _rows(x) - _spread(mean.unsqueeze(0), x)
+        variance = group.add_up(_row_sums((centred * centred).reshape(x.shape)).sum(0)) / count
+        inverse = paddle.rsqrt(variance + epsilon)
+        mean = mean if bias is None else mean + bias
+    return _BatchNorm.apply(x, scale, shift, bias, (centred, inverse, count, group)), mean, variance
+
+
+class _BatchNorm(PyLayer):
+    """Ioffe and Szegedy, ICML 2015, algorithm 1 and the gradients of section 3."""
+
+    @staticmethod
+    def forward(ctx, x, scale, shift, bias, statistics):
+        centred, inverse, ctx.count, ctx.group = statistics
+        ctx.bias = bias
+        ctx.save_for_backward(centred, scale, inverse)
+        ctx.wanted = _wanted(x, scale, shift, *([] if bias is None else [bias]))
+        return (centred * _spread(scale * inverse, x)).add_(_spread(shift, x)).reshape(x.shape)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        centred, scale, inverse = ctx.saved_tensor()
+        # For each row: the sums of the gradient, and of the gradient times the normalised input.
+        sums = _row_sums(gradient)
+        products = _row_sums((_rows(gradient) * centred).reshape(gradient.shape)) * inverse
+        # For each channel: the parts of the gradient that pass through the mean and through the deviation.
+        by_mean, by_deviation = ctx.group.add_up(paddle.stack([(scale * sums).sum(0), (scale * products).sum(0)])) * (
+            inverse / ctx.count
+        )
+        x = centred * _spread((-by_deviation * inverse).unsqueeze(0), gradient)
+        x.add_(_spread(-by_mean.unsqueeze(0), gradient)).add_(_rows(gradient) * _spread(scale * inverse, gradient))
+        if len(scale) == 1:
+            sums, products = sums.sum(0, keepdim=True), products.sum(0, keepdim=True)
+        gradients = [x.reshape(gradient.shape), products, sums, ctx.bias is not None and paddle.zeros_like(ctx.bias)]
+        return tuple(value if wanted else None for value, wanted in zip(gradients, ctx.wanted, strict=False))
+
+
+def double(x):
+    """Nearest neighbour doubling: [N, C, H, W] to [N, C, 2H, 2W]."""
+    return _Double.apply(x) if is_fast(x) else F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class _Double(PyLayer):
+    @staticmethod
+    def forward(ctx, x):
+        return _doubled(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return F.avg_pool2d(gradient, 2) * 4
+
+
+def _doubled(x):
+    n, c, h, w = x.shape
+    # A complex number with both parts x lies in memory as the pair x, x. This is the fastest way to make pairs.
+    lines = paddle.as_real(paddle.complex(x, x)).reshape([n * c * h, 1, 2 * w])
+    return paddle.concat([lines, lines], axis=1).reshape([n, c, 2 * h, 2 * w])
+
+
+def mean_pool(x):
+    """2x2 means: [N, C, H, W] to [N, C, H/2, W/2]."""
+    return _MeanPool.apply(x) if is_fast(x) else F.avg_pool2d(x, 2)
+
+
+class _MeanPool(PyLayer):
+    @staticmethod
+    def forward(ctx, x):
+        return F.avg_pool2d(x, 2)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _doubled(gradient / 4)
+
+
+def conv(x, weight, bias=None, padding=0, stride=1):
+    """Convolution of [N, I, H, W] with weight [O, I, K, K], plus bias [O]."""
+    if not is_fast(x):
+        return F.conv2d(x, weight, bias, stride, padding)
+    if stride in (1, [1, 1]) and padding and x.shape[-1] <= TOGETHER_UP_TO and weight.size >= TOGETHER_FROM:
+        out = _conv_together(x, weight, padding)
+    else:
+        out = F.conv2d(x, weight, None, stride, padding)
+    return out if bias is None else add_bias(out, bias)
+
+
+def _conv_together(x, weight, padding):
+    """A convolution of stride 1 that keeps the resolution, as one matrix product for all images."""
+    n, _, h, w = x.shape
+    taps = F.unfold(x, weight.shape[-1], paddings=padding).transpose([1, 0, 2]).reshape([weight[0].size, -1])
+    out = paddle.matmul(weight.reshape([len(weight), -1]), taps)
+    return out.reshape([len(weight), n, h * w]).transpose([1, 0, 2]).reshape([n, len(weight), h, w])
+
+
+def conv_transpose(x, weight, bias=None, padding=0, stride=1):
+    """Transposed convolution of [N, I, H, W] with weight [I, O, K, K], plus bias [O]."""
+    if not is_fast(x):
+        return F.conv2d_transpose(x, weight, bias, stride, padding)
+    out = F.conv2d_transpose(x, weight, None, stride, padding)
+    return out if bias is None else add_bias(out, bias)
+
+
+def upsample_conv(x, weight, bias=None):
+    """`conv(double(x))` for a 1x1 or 3x3 kernel, by the cheapest exact method: [N, I, H, W] to [N, O, 2H, 2W].
+
+    A 1x1 convolution runs before the doubling, which gives the same result. A doubling and a 3x3 convolution together
+    equal one 4x4 transposed convolution of stride 2. Its kernel sums the taps that read the same pixel.
+    """
+    if weight.shape[-1] == 1:
+        return double(conv(x, weight, bias))
+    if x.shape[-1] < FUSE_FROM:
+        return conv(double(x), weight, bias, padding=1)
+    kernel = _kernel_of_stride_2(weight.transpose([1, 0, 2, 3]), flipped=True)
+    return conv_transpose(x, kernel, bias, padding=1, stride=2)
+
+
+def conv_pool(x, weight, bias=None):
+    """`mean_pool(conv(x))` for a 1x1 or 3x3 kernel, by the cheapest exact method: [N, I, H, W] to [N, O, H/2, W/2].
+
+    A 1x1 convolution runs after the pooling. A 3x3 convolution and the pooling equal one 4x4 convolution of stride 2.
+    """
+    if weight.shape[-1] == 1:
+        return conv(mean_pool(x), weight, bias)
+    if x.shape[-1] < FUSE_FROM:
+        return mean_pool(conv(x, weight, bias, padding=1))
+    return conv(x, _kernel_of_stride_2(weight) / 4, bias, padding=1, stride=2)
+
+
+def _kernel_of_stride_2(weight, flipped=False):
+    """[A, B, 3, 3] to [A, B, 4, 4]: the sum of the kernel, or of the `flipped` one, at the positions of a 2x2 cell.
+
+    The sum is linear in the nine taps, so it is a product with a matrix of zeros and ones.
+    """
+    sums = np.zeros([3, 3, 4, 4])
+    for row, column in np.ndindex(3, 3):
+        y, x = (2 - row, 2 - column) if flipped else (row, column)
+        sums[row, column, y : y + 2, x : x + 2] = 1
+    matrix = paddle.to_tensor(sums.reshape([9, 16]).astype(str(weight.dtype).rsplit(".", 1)[-1]))
+    return paddle.matmul(weight.reshape([-1, 9]), matrix).reshape([*weight.shape[:2], 4, 4])
