@@ -12,8 +12,8 @@ from dataset import FolderSet, Unreadable
 from formats.image_files import fit_in_words
 from formats.packed_data import About, pixel_options
 from packing.files import NPZ, ZIP, Growing
+from packing.inputs import open_source
 from packing.readers import Died, reading
-from packing.sources import open_source
 from utils import UserError, plural, progress
 
 BLOCK = 16  # images that a process reads at a time

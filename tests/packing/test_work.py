@@ -213,6 +213,25 @@ def test_more_than_one_percent_of_broken_files_stop_the_packing(photos, tmp_path
     assert "2 of the 100 files in few cannot be read as images, such as 'few/cat/020.png'" in err
 
 
+def test_names_that_are_not_utf_8(photos, tmp_path):
+    """As from a Chinese Windows archive: in the folder's name, in those of its classes and of a file."""
+    folder = os.fsdecode(tmp_path / os.fsdecode("花".encode("gbk")))
+    for name in ("cat", os.fsdecode("狗".encode("gbk"))):
+        os.makedirs(os.path.join(folder, name))
+        for number in range(50):
+            file = os.path.join(folder, name, os.fsdecode("图".encode("gbk")) + f"{number:02}.png")
+            os.link(photos / "photos" / "eel" / "000.png", file)
+    os.unlink(file)
+    Path(file).write_bytes(b"no image")
+    for ending in ("npz", "zip"):
+        out = os.path.join(folder, f"out.{ending}")
+        options = ["--dataset", "folder", "--imsize", 8, "--num_workers", 1, "--data_path", folder, "--out", out]
+        said = pack(tmp_path, *options)
+        assert "left out: 1 file" in said
+        one, two = (load_dataset(Parameters(dataset="folder", imsize=8, data_path=path)) for path in (folder, out))
+        assert one.class_names == two.class_names and one.fingerprint() == two.fingerprint()
+
+
 # Interrupted packings
 
 
