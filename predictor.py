@@ -14,11 +14,11 @@ import runtime
 class Predictor:
     """A compiled network: a function from NumPy arrays to a list of NumPy arrays.
 
-    It uses all threads of the maths library for one call, and Python's other threads wait meanwhile. So call it from
-    one thread. It keeps a copy of the network's weights.
+    A call uses `threads` threads of the maths library, and Python's other threads wait meanwhile. So call it from one
+    thread. It keeps a copy of the network's weights.
     """
 
-    def __init__(self, network, inputs):
+    def __init__(self, network, inputs, threads):
         """`network`: a layer in evaluation mode. `inputs`: (shape, dtype) of each input; None is a free axis."""
         with tempfile.TemporaryDirectory() as folder:
             prefix = Path(folder) / "network"
@@ -29,7 +29,7 @@ class Predictor:
             config.disable_gpu()
             config.disable_glog_info()
             config.enable_mkldnn()
-            config.set_cpu_math_library_num_threads(runtime.threads())
+            config.set_cpu_math_library_num_threads(threads)
             self._predictor = inference.create_predictor(config)
         self._sources = list(map(self._predictor.get_input_handle, self._predictor.get_input_names()))
         self._targets = list(map(self._predictor.get_output_handle, self._predictor.get_output_names()))
@@ -39,17 +39,17 @@ class Predictor:
             source.reshape(array.shape)
             source.copy_from_cpu(array)
         self._predictor.run()
-        runtime.set_threads(runtime.threads())  # the predictor sets the whole process to one thread
+        runtime.set_threads(runtime.threads())  # the predictor has set them for the whole process
         return [target.copy_to_cpu() for target in self._targets]
 
 
-def compiled(name, make, inputs):
+def compiled(name, make, inputs, threads):
     """The `Predictor` of the network that `make()` returns, or None if it cannot be made, which a line on stderr says.
 
-    `name` is the network's in this line. `inputs` are those of `Predictor`.
+    `name` is the network's in this line. `inputs` and `threads` are those of `Predictor`.
     """
     try:
-        return Predictor(make(), inputs)
+        return Predictor(make(), inputs, threads)
     except Exception as error:  # this build of Paddle may lack oneDNN
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         print(f"{name} runs without oneDNN, two to three times slower: {reason}", file=sys.stderr)

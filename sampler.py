@@ -39,9 +39,18 @@ def snapshot(generator, parameters):
     """
     if paddle.get_device() == "cpu" and paddle.get_default_dtype() == "float32":
         inputs = [([CHUNK, parameters.z_dim], "float32"), ([CHUNK], "int64")]
-        if predictor := compiled("the generator", lambda: fold(generator), inputs):
+        if predictor := compiled("the generator", lambda: fold(generator), inputs, _threads_of_predictor()):
             return predictor
     return partial(_run_eagerly, generator)
+
+
+def _threads_of_predictor():
+    """The largest power of two that is not above the number of threads, nor above CHUNK.
+
+    oneDNN chooses between kernels that round differently, and one of its criteria is how evenly threads share the work.
+    A power of two shares CHUNK images evenly, so the choice, and with it the bits, are those for one thread.
+    """
+    return 1 << (min(runtime.threads(), CHUNK).bit_length() - 1)
 
 
 def generate(frozen, parameters, indices, labels, purpose="sample"):
@@ -61,7 +70,7 @@ def generate(frozen, parameters, indices, labels, purpose="sample"):
         return to_pixels(images[rows[places]], p)
 
     calls = _group_into_calls(rows)
-    # A predictor uses several threads itself. Its results do not depend on their number.
+    # A predictor uses several threads itself.
     images = list(map(draw, calls)) if isinstance(frozen, Predictor) else runtime.parallel(draw, calls)
     return np.concatenate(images)[np.argsort(np.concatenate(calls))]
 

@@ -12,6 +12,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+import runtime
 from metrics.inception_weights import FILE, published_name
 from predictor import compiled
 from utils import UserError
@@ -226,7 +227,8 @@ class Inception:
         self._half = half
         self._predictor = None
         if not eager and paddle.get_device() == "cpu":
-            self._predictor = compiled("Inception", lambda: self._network, [([None, 3, 299, 299], "float32")])
+            inputs = [([None, 3, 299, 299], "float32")]
+            self._predictor = compiled("Inception", lambda: self._network, inputs, runtime.threads())
 
     def features(self, images):
         """The features of uint8 images [N, 3, H, W]: {tap: float32 [N, width]}."""
