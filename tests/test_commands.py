@@ -297,6 +297,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(trained, tmp_path):
     assert not [file for file in (tmp_path / "run").rglob("*") if ".tmp" in file.name]
 
 
+@pytest.mark.slow
 def test_an_interrupted_test_goes_on_where_it_was(trained, tmp_path):
     """After Ctrl-C no file looks whole. The same command then gives the same samples as an uninterrupted test."""
     path, _ = trained
