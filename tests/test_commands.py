@@ -169,10 +169,10 @@ def test_a_sample_does_not_depend_on_the_batch(trained):
     G = acgan_models.build_generator(p)
     checkpoint.load_network(G, loaded.parts["G_ema"], path)
     G.eval()
-    labels = np.arange(20) % 10
-    whole = sampler.generate(G, p, range(20), labels)
+    frozen, labels = sampler.snapshot(G, p), np.arange(20) % 10
+    whole = sampler.generate(frozen, p, range(20), labels)
     for size in (1, 7, 16):
-        parts = [sampler.generate(G, p, range(20)[i : i + size], labels[i : i + size]) for i in range(0, 20, size)]
+        parts = [sampler.generate(frozen, p, range(20)[i : i + size], labels[i : i + size]) for i in range(0, 20, size)]
         assert (np.concatenate(parts) == whole).all()
 
 
