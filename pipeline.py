@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 BATCHES_AHEAD = 2
+TOGETHER = 8  # items that a thread reads without asking for the next
 HANGING = 60  # seconds; a file that takes longer is named
 
 
@@ -51,7 +52,8 @@ def read_ahead(batches, read, threads, reading):
     pool, ahead = ThreadPoolExecutor(threads), deque()
     try:
         for batch in batches:
-            ahead.append([pool.submit(read, item) for item in batch])
+            parts = (batch[start : start + TOGETHER] for start in range(0, len(batch), TOGETHER))
+            ahead.append([pool.submit(_read_all, read, part) for part in parts])
             if len(ahead) > BATCHES_AHEAD:
                 yield _results(ahead.popleft(), reading)
         for batch in ahead:
@@ -60,10 +62,14 @@ def read_ahead(batches, read, threads, reading):
         pool.shutdown(cancel_futures=True)
 
 
+def _read_all(read, items):
+    return [read(item) for item in items]
+
+
 def _results(futures, reading):
     while wait(futures, HANGING / 4).not_done:
         reading.name_hanging()
-    return [future.result() for future in futures]
+    return [image for future in futures for image in future.result()]
 
 
 class Timed:

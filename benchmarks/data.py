@@ -174,9 +174,9 @@ def speed(folder, python):
 
 
 def memory(folder, _):
+    p = parameters(folder, mirror=True)
     from dataset import batches, batches_per_epoch, load_dataset
 
-    p = parameters(folder, mirror=True)
     image_set = load_dataset(p)
     with closing(batches(image_set, p, 0)) as data:
         for epoch in range(EPOCHS):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import io
 import os
 import struct
 import sys
@@ -21,6 +22,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".ppm",
 # reader of EPS runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 PIXEL_LIMIT = 2**26  # 256 MB once decoded
+WHOLE = 2**24  # bytes; a smaller file is read at once for speed
 PLURALS = {
     "link to itself": "links to themselves", "image beside the classes": "images beside the classes", "more": "more"
 }  # fmt: skip
@@ -195,7 +197,7 @@ def read_image(path, exif=False, smallest=None):
     - its values for black and white are unknown: floating-point, signed or 32-bit numbers,
     - Pillow would misread its transparent colour, because the colour does not have 8 bits a channel.
     """
-    with Image.open(path, formats=FORMATS) as image:
+    with Image.open(_content(path) if smallest else path, formats=FORMATS) as image:
         _check_pixels(image.size)
         if smallest and image.format == "JPEG":
             image.draft(None, (smallest, smallest))
@@ -213,6 +215,12 @@ def read_image(path, exif=False, smallest=None):
         if image.mode != "RGB":
             image = image.convert("RGB")
         return image if turn is None else image.transpose(turn)
+
+
+def _content(path):
+    """The content of a small file, in memory, or else its path. Pillow reads a path in pieces of 64 KB: slower."""
+    with open(path, "rb") as file:
+        return io.BytesIO(file.read()) if os.fstat(file.fileno()).st_size < WHOLE else path
 
 
 def _check_range(image):
