@@ -58,6 +58,7 @@ METRICS = all_metrics()
 # processes use rank 0's --save_path.
 MAY_DIFFER_BY_PROCESS = (
     "device",
+    "threads",
     "num_workers",
     "data_in_memory",
     "data_path",
@@ -98,6 +99,7 @@ LABELS = Rule(
 )
 UP_TO_65536 = whole_number(1, 65536)
 UP_TO_256 = whole_number(0, 256)
+THREADS = whole_number(1, 256)
 DEVICE = Rule("cpu, gpu or gpu:NUMBER, from 0 to 999", re.compile("cpu|gpu(:[0-9]{1,3})?").fullmatch)
 OUT = Rule("a file name that ends in .npz or .zip", lambda path: path.lower().endswith((".npz", ".zip")))
 STATE_DICT = Rule(
@@ -259,6 +261,9 @@ class Parameters:
     )
 
     manual_seed: int = _runtime(29, "seed of all random numbers", SEED, also="manualSeed")
+    threads: int | None = _runtime(
+        None, "threads that compute on the CPU; left out: its physical cores; another number changes rounding", THREADS
+    )
     device: str | None = _runtime(None, "cpu, gpu or gpu:NUMBER; left out: a GPU if there is one", DEVICE)
     parallel: bool = _runtime(True, "no effect: python -m paddle.distributed.launch makes a run parallel")
 

@@ -188,12 +188,16 @@ def _close_output():
 
 
 def start(parameters):
-    """Choose the device. If `paddle.distributed.launch` started several processes, set up Paddle's collectives too.
+    """Choose the device and the number of threads. Set up Paddle's collectives if there are several processes.
 
     `parameters.device` is "cpu", "gpu" or "gpu:N". None means a GPU if there is one, else the CPU. Raises UserError for
-    a device that does not exist.
+    a device that does not exist. `parameters.threads` is None for the default.
     """
     import paddle
+
+    if parameters.threads:
+        os.environ["MKL_NUM_THREADS"] = str(parameters.threads)  # `threads` reads it
+        set_threads(parameters.threads)
 
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     device = parameters.device or ("gpu" if gpus else "cpu")

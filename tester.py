@@ -19,7 +19,7 @@ from processes import collectives
 from utils import LOCK_FILE, UserError, lock
 
 # An interrupted test may resume with other values of these, because it may resume on another machine.
-MAY_DIFFER_ON_RESUME = ("device", "num_workers", "data_in_memory", "batch_size_test", "parallel")
+MAY_DIFFER_ON_RESUME = ("device", "threads", "num_workers", "data_in_memory", "batch_size_test", "parallel")
 
 
 class Tester:

@@ -14,6 +14,7 @@ from visualdl.proto.record_pb2 import Record
 from visualdl.reader.record_reader import RecordReader
 
 import checkpoint
+import runtime
 from command_line import CommandLine
 from dataset import load_dataset
 from trainer import Trainer, resolve
@@ -376,6 +377,17 @@ def test_changed_images_are_reported(run_on_folders, tmp_path, capsys):
     assert line in capsys.readouterr().out and line in (tmp_path / "run" / "log.txt").read_text()
     train("--resume", str(tmp_path / "run"), "--total_step", "3")
     assert (tmp_path / "run" / "log.txt").read_text().count("the data have changed") == 1
+
+
+def test_another_number_of_threads_is_reported(run_on_folders, tmp_path, capsys, monkeypatch):
+    shutil.copytree(run_on_folders / "run", tmp_path / "run")
+    threads = runtime.threads()
+    monkeypatch.setenv("MKL_NUM_THREADS", str(threads + 1))
+    train("--resume", str(tmp_path / "run"), "--total_step", "2")
+    line = f"{threads} threads before, {threads + 1} now: the last digits may differ\n"
+    assert line in capsys.readouterr().out and line in (tmp_path / "run" / "log.txt").read_text()
+    train("--resume", str(tmp_path / "run"), "--total_step", "3")
+    assert "threads before" not in capsys.readouterr().out
 
 
 def test_weights_of_other_classes_can_start_a_run(run_on_folders, tmp_path, capsys):

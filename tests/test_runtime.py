@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import runtime
 
@@ -55,3 +56,11 @@ def test_a_list_of_threads_means_its_first_number(monkeypatch):
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
     assert runtime.threads() == 3
+
+
+def test_the_option_sets_the_threads(monkeypatch):
+    monkeypatch.setenv("MKL_NUM_THREADS", "2")
+    runtime.start(SimpleNamespace(device="cpu", threads=3))
+    assert runtime.threads() == 3
+    monkeypatch.undo()
+    runtime.set_threads(runtime.threads())

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import checkpoint
 import pictures
+import runtime
 from parameters import changed_options
 from processes import collectives
 from utils import (
@@ -119,6 +120,10 @@ class RunFolder:
             self._point_latest_to(start.checkpoint.path)
             for name, (old, new) in changed_options(start.checkpoint.parameters, dataclasses.asdict(p)).items():
                 self._write_line(f"changed --{name} from {old} to {new}")
+            if notes.get("threads") not in (None, runtime.threads()):
+                line = f"{notes['threads']} threads before, {runtime.threads()} now: the last digits may differ"
+                self._write_line(line)
+                collectives.say(line)
             if changed := _changed_data(notes.get("data"), self._data):
                 self._write_line(f"the data have changed: {changed}")
                 collectives.say(f"the data have changed: {changed}")
@@ -249,7 +254,7 @@ class RunFolder:
         records = [self.path / name for name in (LOG, RECORDS)]
         notes |= {path.name: path.stat().st_size for path in records if path.exists()}
         notes |= {"whole_batch": self.parameters.batch_size * collectives.world_size(), "measured": self._measured}
-        notes |= {"data": self._data}
+        notes |= {"data": self._data, "threads": runtime.threads()}
         self._writing = self._thread.submit(self._write, path, step, state(), notes)
 
     def _write(self, path, step, parts, notes):

@@ -12,7 +12,7 @@ def test_two_processes_add_up_their_gradients(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import types, runtime\n"
         "from processes import collectives\n"
-        "runtime.start(types.SimpleNamespace(device='cpu'))\n"
+        "runtime.start(types.SimpleNamespace(device='cpu', threads=None))\n"
         "import paddle\n"
         "layer = paddle.nn.Linear(2, 3)\n"
         "(layer(paddle.full([1, 2], float(collectives.rank() + 1)))).sum().backward()\n"
