@@ -14,9 +14,6 @@ import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
-# From this resolution on, a resampling and a 3x3 convolution are one 4x4 convolution of stride 2. At lower resolutions
-# the layers are wide, and building the 4x4 kernel costs more time than it saves.
-FUSE_FROM = 16
 # Up to this resolution, and from this number of weights on, a convolution is one matrix product for all images. One
 # product for each image would read all the weights for few pixels.
 TOGETHER_UP_TO, TOGETHER_FROM = 4, 9 << 20
@@ -233,8 +230,6 @@ def upsample_conv(x, weight, bias=None):
     """
     if weight.shape[-1] == 1:
         return double(conv(x, weight, bias))
-    if x.shape[-1] < FUSE_FROM:
-        return conv(double(x), weight, bias, padding=1)
     kernel = kernel_of_stride_2(weight.transpose([1, 0, 2, 3]), flipped=True)
     return conv_transpose(x, kernel, bias, padding=1, stride=2)
 
@@ -246,8 +241,6 @@ def conv_pool(x, weight, bias=None):
     """
     if weight.shape[-1] == 1:
         return conv(mean_pool(x), weight, bias)
-    if x.shape[-1] < FUSE_FROM:
-        return mean_pool(conv(x, weight, bias, padding=1))
     return conv(x, kernel_of_stride_2(weight) / 4, bias, padding=1, stride=2)
 
 

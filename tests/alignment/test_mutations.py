@@ -213,9 +213,11 @@ def _(patch):
 
 @mutant("G upsamples by bilinear interpolation", SAGAN, "forward images")
 def _(patch):
-    bilinear = lambda x: F.interpolate(x, scale_factor=2, mode="bilinear")  # noqa: E731
-    patch.setattr(operations, "double", bilinear)
-    patch.setattr(operations, "FUSE_FROM", 10**9)
+    def upsample_conv(x, weight, bias=None):
+        x = F.interpolate(x, scale_factor=2, mode="bilinear")
+        return operations.conv(x, weight, bias, padding=weight.shape[-1] // 2)
+
+    patch.setattr(operations, "upsample_conv", upsample_conv)
 
 
 @mutant("attention is not scaled by gamma", SAGAN, "forward images")
