@@ -11,11 +11,14 @@ from parameters import (
     BY_PROGRAM,
     HIDDEN,
     OPTIONS,
+    PACKING,
     PUBLISHED,
     RECIPES,
     SMALL_IMAGES,
+    Packing,
     Parameters,
     check_classes,
+    check_crop,
     check_fit,
     count_classes,
     read_parameters,
@@ -23,7 +26,7 @@ from parameters import (
     typed_options,
 )
 from processes.collectives import world_size
-from refusals import check_changes, check_place, check_test, check_training, generator_file
+from refusals import check_changes, check_packing, check_place, check_test, check_training, generator_file
 from utils import RUN_FILE, UserError, run_numbers
 
 # Options that are not taken from a checkpoint, because they belong to the run that wrote it.
@@ -43,12 +46,17 @@ IGNORED_BY_TEST = (
     "fast_decode", "mirror", "data_in_memory", "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut",
     "dropout", "eval_step", "eval_samples", "lr",
 )  # fmt: skip
+# The options of pack.py: those that decide which images are read, and how.
+OF_PACK = (
+    "recipe", "model", "dataset", "data_path", "test_data_path", "classes", "num_classes", "imsize", "centercrop",
+    "centercrop_size", "dont_resize", "resize_filter", "exif", "num_workers",
+)  # fmt: skip
 # Two options that set the same thing. One on the command line overrides the other in a recipe, a run or a checkpoint.
 EITHER_OR = (("total_step", "niter"), ("model_save_step", "save_freq"), ("batch_size", "global_batch_size"))
 
 
 class CommandLine:
-    """The command line of `program` ("train" or "test"). No other code reads the arguments.
+    """The command line of `program` ("train", "test" or "pack"). No other code reads the arguments.
 
     `given`: {field name: typed value} of its options, without --recipe. `spelled`: the option names as the user spelled
     them. `named`: the value of --recipe, or None. `recipe`: the recipe to use. `reason`: why this recipe is used.
@@ -147,6 +155,16 @@ class CommandLine:
         print(f"recipe {parameters.recipe} ({reason})", flush=True)
         return parameters
 
+    def parameters_of_pack(self):
+        """(`Parameters`, `Packing`) of pack.py. Prints the recipe and the reason for it."""
+        packing = Packing(**{name: value for name, value in self._options.items() if name in PACKING})
+        parameters = Parameters(**_merge(self.recipe_values, self.given))
+        check_crop(parameters)
+        check_classes(parameters, self.given, self.recipe)
+        check_packing(parameters, packing)
+        print(f"recipe {parameters.recipe} ({self.reason})", flush=True)
+        return parameters, packing
+
     def _base_values(self, checkpoint_values):
         """(values that the given options replace, where they come from, folder of the run to resume or None).
 
@@ -209,6 +227,8 @@ class CommandLine:
 
 def _options_by_spelling(program):
     """{option's name on the command line of `program`, without dashes: the option}."""
+    if program == "pack":
+        return spellings([OPTIONS[name] for name in OF_PACK]) | spellings(PACKING.values())
     names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
     return names | {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
 

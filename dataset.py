@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 import randomness
 from formats.image_files import class_folders, count_turned, fit, read_image, say_once, say_skipped
 from formats.image_lists import list_images
+from formats.packed_data import check_packed, is_packed, open_packed
 from formats.published_data import read_cifar10, read_mnist
 from pipeline import Reading, read_ahead
 from processes.blocks import blocks
@@ -37,14 +38,20 @@ SIZES_COMPARED = 1000
 HEADERS_READ = 1000
 
 
+class Unreadable(Exception):
+    """A file cannot be read as an image. The text is the reason."""
+
+
 class ImageSet:
     """Labelled images of one size in a fixed order; `image_set[i]` is (uint8 [C, H, W], int64 label).
 
     `name`: the value of --dataset. `class_names`: a tuple of str. `labels`: int64 [N] in 0 … num_classes - 1.
     `image_shape`: (C, H, W). `is_slow`: whether threads should read the images; then `reading` is a `pipeline.Reading`.
+    `left_out`: {place: (file, reason)} of images found unreadable so far; another image is in the place of each.
+    `by_class`: whether the images are ordered by class.
     """
 
-    is_slow = False
+    is_slow = by_class = False
 
     def __init__(self, parameters, class_names, labels):
         self.parameters = parameters
@@ -52,6 +59,7 @@ class ImageSet:
         self.class_names = tuple(class_names)
         self.labels = labels
         self.image_shape = (parameters.channels, parameters.imsize, parameters.imsize)
+        self.left_out = {}
 
     @property
     def num_classes(self):
@@ -67,6 +75,10 @@ class ImageSet:
             "classes": _digest("/".join(self.class_names).encode(errors="surrogateescape")),
             "labels": _digest(self.labels.astype("<i8").tobytes()),
         }
+
+    def read(self, place):
+        """Image `place`, uint8 [C, H, W], without its class."""
+        return self[place][0]
 
     def training_image(self, index):
         """`image_set[index]` for training: an option may make it faster and less exact."""
@@ -108,7 +120,7 @@ class FolderSet(ImageSet):
     share the set.
     """
 
-    is_slow = True
+    is_slow = by_class = True
 
     def __init__(self, parameters, option, path):
         self._skipped = Counter()
@@ -124,15 +136,14 @@ class FolderSet(ImageSet):
         super().__init__(parameters, names, np.repeat(np.arange(len(names)), self._list.counts))
         self.option, self.folder = option, path
         self.reading = Reading()
-        self._broken = set()
         self._lock = threading.Lock()
 
     def fingerprint(self):
         """The fingerprint of every set, plus digests of all file names and of the sizes of SIZES_COMPARED files."""
         places = np.linspace(0, len(self) - 1, min(SIZES_COMPARED, len(self))).astype(int)
-        sizes = [self.path(place).stat().st_size for place in places]
+        sizes = [self.file_size(place) for place in places]
         return super().fingerprint() | {
-            "file names": _digest(self._list.names),
+            "file names": _digest(self.file_names()),
             "file sizes": _digest(str(sizes).encode()),
         }
 
@@ -164,27 +175,46 @@ class FolderSet(ImageSet):
         first = range(len(self))[index]  # IndexError beyond the end
         # Try this file, then the next ones in order, around the end, until one can be read.
         for place in itertools.chain(range(first, len(self)), range(first)):
-            if place in self._broken:
-                continue
-            path = self.path(place)
-            try:
-                with self.reading.of(path):
-                    image = read_image(path, self.parameters.exif, *smaller)
-                return fit(image, self.parameters), self.labels[place]
-            except UserError as error:
-                raise UserError(f"{path}: {error}") from None
-            except FileNotFoundError as error:
-                for folder in (self.folder, path.parent):
-                    if not Path(folder).exists():
-                        raise UserError(f"{folder} is gone: put it back, then continue with --resume") from None
-                self._leave_out(place, one_line(error))
-            except MemoryError:
-                raise UserError(f"{path} takes more memory than is left: lower --num_workers or --batch_size") from None
-            except Exception as error:  # Pillow may raise anything for a stranger's file
-                unknown = isinstance(error, UnidentifiedImageError)
-                self._leave_out(
-                    place, "it is not an image, or Pillow cannot read its kind" if unknown else one_line(error)
-                )
+            if place not in self.left_out:
+                try:
+                    return self.read(place, *smaller), self.labels[place]
+                except Unreadable as error:
+                    self._leave_out(place, str(error))
+
+    def read(self, place, *smaller):
+        """Image `place`, uint8 [C, H, W]. Raises Unreadable, with the reason, if its file cannot be read.
+
+        `smaller`: `smallest` and `square` of `read_image`.
+        """
+        path = self.path(place)
+        try:
+            with self.reading.of(path):
+                image = read_image(self.open(place), self.parameters.exif, *smaller)
+            return fit(image, self.parameters)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        except FileNotFoundError as error:
+            for folder in (self.folder, path.parent):
+                if not Path(folder).exists():
+                    raise UserError(f"{folder} is gone: put it back, then continue with --resume") from None
+            raise Unreadable(one_line(error)) from None
+        except MemoryError:
+            raise UserError(f"{path} takes more memory than is left: lower --num_workers or --batch_size") from None
+        except UnidentifiedImageError:
+            raise Unreadable("it is not an image, or Pillow cannot read its kind") from None
+        except Exception as error:  # Pillow may raise anything for a stranger's file
+            raise Unreadable(one_line(error)) from None
+
+    def open(self, place):
+        """What `read_image` reads for image `place`: a path, or an open file."""
+        return self.path(place)
+
+    def file_names(self):
+        """The bytes of the names of all files, in order, joined by slashes."""
+        return self._list.names
+
+    def file_size(self, place):
+        return self.path(place).stat().st_size
 
     def path(self, place):
         """The file of image `place`."""
@@ -192,16 +222,62 @@ class FolderSet(ImageSet):
 
     def _leave_out(self, place, reason):
         with self._lock:
-            if place not in self._broken:
-                self._broken.add(place)
-                count = f"{len(self._broken)} of {len(self)} files so far"
+            if place not in self.left_out:
+                self.left_out[place] = str(self.path(place)), reason
+                count = f"{len(self.left_out)} of {len(self)} files so far"
                 print(f"{str(self.path(place))!r} is left out ({count}): {reason}", file=sys.stderr)
-            if len(self._broken) > BROKEN_SHARE * len(self):
-                paths = ", ".join(repr(str(self.path(place))) for place in sorted(self._broken)[:3])
+            if len(self.left_out) > BROKEN_SHARE * len(self):
+                paths = ", ".join(repr(file) for _, (file, _) in sorted(self.left_out.items())[:3])
                 raise UserError(
-                    f"{len(self._broken)} of the {len(self)} files in {self.folder} cannot be read as images, such as "
+                    f"{len(self.left_out)} of the {len(self)} files in {self.folder} cannot be read as images, such as "
                     f"{paths}: replace them or remove them"
                 )
+
+
+class PackedSet(ImageSet):
+    """Images packed into one file, which `open_packed` opens. They equal those of the packed source, in its order.
+
+    `left_out` holds the images that could not be read when they were packed. As in `FolderSet`, the next readable image
+    in this order replaces each.
+    """
+
+    is_slow = True
+
+    def __init__(self, parameters, option, path, split):
+        packed = open_packed(option, path)
+        check_packed(packed, parameters, option, path, split)
+        self.packed, self.option, self.folder, self.reading = packed, option, path, Reading()
+        about = packed.about
+        self.by_class = about is not None and about.by_class
+        labels = packed.labels.copy()
+        for place, label, _, _ in about.left_out if about else ():
+            labels[place] = label
+        chosen = list(range(len(packed.class_names)))
+        if not about or about.classes != parameters.classes:
+            chosen = choose_classes(packed.class_names, parameters.classes)
+        new_label, places = chosen_places(labels, chosen, len(packed.class_names), self.by_class)
+        super().__init__(parameters, [packed.class_names[c] for c in chosen], new_label[labels[places]])
+        self.is_whole = chosen == list(range(len(packed.class_names)))
+        self.places = places  # in the file
+        entries = {place: (file, reason) for place, _, file, reason in about.left_out} if about else {}
+        self.left_out = {new: entries[old] for new, old in enumerate(places.tolist()) if old in entries}
+
+    def fingerprint(self):
+        """That of the source. For a choice of its classes, only the numbers and digests that every set has."""
+        own = super().fingerprint()
+        return own | self.packed.about.fingerprint if self.packed.about and self.is_whole else own
+
+    def __getitem__(self, index):
+        place = first = range(len(self))[index]  # IndexError beyond the end
+        while place in self.left_out:
+            place = (place + 1) % len(self)
+            if place == first:
+                raise UserError(f"{self.option} {self.folder} holds no readable image")
+        try:
+            image = self.packed.images[int(self.places[place])]
+        except ValueError as error:
+            raise UserError(f"{self.option} {self.folder} is damaged: {error}; pack it again") from None
+        return np.ascontiguousarray(image.transpose(2, 0, 1)), self.labels[place]
 
 
 class MemorySet(ImageSet):
@@ -262,19 +338,35 @@ def load_dataset(parameters, split="train"):
     the data. The message says what was found.
     """
     p = parameters
-    option, path = _path_option(p, split)
-    # Open the images.
+    option, path = path_option(p, split)
     if p.dataset == "digits":
         image_set = ArraySet(p, *_read_digits(split))
+    elif p.dataset == "fake":
+        image_set = FakeSet(p, split)
+    elif is_packed(path):
+        image_set = PackedSet(p, option, path, split)
     elif p.dataset in ("mnist", "fashion-mnist"):
         image_set = ArraySet(p, *read_mnist(p.dataset, path, split))
     elif p.dataset == "cifar10":
         image_set = ArraySet(p, *read_cifar10(path, split))
-    elif p.dataset == "fake":
-        image_set = FakeSet(p, split)
+    elif path is not None and Path(path).is_file():
+        raise UserError(
+            f"{option} {path} is a file that only pack.py reads: python pack.py --data_path {path} --out FILE.npz "
+            "makes one for training; or give a folder with a folder of images for each class"
+        )
     else:
         image_set = FolderSet(p, option, path)
-    # Check the classes.
+    check_image_set(p, image_set, split)
+    return image_set
+
+
+def check_image_set(parameters, image_set, split="train"):
+    """Raise UserError unless each class has images, the number of classes is right and the first image can be read.
+
+    Prints what is not read.
+    """
+    p = parameters
+    option, path = path_option(p, split)
     missing = np.flatnonzero(np.bincount(image_set.labels, minlength=image_set.num_classes) == 0)
     if len(missing):
         raise UserError(
@@ -292,10 +384,9 @@ def load_dataset(parameters, split="train"):
     if isinstance(image_set, FolderSet):
         image_set.say_what_is_read()
     image_set[0]  # read one image: options that do not fit the images fail here, before anything is built
-    return image_set
 
 
-def _path_option(parameters, split):
+def path_option(parameters, split):
     """(the option that gives the folder of the images of `split`, its value)."""
     p = parameters
     if split == "test" and (p.test_data_path or p.dataset in ("folder", "imagenet")):
@@ -307,7 +398,7 @@ def check_count(parameters, image_set, split="train"):
     """Raise UserError unless `image_set`, the images of `split`, has `parameters.num_classes` classes."""
     p = parameters
     if p.num_classes not in (None, image_set.num_classes):
-        option, path = _path_option(p, split)
+        option, path = path_option(p, split)
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
             f"--num_classes is {p.num_classes} (given, or from the recipe, run or checkpoint), but {where} has "
@@ -379,6 +470,19 @@ def choose_classes(names, classes):
     if len(chosen) < 2:
         raise refused("leaves fewer than two classes")
     return list(chosen)
+
+
+def chosen_places(labels, chosen, total, by_class):
+    """(int64 [total], the new number of each class or -1; the places of the images of the classes `chosen`, in order).
+
+    `labels`: the classes of all images, 0 … total - 1. `by_class`: whether the result is ordered by class.
+    """
+    new_label = np.full(total, -1)
+    new_label[chosen] = range(len(chosen))
+    places = np.flatnonzero(new_label[labels] >= 0)
+    if by_class:
+        places = places[np.argsort(new_label[labels[places]], kind="stable")]
+    return new_label, places
 
 
 def batches_per_epoch(image_set, parameters, world_size=1):

@@ -235,7 +235,7 @@ def upsample_conv(x, weight, bias=None):
         return double(conv(x, weight, bias))
     if x.shape[-1] < FUSE_FROM:
         return conv(double(x), weight, bias, padding=1)
-    kernel = _kernel_of_stride_2(weight.transpose([1, 0, 2, 3]), flipped=True)
+    kernel = kernel_of_stride_2(weight.transpose([1, 0, 2, 3]), flipped=True)
     return conv_transpose(x, kernel, bias, padding=1, stride=2)
 
 
@@ -248,10 +248,10 @@ def conv_pool(x, weight, bias=None):
         return conv(mean_pool(x), weight, bias)
     if x.shape[-1] < FUSE_FROM:
         return mean_pool(conv(x, weight, bias, padding=1))
-    return conv(x, _kernel_of_stride_2(weight) / 4, bias, padding=1, stride=2)
+    return conv(x, kernel_of_stride_2(weight) / 4, bias, padding=1, stride=2)
 
 
-def _kernel_of_stride_2(weight, flipped=False):
+def kernel_of_stride_2(weight, flipped=False):
     """[A, B, 3, 3] to [A, B, 4, 4]: the sum of the kernel, or of the `flipped` one, at the positions of a 2x2 cell.
 
     The sum is linear in the nine taps, so it is a product with a matrix of zeros and ones.

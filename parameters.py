@@ -99,6 +99,7 @@ LABELS = Rule(
 UP_TO_65536 = whole_number(1, 65536)
 UP_TO_256 = whole_number(0, 256)
 DEVICE = Rule("cpu, gpu or gpu:NUMBER, from 0 to 999", re.compile("cpu|gpu(:[0-9]{1,3})?").fullmatch)
+OUT = Rule("a file name that ends in .npz or .zip", lambda path: path.lower().endswith((".npz", ".zip")))
 STATE_DICT = Rule(
     "state_dict (a pickled model contains code, and this project runs no code from files)", "state_dict".__eq__
 )
@@ -114,7 +115,9 @@ _testing = partial(option, group="Testing")
 _measures = partial(option, group="Measures")
 _runtime = partial(option, group="Runtime")
 _published = partial(option, group="Accepted as published")
-HIDDEN = {"train": {"Testing"}, "test": {"Losses", "Training", "Output of a run"}}  # groups `--help` leaves out
+_packing = partial(option, group="Packing")
+# Groups that `--help` leaves out.
+HIDDEN = {"train": {"Testing"}, "test": {"Losses", "Training", "Output of a run"}, "pack": set()}
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,10 @@ class Parameters:
     model: str = _recipe("sagan", f"the two networks: {MODEL.phrase}", MODEL)
 
     dataset: str = _data("imagenet", DATASET.phrase, DATASET)
-    data_path: str | None = _data(None, "images to train on, a folder for each class", metavar="DIR", also="dataroot")
-    test_data_path: str | None = _data(None, "real images to compare with, in folders as --data_path", metavar="DIR")
+    data_path: str | None = _data(
+        None, "images to train on: a folder for each class, or a file of pack.py", metavar="DIR|FILE", also="dataroot"
+    )
+    test_data_path: str | None = _data(None, "real images to compare with, as --data_path", metavar="DIR|FILE")
     classes: str | None = _data(None, f"use only these: {CLASSES.phrase}", CLASSES, "CLASSES", also="classes_idx")
     num_classes: int | None = _data(None, "number of classes; left out: as many as the data have", UP_TO_65536)
     imsize: int = _data(128, "side of the images the networks see, in pixels", SIZE, also="imageSize")
@@ -148,7 +153,7 @@ class Parameters:
     dont_normalize: bool = _data(False, "scale pixels to 0..1 instead of -1..1")
     dont_shuffle: bool = _data(False, "keep the data's order in every epoch")
     dont_drop_last: bool = _data(False, "train on an epoch's last batch even if it is not full")
-    num_workers: int = _data(4, "threads that read images", UP_TO_256, also="workers")
+    num_workers: int = _data(4, "threads that read images; in pack.py processes", UP_TO_256, also="workers")
     data_in_memory: bool = _data(False, "read all training images once and keep them in memory, in each process")
 
     z_dim: int = _network(128, "width of the noise vector", SIZE, also="nz")
@@ -327,10 +332,28 @@ class _Published:
     log_path: str | None = _published(None, "no effect: the log is in the run's folder", metavar="DIR")
 
 
+@dataclass(frozen=True)
+class Packing:
+    """The options of pack.py that are not fields of `Parameters`."""
+
+    out: str | None = _packing(None, "the file to write: .npz, or .zip in StyleGAN's format", OUT, "FILE")
+    label_list: str | None = _packing(
+        None,
+        "for images without class folders, such as ImageNet's validation set: a text file with FILE CLASS on each line,"
+        " or CLASS alone for each file in order",
+        metavar="FILE",
+    )
+
+
 OPTIONS = {option.name: option for option in fields(Parameters)}
+PACKING = {option.name: option for option in fields(Packing)}
 PUBLISHED = {option.name: option for option in fields(_Published)}
 # Published names that mean another option in one of the two programs, as they do in the Paddle ACGAN replication.
-BY_PROGRAM = {"train": {"check_path": "save_path"}, "test": {"batchSize": "num_samples", "result_path": "test_path"}}
+BY_PROGRAM = {
+    "train": {"check_path": "save_path"},
+    "test": {"batchSize": "num_samples", "result_path": "test_path"},
+    "pack": {},
+}
 
 
 def read_recipe(recipe):
@@ -389,14 +412,19 @@ def check_fit(p):
         raise UserError(
             f"--attention_size {p.attention_size} is not a power of 2 from 8 to half of --imsize {p.imsize}"
         )
-    if p.centercrop and p.centercrop_size != p.imsize:
-        raise UserError(f"--centercrop_size {p.centercrop_size} differs from --imsize {p.imsize}: leave it out")
+    check_crop(p)
     if p.batch_size_in_gpu and p.batch_size % p.batch_size_in_gpu:
         origin = f", a process's share of --global_batch_size {p.global_batch_size}" if p.global_batch_size else ""
         raise UserError(
             f"--batch_size_in_gpu {p.batch_size_in_gpu} does not divide --batch_size {p.batch_size}{origin}: "
             "give a divisor of it"
         )
+
+
+def check_crop(p):
+    """Raise UserError if --centercrop cuts out another size than the networks read."""
+    if p.centercrop and p.centercrop_size != p.imsize:
+        raise UserError(f"--centercrop_size {p.centercrop_size} differs from --imsize {p.imsize}: leave it out")
 
 
 def check_classes(p, given, where):

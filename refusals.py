@@ -77,6 +77,33 @@ def check_test(p, given):
         check_place(p, name, ("test_data_path",))
 
 
+def check_packing(p, packing):
+    """Refuse the `Parameters` and the `Packing` of pack.py if it cannot run with them."""
+    if packing.out is None:
+        raise UserError("give the file to write by --out, a name that ends in .npz or .zip")
+    if p.dataset in ("digits", "fake"):
+        raise UserError(f"--dataset {p.dataset} has its own images and needs no packed file: give another --dataset")
+    if p.data_path and p.test_data_path:
+        raise UserError("--data_path and --test_data_path both name images to pack: give one of them")
+    if p.dataset in ("folder", "imagenet"):
+        if not (p.data_path or p.test_data_path):
+            raise UserError("give the images to pack by --data_path")
+    else:
+        for name, given in (("exif", p.exif), ("label_list", packing.label_list)):
+            if given:
+                raise UserError(f"--{name} has no effect on --dataset {p.dataset}: leave it out")
+    for name, path in (
+        *((n, getattr(p, n)) for n in ("data_path", "test_data_path")),
+        ("label_list", packing.label_list),
+    ):
+        _must_exist(name, path)
+    if os.path.exists(packing.out):
+        raise UserError(f"--out {packing.out} exists already: give another file")
+    folder = os.path.dirname(packing.out) or "."
+    if not os.path.isdir(folder):
+        raise UserError(f"--out {packing.out}: there is no folder {folder}; make it, or give another name")
+
+
 def generator_file(check_path, epoch):
     """The generator's file in a folder of the Paddle ACGAN replication. Raises UserError if it does not exist."""
     _must_exist("check_path", check_path)

@@ -218,14 +218,15 @@ def start(parameters):
             signal.signal(number, handler)
 
 
-def quit_on_signals(cleanly=False):
+def quit_on_signals(cleanly=False, with_paddle=True):
     """Let STOP_SIGNALS end the process with one line and exit code 128 + signal. Unblock them if they were blocked.
 
     This is for the time before `stop_signals`, when there is nothing to save. With `cleanly` a signal raises
     SystemExit, so that a half-written file is removed. Afterwards no module may be imported, because a signal must not
-    interrupt an import.
+    interrupt an import. `with_paddle`: whether this process uses paddle.
     """
-    import paddle  # noqa: F401, imported first: when it loads, it sets its own handler for SIGTERM
+    if with_paddle:
+        import paddle  # noqa: F401, imported first: when it loads, it sets its own handler for SIGTERM
 
     _on_signals(_exit_cleanly if cleanly else _exit_at_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})

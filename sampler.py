@@ -1,13 +1,17 @@
 """Generate images by index. Sample i depends only on the seed, i and its class, not on the batch or the process."""
 
+from functools import partial
+
 import numpy as np
 import paddle
 from scipy.special import ndtr, ndtri
 
 import randomness
 import runtime
+from folding import fold
 from layers import BatchNorm
 from pictures import COLUMNS
+from predictor import Predictor, compiled
 from processes import collectives
 from utils import progress
 
@@ -21,13 +25,36 @@ def to_range(images, parameters):
 
 
 def to_pixels(images, parameters):
-    """Convert a generator's images to NumPy uint8, the inverse of `to_range`."""
+    """Convert a generator's images, NumPy floats, to uint8: the inverse of `to_range`."""
     images = images * 255 if parameters.dont_normalize else (images + 1) * 127.5
-    return images.round().clip(0, 255).astype("uint8").numpy()
+    return images.round().clip(0, 255).astype("uint8")
 
 
-def generate(generator, parameters, indices, labels, purpose="sample"):
-    """Draw samples `indices` of classes `labels` (both int [N]) with G in evaluation mode. Returns uint8 [N, C, H, W].
+def snapshot(generator, parameters):
+    """G in evaluation mode, as it is now, for `generate`. After its weights change, make a new one.
+
+    It is a function from noise [CHUNK, z_dim] and labels int64 [CHUNK], both NumPy, to a list of one array, the images.
+    On a CPU it is the folded generator, compiled. On a GPU, in float64, and where Paddle cannot compile it, it is the
+    generator itself.
+    """
+    if paddle.get_device() == "cpu" and paddle.get_default_dtype() == "float32":
+        inputs = [([CHUNK, parameters.z_dim], "float32"), ([CHUNK], "int64")]
+        if predictor := compiled("the generator", lambda: fold(generator), inputs, _threads_of_predictor()):
+            return predictor
+    return partial(_run_eagerly, generator)
+
+
+def _threads_of_predictor():
+    """The largest power of two that is not above the number of threads, nor above CHUNK.
+
+    oneDNN chooses between kernels that round differently, and one of its criteria is how evenly threads share the work.
+    A power of two shares CHUNK images evenly, so the choice, and with it the bits, are those for one thread.
+    """
+    return 1 << (min(runtime.threads(), CHUNK).bit_length() - 1)
+
+
+def generate(frozen, parameters, indices, labels, purpose="sample"):
+    """Draw samples `indices` of classes `labels` (both int [N]) from a `snapshot`. Returns uint8 [N, C, H, W].
 
     A matrix product rounds a row differently when the number of rows differs. So G always gets CHUNK rows, and sample i
     is always in the same row. Its bits then depend only on the seed, i and its class.
@@ -39,17 +66,25 @@ def generate(generator, parameters, indices, labels, purpose="sample"):
         z, classes = np.zeros([CHUNK, p.z_dim]), np.zeros(CHUNK, np.int64)  # rows without a sample stay 0
         z[rows[places]] = _noises(p, purpose, indices[places])
         classes[rows[places]] = labels[places]
-        return _run_generator(generator, p, z, classes)[rows[places]]
+        (images,) = frozen(z.astype(paddle.get_default_dtype()), classes)
+        return to_pixels(images[rows[places]], p)
 
     calls = _group_into_calls(rows)
-    images = runtime.parallel(draw, calls)
+    # A predictor uses several threads itself.
+    images = list(map(draw, calls)) if isinstance(frozen, Predictor) else runtime.parallel(draw, calls)
     return np.concatenate(images)[np.argsort(np.concatenate(calls))]
 
 
 def generate_batch(generator, parameters, indices, labels, purpose="sample"):
-    """Like `generate`, but in one call of G, for batch norms that use the batch's own statistics."""
-    z = _noises(parameters, purpose, indices)
-    return _run_generator(generator, parameters, z, np.asarray(labels))
+    """Like `generate`, but in one call of the generator itself, for batch norms that use the batch's own statistics."""
+    z = _noises(parameters, purpose, indices).astype(paddle.get_default_dtype())
+    (images,) = _run_eagerly(generator, z, np.asarray(labels))
+    return to_pixels(images, parameters)
+
+
+def _run_eagerly(generator, z, labels):
+    with paddle.no_grad():
+        return [generator(paddle.to_tensor(z), paddle.to_tensor(labels)).numpy()]
 
 
 def _rows_in_batch(indices):
@@ -68,12 +103,6 @@ def _group_into_calls(rows):
     call = np.empty(len(rows), np.int64)
     call[order] = np.concatenate([np.arange(count) for count in counts])  # call n has the n-th sample of each row
     return [np.flatnonzero(call == number) for number in range(counts.max())]
-
-
-def _run_generator(generator, parameters, z, labels):
-    with paddle.no_grad():
-        images = generator(paddle.to_tensor(z.astype(paddle.get_default_dtype())), paddle.to_tensor(labels))
-    return to_pixels(images, parameters)
 
 
 def _noises(parameters, purpose, indices):
@@ -120,7 +149,7 @@ def grid_samples(generator, parameters, classes, draw=generate):
     """Samples of `classes` (numbers) for a picture, uint8 [len(classes) * COLUMNS, C, H, W], class by class.
 
     The noise of a class is the same in every call and does not depend on the other classes.
-    `draw`: `generate`, or `generate_batch` for a G that uses the batch's own statistics.
+    `generator`, `draw`: a `snapshot` and `generate`, or a G that uses the batch's own statistics and `generate_batch`.
     """
     labels = np.repeat(classes, COLUMNS)
     indices = [label * COLUMNS + column for label in classes for column in range(COLUMNS)]

@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -57,6 +58,15 @@ def our_rate(p):
 
     with closing(batches(load_dataset(p), p, 0)) as data:
         return rate(data)
+
+
+def packing_rate(folder, ending):
+    """Images per second of pack.py, which writes the file `folder` + `ending`."""
+    Path(f"{folder}{ending}").unlink(missing_ok=True)
+    command = [sys.executable, ROOT / "pack.py", "--dataset", "folder", "--data_path", folder, "--centercrop"]
+    command += ["--imsize", SIZE, "--num_workers", WORKERS, "--out", f"{folder}{ending}"]
+    out = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
+    return float(re.search(r"(\d+) a second", out)[1])
 
 
 def rate_of_processes(p):
@@ -149,6 +159,10 @@ def speed(folder, python):
         "the same, processes instead of threads": lambda: rate_of_processes(p),
         "folder, --fast_decode": lambda: our_rate(fast),
         "the same, --num_workers 1": lambda: our_rate(dataclasses.replace(fast, num_workers=1)),
+        "packing, .npz": lambda: packing_rate(folder, ".npz"),
+        "packing, .zip": lambda: packing_rate(folder, ".zip"),
+        "packed .npz": lambda: our_rate(dataclasses.replace(p, data_path=f"{folder}.npz")),
+        "packed .zip": lambda: our_rate(dataclasses.replace(p, data_path=f"{folder}.zip")),
     }
     rates = {name: [] for name in readers}
     for _ in range(TURNS):
@@ -220,8 +234,10 @@ def main():
     if options.what == "index":
         return index()
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([options.torch_python, __file__, "photographs", folder], check=True)
-        {"speed": speed, "memory": memory}[options.what](folder, options.torch_python)
+        photos = f"{folder}/photos"
+        os.mkdir(photos)
+        subprocess.run([options.torch_python, __file__, "photographs", photos], check=True)
+        {"speed": speed, "memory": memory}[options.what](photos, options.torch_python)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ def our_samples(root, values):
     generator = models_of(p).build_generator(p)
     generator.eval()
     indices = np.arange(BATCH * BATCHES)
+    if hasattr(sampler, "snapshot"):  # an older checkout has none
+        generator = sampler.snapshot(generator, p)
     while True:
         sampler.generate(generator, p, indices, indices % p.num_classes)
         yield

@@ -26,6 +26,7 @@ import math
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,13 @@ class Drawn:
         return len(self.labels)
 
     def images(self, indices):
-        return sampler.generate(self.generator, self.parameters, indices, self.labels[indices])
+        return sampler.generate(self.snapshot, self.parameters, indices, self.labels[indices])
+
+    @cached_property
+    def snapshot(self):
+        """G as it is at the first use of this. This object then needs G itself no more, and does not keep it."""
+        generator, self.generator = self.generator, None
+        return sampler.snapshot(generator, self.parameters)
 
 
 class RealImages:
@@ -135,7 +142,7 @@ class GeneratorSamples(Drawn):
     def write_pictures(self, folder):
         """Write class_grid.png: a row of samples for each of the first `pictures.ROWS` chosen classes."""
         path, names, classes = folder / "class_grid.png", self.class_names, self._chosen_classes[: pictures.ROWS]
-        images = sampler.grid_samples(self.generator, self.parameters, classes)
+        images = sampler.grid_samples(self.snapshot, self.parameters, classes)
         pictures.save_image(path, pictures.grid(images, pictures.row_names(names, classes)))
         print(f"class grid: {path}")
         if numbered := pictures.numbered_names(names, classes):

@@ -226,7 +226,9 @@ def read_image(path, exif=False, smallest=None, square=False):
 
 
 def _content(path):
-    """The content of a small file, in memory, or else its path. Pillow reads a path in pieces of 64 KB: slower."""
+    """The content of a small file, in memory; otherwise `path`. Pillow reads a path in pieces of 64 KB: slower."""
+    if hasattr(path, "read"):
+        return path
     with open(path, "rb") as file:
         return io.BytesIO(file.read()) if os.fstat(file.fileno()).st_size < WHOLE else path
 

@@ -1,16 +1,156 @@
-"""Images packed into one `.npz` file, as guided-diffusion and `--samples_npz` write it. They stay on disk."""
+"""Opens images packed into one file: a `.npz` as guided-diffusion writes it, or StyleGAN's `.zip` of PNGs.
 
+The images stay on disk. `pack.py` writes both kinds. It adds the member `pack.json` (see `About`).
+"""
+
+import json
 import math
 import os
+import shlex
 import shutil
 import tempfile
 import zipfile
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from utils import npy_header
+from formats.archives import read_member, zip_members
+from formats.stylegan_data import MOST_CLASSES, STYLEGAN_LABELS, PNGs, images_among, stylegan_labels
+from utils import UserError, npy_header, one_line, printable
 
 MOST = 10**7  # images; their classes are held in memory
+ABOUT = "pack.json"
+PACKED = (".npz", ".zip")
+FORMAT = "packed images 1"
+ABOUT_LIMIT = 2**28  # bytes of pack.json
+
+
+@dataclass(frozen=True)
+class About:
+    """What `pack.json` says about a packed file.
+
+    `by_class`: whether the images are ordered by class. `pixels`: the options that decide the pixels, by name.
+    `fingerprint`: the source's. `left_out`: for each image that
+    could not be read, its place, its class, its file and the reason; another image is in its place.
+    """
+
+    dataset: str
+    split: str
+    source: str
+    classes: str | None
+    class_names: list
+    by_class: bool
+    pixels: dict
+    fingerprint: dict
+    left_out: list = field(default_factory=list)
+
+    def to_json(self):
+        return json.dumps({"format": FORMAT} | asdict(self), indent=1).encode()
+
+
+class Packed(NamedTuple):
+    """An open packed file. `images[i]`: uint8 [H, W, 1 or 3]. `labels`: int64 [N]. `about`: an `About`, or None."""
+
+    images: object
+    labels: np.ndarray
+    class_names: tuple
+    about: About | None
+
+
+def is_packed(path):
+    """Whether `path` names a file that `open_packed` should open."""
+    return path is not None and str(path).lower().endswith(PACKED) and not os.path.isdir(path)
+
+
+def open_packed(option, path):
+    """The `Packed` in the file `path`, which `option` gave. Raises UserError for a wrong or hostile file."""
+    try:
+        if str(path).lower().endswith(".npz"):
+            return _open_npz(path)
+        return _open_zip(path)
+    except Exception as error:  # a stranger's file may cause any error
+        kind = "a .npz with arr_0, uint8 [N, H, W, 1 or 3], and arr_1, the classes"
+        if not str(path).lower().endswith(".npz"):
+            kind = f"a .zip of PNG files with their classes in {STYLEGAN_LABELS}"
+        raise UserError(f"{option} {path} cannot be read as {kind}: {one_line(error)}") from None
+
+
+def pixel_options(parameters):
+    """{name: value} of the options that decide the pixels of images."""
+    p = parameters
+    return {
+        "imsize": p.imsize,
+        "centercrop": p.centercrop,
+        "dont_resize": p.dont_resize,
+        "resize_filter": "none" if p.dont_resize else p.filter,
+        "exif": p.exif,
+    }
+
+
+def check_packed(packed, parameters, option, path, split):
+    """Raise UserError unless the `Packed` images are those that the `Parameters` ask for; `option` gave `path`."""
+    p, about = parameters, packed.about
+    _, height, width, channels = packed.images.shape
+    # Published sets have their own classes, training images and test images.
+    if p.dataset not in ("folder", "imagenet"):
+        held = (about.dataset, about.split) if about else ("images of an unknown origin", split)
+        if held[0] != p.dataset:
+            raise UserError(f"{option} {path} holds {held[0]}, not {p.dataset}: give another file or another --dataset")
+        if held[1] != split:
+            names = {"train": "training", "test": "test"}
+            raise UserError(
+                f"{option} {path} holds the {names.get(held[1], held[1])} images, not the {names[split]} images of "
+                f"{p.dataset}: give these by {'--data_path' if split == 'train' else '--test_data_path'}"
+            )
+    if channels != p.channels:
+        kinds = {1: "gray", 3: "RGB"}
+        raise UserError(
+            f"{option} {path} has {kinds[channels]} images, but --dataset {p.dataset} has {kinds[p.channels]} images: "
+            "give another file or another --dataset"
+        )
+    # The pixels.
+    if about and (wrong := {k: v for k, v in pixel_options(p).items() if about.pixels.get(k) != v}):
+        asked, packed_with = (
+            " ".join(f"--{name} {values.get(name)}" for name in wrong) for values in (pixel_options(p), about.pixels)
+        )
+        raise UserError(
+            f"{option} {path} was packed with {printable(packed_with)}, but this command asks for {asked}: give the "
+            f"same, or make another file: {_pack_command(p, about)}"
+        )
+    if p.fast_decode:
+        raise UserError(f"--fast_decode has no effect on packed images, such as {option} {path}: leave it out")
+    if (height, width) != (p.imsize, p.imsize):
+        raise UserError(
+            f"{option} {path} has images of {width}x{height} pixels, but --imsize is {p.imsize}: give --imsize "
+            f"{width}, or pack its source with --imsize {p.imsize}"
+        )
+
+
+def _pack_command(p, about):
+    """The command that packs the source of `about` with the options of the `Parameters` `p`."""
+    options = [f"--dataset {p.dataset}", f"--data_path {shlex.quote(printable(about.source, 200)) or 'SOURCE'}"]
+    options += [f"--classes {shlex.quote(printable(about.classes, 200))}"] if about.classes else []
+    for name, value in pixel_options(p).items():
+        if value not in (False, "none"):
+            options.append(f"--{name}" if value is True else f"--{name} {value}")
+    return f"python pack.py {' '.join(options)} --out FILE"
+
+
+# .npz
+
+
+def _open_npz(path):
+    images, labels = map_images(path)
+    if labels is None:
+        raise ValueError("it has no arr_1")
+    with zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+        about = _about(_limited(archive, ABOUT)) if ABOUT in names else None
+        class_names = about.class_names if about else None
+        if class_names is None and "class_names.npy" in names:
+            class_names = _names(archive)
+    return Packed(images, *_checked(labels, class_names, about), about)
 
 
 def map_images(path):
@@ -69,3 +209,82 @@ def _labels(archive, count):
         if len(content) < count * dtype.itemsize:
             raise ValueError("arr_1 is cut short")
         return np.frombuffer(content, dtype).astype(np.int64)
+
+
+def _names(archive):
+    """The names of the classes in the member `class_names.npy`, an array of text."""
+    with archive.open("class_names.npy") as member:
+        shape, _, dtype = npy_header(member)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.kind != "U" or len(shape) != 1 or not 0 < shape[0] <= MOST_CLASSES or size > ABOUT_LIMIT:
+            raise ValueError(f"class_names is {dtype} {list(shape)}, not a list of text")
+        content = member.read(size)
+        if len(content) < size:
+            raise ValueError("class_names is cut short")
+        return np.frombuffer(content, dtype).tolist()
+
+
+# .zip
+
+
+def _open_zip(path):
+    members = zip_members(path)
+    about, labels = members.find(ABOUT), members.find(STYLEGAN_LABELS)
+    if labels is None:
+        raise ValueError(f"it has no {STYLEGAN_LABELS}")
+    images = PNGs(path, images_among(members))
+    about = _about(read_member(images.descriptor, about)) if about else None
+    labels = stylegan_labels(read_member(images.descriptor, labels), images.members.names)
+    return Packed(images, *_checked(labels, about.class_names if about else None, about), about)
+
+
+# pack.json
+
+
+def _limited(archive, name):
+    if archive.getinfo(name).file_size > ABOUT_LIMIT:
+        raise ValueError(f"{name} is too large")
+    return archive.read(name)
+
+
+def _about(content):
+    """The `About` in the bytes of a `pack.json`. Raises ValueError if it has another form."""
+    try:
+        values = json.loads(content)
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+            raise ValueError("it has another format")
+        about = About(**values)
+    except TypeError:
+        raise ValueError(f"{ABOUT} has other entries than this version writes") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{ABOUT}: {one_line(error)}") from None
+    texts = (about.dataset, about.split, about.source, "" if about.classes is None else about.classes)
+    entries = about.left_out if isinstance(about.left_out, list) else [None]
+    if not (
+        all(type(text) is str for text in texts)
+        and isinstance(about.class_names, list)
+        and 0 < len(about.class_names) <= MOST_CLASSES
+        and all(type(name) is str for name in about.class_names)
+        and type(about.by_class) is bool
+        and isinstance(about.pixels, dict)
+        and isinstance(about.fingerprint, dict)
+        and all(isinstance(entry, list) and list(map(type, entry)) == [int, int, str, str] for entry in entries)
+    ):
+        raise ValueError(f"{ABOUT} has values of wrong types")
+    return about
+
+
+def _checked(labels, class_names, about):
+    """(labels, class names). Raises ValueError if they do not fit together."""
+    if class_names is None:
+        if labels.max() >= MOST_CLASSES:
+            raise ValueError(f"a class is {labels.max()}, which is too many classes")
+        class_names = [str(number) for number in range(labels.max() + 1)]
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise ValueError(f"an image has the class {wrong}, but there are {len(class_names)} classes, from 0")
+    if about and any(
+        not (0 <= place < len(labels) and 0 <= label < len(class_names)) for place, label, _, _ in about.left_out
+    ):
+        raise ValueError(f"{ABOUT} names images or classes that do not exist")
+    return labels, tuple(class_names)

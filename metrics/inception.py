@@ -5,18 +5,16 @@ the poolings and the 1008 logits are those of the graph. Layers have PyTorch's n
 same name here.
 """
 
-import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from paddle import inference, nn
+from paddle import nn
 
 import runtime
 from metrics.inception_weights import FILE, published_name
+from predictor import compiled
 from utils import UserError
 
 # The features. POOLED are means over space: after the first max pooling, after the second, before the last three blocks
@@ -227,19 +225,18 @@ class Inception:
         self._network.set_state_dict({name: weights[published] for name, published in names.items()})
         self._head = weights.get("fc.weight"), weights.get("fc.bias")
         self._half = half
-        self._run = self._run_eagerly
+        self._predictor = None
         if not eager and paddle.get_device() == "cpu":
-            try:
-                self._run = _predictor(self._network)
-            except Exception as error:  # this build of Paddle may lack oneDNN; then the network runs eagerly
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                print(f"Inception runs without oneDNN, two to three times slower: {reason}", file=sys.stderr)
+            inputs = [([None, 3, 299, 299], "float32")]
+            self._predictor = compiled("Inception", lambda: self._network, inputs, runtime.threads())
 
     def features(self, images):
         """The features of uint8 images [N, 3, H, W]: {tap: float32 [N, width]}."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not images.size:
             raise UserError(f"Inception needs uint8 images [N, 3, H, W], not {images.dtype} {list(images.shape)}")
-        found = dict(zip(self._network.taps, self._run(resize(images)), strict=True))
+        resized = resize(images)
+        outputs = self._predictor(resized.numpy()) if self._predictor else self._run_eagerly(resized)
+        found = dict(zip(self._network.taps, outputs, strict=True))
         if self._reads_classes:
             weight, bias = self._head
             with np.errstate(invalid="ignore"):  # the metrics refuse a NaN
@@ -261,31 +258,6 @@ def resize(images):
     """
     images = (paddle.to_tensor(images).astype("float32") - 128) / 128
     return F.interpolate(images, [299, 299], mode="bilinear", align_corners=False, align_mode=1)
-
-
-def _predictor(network):
-    """`network` as a function from a paddle.Tensor to NumPy arrays, optimised by paddle.inference with oneDNN."""
-    with tempfile.TemporaryDirectory() as folder:
-        prefix = Path(folder) / "inception"
-        paddle.jit.save(network, str(prefix), input_spec=[paddle.static.InputSpec([None, 3, 299, 299], "float32")])
-        program = next(path for path in map(prefix.with_suffix, (".json", ".pdmodel")) if path.exists())
-        config = inference.Config(str(program), f"{prefix}.pdiparams")
-        config.disable_gpu()
-        config.disable_glog_info()
-        config.enable_mkldnn()
-        config.set_cpu_math_library_num_threads(runtime.threads())
-        predictor = inference.create_predictor(config)
-    source = predictor.get_input_handle(predictor.get_input_names()[0])
-    targets = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
-
-    def run(images):
-        source.reshape(images.shape)
-        source.copy_from_cpu(images.numpy())
-        predictor.run()
-        runtime.set_threads(runtime.threads())  # the predictor sets the whole process to one thread
-        return [target.copy_to_cpu() for target in targets]
-
-    return run
 
 
 def _checked(weights, shapes):

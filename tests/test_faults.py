@@ -230,6 +230,7 @@ def test_samples_that_do_not_fit_on_the_disk_are_refused(model, tmp_path):
         assert list(disk.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_test_resumes_after_its_disk_was_full(model, tmp_path):
     """The message names each file with its option. The same command resumes when there is room."""
     with mounted(tmp_path / "disk", 2**25) as disk:
@@ -326,7 +327,7 @@ def blocks_signal(process, number):
 
 @pytest.mark.parametrize("target", ["new.safetensors", "new.pdparams"])
 def test_ctrl_c_at_any_moment_of_converting(model, tmp_path, target):
-    for moment in np.linspace(0.02, 1, 10):
+    for moment in np.linspace(0.02, 1, 4):
         process = start(tmp_path, ROOT / "convert.py", model, target)
         # Before the program blocks signals, Python itself is starting.
         while process.poll() is None and not blocks_signal(process, signal.SIGINT):
@@ -387,6 +388,7 @@ def test_a_training_with_ignored_sighup_runs_to_its_end(tmp_path):
     assert process.returncode == 0 and "trained 60 steps" in out and "stop" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [False, True])
 def test_sighup_stops_a_test_unless_it_is_ignored(model, tmp_path, ignored):
     command = draw(model, "--num_samples", 60_000, "--test_path", "out", "--samples_npz", "all.npz")

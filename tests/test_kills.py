@@ -27,7 +27,8 @@ def newest_step(run_folder):
     return loaded.step if loaded else 0
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.timeout(1800))])
 def test_a_run_killed_at_random_moments_equals_an_unbroken_one(kills, tmp_path, capsys):
     rng = np.random.default_rng(5)
     mine = tmp_path / "sagan_models" / "mine"

@@ -10,7 +10,7 @@ from commands import LIMIT, ROOT, SMALL, run
 from PIL import Image
 
 from options import spellings
-from parameters import BY_PROGRAM, OPTIONS, PUBLISHED
+from parameters import BY_PROGRAM, OPTIONS, PACKING, PUBLISHED
 
 PAGES = [ROOT / "README.md", ROOT / "README_cn.md", ROOT / "sagan_models" / "README.md", *(ROOT / "docs").glob("*.md")]
 OF_OTHER_PROGRAMS = {
@@ -60,7 +60,8 @@ def test_link_targets_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_on_pages_exist(page):
-    known = {*spellings(OPTIONS.values()), *spellings(PUBLISHED.values()), *OF_OTHER_PROGRAMS}
+    known = {*spellings(OPTIONS.values()), *spellings(PACKING.values()), *spellings(PUBLISHED.values())}
+    known |= OF_OTHER_PROGRAMS
     known |= {name for names in BY_PROGRAM.values() for name in names}
     assert set(re.findall(r"(?<![\w-])--([A-Za-z]\w*)", page.read_text(encoding="utf-8"))) - known == set()
 

@@ -1,5 +1,7 @@
 """Samples depend only on the weights, the seed, their index and their class; truncation; standing statistics."""
 
+import dataclasses
+
 import numpy as np
 import paddle
 import pytest
@@ -12,7 +14,10 @@ import sagan_models
 import sampler
 from evaluation.evaluation import Evaluation
 from evaluation.sources import Drawn
+from folding import fold
 from layers import BatchNorm
+from networks import models_of
+from predictor import Predictor
 from utils import UserError
 
 
@@ -60,16 +65,12 @@ def test_a_sample_does_not_depend_on_its_batch(make_parameters, truncation):
     assert not (noise_of(make_parameters(truncation=truncation, manual_seed=1), [range(12)]) == whole).any()
 
 
-class Bits(paddle.nn.Layer):
-    """A generator whose images are the bytes of another generator's floats."""
+class Bits(Predictor):
+    """A compiled generator whose images are the bytes of its floats."""
 
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, z, labels):
-        floats = np.ascontiguousarray(self.network(z, labels).numpy())
-        return paddle.to_tensor(floats.view(np.uint8).astype(np.float32) / 255)
+    def __call__(self, z, labels):
+        (floats,) = super().__call__(z, labels)
+        return [floats.view(np.uint8).astype(np.float32) / 255]
 
 
 CUTS = {
@@ -83,19 +84,99 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("model", ["sagan", "acgan-imagenet", "acgan-mnist", "acgan-mlp"])
-def test_a_sample_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(make_parameters, model, monkeypatch):
-    p = make_parameters(model, dont_normalize=True)
-    build = (sagan_models if model == "sagan" else acgan_models).build_generator
-    network = Bits(with_statistics(build(p), np.random.default_rng(0)))
-    whole = sampler.generate(network, p, range(80), np.arange(80) % 5)
-    for name, batches in CUTS.items():
+SIZES = {
+    "sagan": {"imsize": 32, "attention_size": 16},
+    "sagan, one block": {"imsize": 8, "attention_size": 8},
+    "sagan, wide": {"imsize": 128, "g_conv_dim": 32, "num_classes": 1000, "z_dim": 128},
+    "acgan-imagenet": {},
+    "acgan-imagenet, wide": {"g_conv_dim": 64, "z_dim": 110},
+    "acgan-imagenet-torch": {},
+    "acgan-cifar10": {},
+    "acgan-mnist": {},
+    "acgan-mnist, wide": {"g_conv_dim": 64, "dataset": "mnist"},
+    "acgan-mlp": {},
+}
+
+
+def network_of(make_parameters, name, **changes):
+    """Parameters of a size in SIZES, and its generator with drawn statistics."""
+    p = make_parameters(name.partition(",")[0], **SIZES[name] | changes)
+    return p, with_statistics(models_of(p).build_generator(p), np.random.default_rng(0))
+
+
+def bits_of(network, p):
+    inputs = [([sampler.CHUNK, p.z_dim], "float32"), ([sampler.CHUNK], "int64")]
+    return Bits(fold(network), inputs, sampler._threads_of_predictor())
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "wide" in name else name for name in SIZES]
+)
+def test_a_sample_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(make_parameters, name, monkeypatch):
+    p, network = network_of(make_parameters, name, dont_normalize=True)
+    frozen = bits_of(network, p)
+    whole = sampler.generate(frozen, p, range(80), np.arange(80) % 5)
+    for cut, batches in CUTS.items():
         for indices in map(np.array, batches):
-            images = sampler.generate(network, p, indices, indices % 5)
-            assert (images == whole[indices]).all(), f"{name}: {indices}"
-    for count in ("1", "3"):  # as where several processes share a machine
+            images = sampler.generate(frozen, p, indices, indices % 5)
+            assert (images == whole[indices]).all(), f"{cut}: {indices}"
+    few = np.arange(16)
+    for count in (
+        "1",
+        "3",
+        "4",
+        *(("8", "40") if "wide" in name else ()),
+    ):  # other machines, and several processes on one
         monkeypatch.setenv("MKL_NUM_THREADS", count)
-        assert (sampler.generate(network, p, range(80), np.arange(80) % 5) == whole).all(), f"{count} threads"
+        assert (sampler.generate(bits_of(network, p), p, few, few % 5) == whole[:16]).all(), f"{count} threads"
+
+
+@pytest.mark.parametrize(("threads", "used"), [(1, 1), (2, 2), (3, 2), (6, 4), (16, 16), (40, 16)])
+def test_a_predictor_has_a_power_of_two_threads(monkeypatch, threads, used):
+    monkeypatch.setenv("MKL_NUM_THREADS", str(threads))
+    assert sampler._threads_of_predictor() == used
+
+
+class EagerBits(paddle.nn.Layer):
+    """A generator whose images are the bytes of another generator's floats."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, z, labels):
+        floats = np.ascontiguousarray(self.network(z, labels).numpy())
+        return paddle.to_tensor(floats.view(np.uint8).astype(np.float32) / 255)
+
+
+def test_a_generator_that_cannot_be_compiled_runs_eagerly_with_the_same_bits_in_any_batch(make_parameters, capsys):
+    p, network = network_of(make_parameters, "acgan-mnist", dont_normalize=True)
+    frozen = sampler.snapshot(EagerBits(network), p)
+    assert "the generator runs without oneDNN" in capsys.readouterr().err
+    whole = sampler.generate(frozen, p, range(40), np.arange(40) % 5)
+    for indices in (np.arange(40)[::-1], np.array([39]), np.arange(3, 40, 5)):
+        assert (sampler.generate(frozen, p, indices, indices % 5) == whole[indices]).all()
+
+
+def test_a_snapshot_draws_the_samples_of_the_generator(make_parameters, capsys):
+    p, network = network_of(make_parameters, "sagan")
+    frozen = sampler.snapshot(network, p)
+    assert isinstance(frozen, Predictor) and not capsys.readouterr().err
+    found = sampler.generate(frozen, p, range(40), np.arange(40) % 5).astype(int)
+    expected = sampler.generate_batch(network, p, range(40), np.arange(40) % 5).astype(int)
+    assert expected.std(0).mean() > 1 and np.abs(found - expected).max() <= 1
+
+
+def test_every_evaluation_draws_from_the_weights_of_its_time(make_parameters):
+    p, network = network_of(make_parameters, "acgan-cifar10")
+    evaluation = Evaluation(dataclasses.replace(p, metrics="none"))
+    first = evaluation.drawn(network, 16)
+    before = first.images(np.arange(16))
+    with paddle.no_grad():
+        network.convs[-1].weight.set_value(-network.convs[-1].weight)
+    after = evaluation.drawn(network, 16).images(np.arange(16)).astype(int)
+    assert (first.images(np.arange(16)) == before).all()  # the same samples in the whole of an evaluation
+    assert before.std() > 0.5 and np.abs(after + before - 255).max() <= 1  # tanh(-x) = -tanh(x)
 
 
 class CountingRows(Recorder):
@@ -112,7 +193,7 @@ def test_the_generator_always_gets_chunks_of_the_same_size(make_parameters, batc
     source = Drawn(counting, p, np.arange(300) % 5)
     for indices in (np.arange(256), np.arange(256, 300), np.array([299]), np.arange(3, 300, 5)):
         assert source.images(indices).shape == (len(indices), 3, 4, 4)
-    sampler.grid_samples(counting, p, range(5))
+    sampler.grid_samples(source.snapshot, p, range(5))
     assert {len(noise) for noise in counting.noise} == {sampler.CHUNK}
     assert len(counting.noise) < 16 + 3 + 1 + 60 / 16 * 1.5 + 4  # indices at a fixed distance fill whole chunks too
 
@@ -243,8 +324,9 @@ def test_standing_statistics_are_the_mean_over_batches(make_parameters, model):
     for name, array in before.items():
         assert (after[name].numpy() == array).all() != (name in statistics), name
     assert not any(layer.training for layer in network.sublayers())
-    images = sampler.generate(network, p, range(4), np.arange(4))
-    assert (sampler.generate(network, p, [2], np.array([2])) == images[2]).all()  # samples do not depend on their batch
+    frozen = sampler.snapshot(network, p)
+    images = sampler.generate(frozen, p, range(4), np.arange(4))
+    assert (sampler.generate(frozen, p, [2], np.array([2])) == images[2]).all()  # samples do not depend on their batch
 
 
 def test_without_standing_batches_the_running_statistics_stay(make_parameters):

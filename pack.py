@@ -1,0 +1,25 @@
+"""Pack a data set into one file of ready images: `python pack.py --data_path SOURCE --imsize 128 --out FILE`.
+
+`train.py` and `test.py` read FILE by --data_path and --test_data_path. `--help` lists the options.
+"""
+
+import signal
+
+# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+import runtime  # noqa: E402
+from command_line import CommandLine  # noqa: E402
+from packing.work import pack  # noqa: E402
+
+
+def main():
+    parameters, packing = CommandLine(program="pack").parameters_of_pack()
+    runtime.quit_on_signals(cleanly=True, with_paddle=False)
+    for line in pack(parameters, packing):
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

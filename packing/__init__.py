@@ -1,0 +1,1 @@
+"""Packing a data set into one file of ready images: the sources, the files, and the work."""

@@ -1,0 +1,92 @@
+"""Processes that read images: each works on its own share of the blocks and sends them through its own pipe.
+
+A pool with one pipe for all, such as Python's, would wait for ever for a process that is killed while it sends.
+"""
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from contextlib import contextmanager
+
+from utils import UserError
+
+BLOCKS_AHEAD = 4  # that wait in the memory of this process, for each reader
+
+
+class Died(Exception):
+    """A reader has ended early, such as for lack of memory."""
+
+
+@contextmanager
+def reading(work, items, readers, check):
+    """A context that gives an iterator over `work(item)` for each of `items`, in order, done by `readers` processes.
+
+    They are forked, so `work` is not copied. Each calls `check()` twice a second, in a thread. A UserError in one is
+    raised here. Raises Died if one ends early.
+    """
+    context = multiprocessing.get_context("fork")
+    started = []
+    for number in range(readers):
+        receiver, sender = context.Pipe(duplex=False)
+        mine = items[number::readers]
+        process = context.Process(target=_run, args=(work, mine, sender, check, os.getpid()), daemon=True)
+        process.start()
+        sender.close()  # so that the pipe ends when the reader ends
+        started.append((process, receiver))
+    # Threads only now: a fork copies locks that other threads hold.
+    waiting = [queue.Queue(BLOCKS_AHEAD) for _ in started]
+    for blocks, (_, receiver) in zip(waiting, started, strict=True):
+        threading.Thread(target=_receive, args=(receiver, blocks), daemon=True).start()
+    try:
+        yield _in_order(waiting, len(items))
+    finally:
+        for process, _ in started:
+            process.kill()
+        for process, _ in started:
+            process.join()
+
+
+def _in_order(waiting, count):
+    for number in range(count):
+        found = waiting[number % len(waiting)].get()
+        if found is None:
+            raise Died
+        if isinstance(found, UserError):
+            raise found
+        yield found
+
+
+def _receive(receiver, blocks):
+    """Move what arrives from a reader to the queue `blocks`; at its end None."""
+    found = receiver
+    while found is not None:
+        try:
+            found = receiver.recv()
+        except (EOFError, OSError):
+            found = None
+        blocks.put(found)
+
+
+def _run(work, items, sender, check, parent):
+    """The work of a reader."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one ends the others
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    threading.Thread(target=_stay, args=(check, parent), daemon=True).start()
+    for item in items:
+        try:
+            found = work(item)
+        except UserError as error:
+            found = error
+        sender.send(found)
+
+
+def _stay(check, parent):
+    """Call `check` as long as the process `parent` lives. Then end this process, however that one ended."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+        check()
+    os._exit(1)
