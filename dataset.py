@@ -167,28 +167,29 @@ class FolderSet(ImageSet):
         return self._read(index)
 
     def training_image(self, index):
-        return self._read(index, self.parameters.imsize if self.parameters.fast_decode else None)
+        p = self.parameters
+        return self._read(index, p.imsize, p.centercrop) if p.fast_decode else self._read(index)
 
-    def _read(self, index, smallest=None):
-        """The image `index` and its label. `smallest`: as for `read_image`."""
+    def _read(self, index, *smaller):
+        """The image `index` and its label. `smaller`: `smallest` and `square` of `read_image`."""
         first = range(len(self))[index]  # IndexError beyond the end
         # Try this file, then the next ones in order, around the end, until one can be read.
         for place in itertools.chain(range(first, len(self)), range(first)):
             if place not in self.left_out:
                 try:
-                    return self.read(place, smallest), self.labels[place]
+                    return self.read(place, *smaller), self.labels[place]
                 except Unreadable as error:
                     self._leave_out(place, str(error))
 
-    def read(self, place, smallest=None):
+    def read(self, place, *smaller):
         """Image `place`, uint8 [C, H, W]. Raises Unreadable, with the reason, if its file cannot be read.
 
-        `smallest`: as for `read_image`.
+        `smaller`: `smallest` and `square` of `read_image`.
         """
         path = self.path(place)
         try:
             with self.reading.of(path):
-                image = read_image(self.open(place), self.parameters.exif, smallest)
+                image = read_image(self.open(place), self.parameters.exif, *smaller)
             return fit(image, self.parameters)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None

@@ -1,6 +1,6 @@
 """Read images ahead of the training, in threads, and measure how long the training waits for them.
 
-Threads are as fast as processes here (benchmarks/data.py): Pillow releases the interpreter's lock while it reads,
+Two threads are nearly as fast as two processes (benchmarks/data.py): Pillow releases the interpreter's lock while it
 decodes and resizes. An error in a thread reaches the training, and threads share the data set.
 """
 

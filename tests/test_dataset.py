@@ -498,7 +498,7 @@ def test_fast_decoding_changes_only_training_batches_and_only_a_little(photos):
     np.testing.assert_array_equal(images, exact.stacked()[:10])
     np.testing.assert_array_equal(labels, other_labels)
     difference = abs(images.astype(int) - other)
-    assert 0 < difference.mean() < 2 and difference.max() < 30
+    assert 0 < difference.mean() < 3 and difference.max() < 30
     large = folder(photos, fast_decode=True, **options | {"imsize": 128, "centercrop_size": 128})
     image_set = load_dataset(large)  # 192 pixels are less than twice 128, so nothing is left out
     np.testing.assert_array_equal(next(batches(image_set, large, 0))[0], image_set.stacked()[:10])
