@@ -8,6 +8,7 @@ import paddle
 import pytest
 
 import checkpoint
+import operations
 from dataset import batches, load_dataset
 from trainer import Trainer, resolve
 from training.step_batches import DBatch, GBatch, d_batch, g_batch
@@ -173,6 +174,15 @@ def test_moving_average_follows_its_definition(make_parameters):
 
 @pytest.mark.parametrize("model", ["sagan", "acgan-cifar10"])
 def test_a_resumed_training_equals_an_unbroken_one(make_parameters, model, tmp_path):
+    check_resumed_training(make_parameters, model, tmp_path)
+
+
+def test_a_resumed_training_in_the_plain_forms_equals_an_unbroken_one(make_parameters, tmp_path):
+    with operations.plain_forms():
+        check_resumed_training(make_parameters, "acgan-cifar10", tmp_path)
+
+
+def check_resumed_training(make_parameters, model, tmp_path):
     """5 steps straight against 3, a checkpoint file, and 2 more: the same bits."""
     p = make_parameters(model, ema_decay=0.9)
     images = load_dataset(p)

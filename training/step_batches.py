@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
+import operations
 import randomness
 import sampler
 from processes import collectives
@@ -94,9 +95,9 @@ class _Draws:
         return sigma * self.rows(f"instance noise/{role}", lambda rng, rows: rng.standard_normal((rows, *shape)))
 
     def dropout(self, role):
-        """As `DBatch.sources`. On a GPU it seeds Paddle's random numbers instead. All processes use one seed."""
+        """As `DBatch.sources`. For the plain forms it seeds Paddle's random numbers instead, alike in all processes."""
         address = self.parameters.manual_seed, f"dropout/{role}", self.step, self.update
-        if paddle.get_device() != "cpu":
+        if not operations.is_fast(paddle.empty([0])):
             paddle.seed(int(randomness.rng(*address).integers(2**31)))
             return None
         return lambda rows: [randomness.rng(*address, row) for row in rows]

@@ -12,6 +12,7 @@ import paddle
 import pytest
 from commands import LIMIT
 
+import operations
 from alignment import draw, report
 from alignment.__main__ import check, main
 from alignment.compare import compare, compare_all
@@ -39,6 +40,16 @@ def count_figures(tree):
 
 @pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_every_figure_agrees(name):
+    check_every_figure(name)
+
+
+@pytest.mark.parametrize("name", ["sagan_hinge", "acgan_cifar10_narrow", "acgan_mnist_narrow"])
+def test_every_figure_agrees_in_the_plain_forms_that_gpus_use(name):
+    with operations.plain_forms():
+        check_every_figure(name)
+
+
+def check_every_figure(name):
     fixture = read(FIXTURES / f"{name}.json")
     rows = check(fixture)
     assert [(row.quantity, row.difference) for row in rows if not row.agrees] == []
