@@ -146,10 +146,10 @@ class _BatchNorm(PyLayer):
         # For each row: the sums of the gradient, and of the gradient times the normalised input.
         sums = _row_sums(gradient)
         products = _row_sums((_rows(gradient) * centred).reshape(gradient.shape)) * inverse
-        # For each channel: the parts of the gradient that pass through the mean and through the deviation.
-        by_mean, by_deviation = ctx.group.add_up(paddle.stack([(scale * sums).sum(0), (scale * products).sum(0)])) * (
-            inverse / ctx.count
-        )
+        # For each channel: the parts of the gradient that pass through the mean and through the deviation. Padding rows
+        # are not in these statistics, so their gradients lack the two parts.
+        parts = ctx.group.add_up(paddle.stack([(scale * sums).sum(0), (scale * products).sum(0)]))
+        by_mean, by_deviation = parts * (ctx.group.counts * inverse / ctx.count)
         x = centred * _spread((-by_deviation * inverse).unsqueeze(0), gradient)
         x.add_(_spread(-by_mean.unsqueeze(0), gradient)).add_(_rows(gradient) * _spread(scale * inverse, gradient))
         if len(scale) == 1:

@@ -7,7 +7,9 @@ from processes import collectives
 
 
 class Alone:
-    """The rows of one call."""
+    """The rows of one call. `counts`: whether they count in the statistics; padding rows do not."""
+
+    counts = True
 
     def count(self, rows):
         """The number of rows with common statistics, for a call with `rows` rows."""
@@ -71,6 +73,8 @@ class Team:
 
 class Member:
     """The rows of a team, for one of its members."""
+
+    counts = True
 
     def __init__(self, team, number):
         self.team, self.number = team, number
