@@ -28,7 +28,9 @@ from training.run_start import Start, check_steps_left, find_start
 from training.step_batches import blocks_of, cut_batch, d_batch, g_batch
 from training.twins import Twins
 
-ROWS_PER_THREAD = 2  # at least, when several threads compute a block
+# A thread that computes a part of a block gets at least this number of images, and of pixels. With less, Python's own
+# work for the operations takes longer than the threads save.
+ROWS_PER_THREAD, PIXELS_PER_THREAD = 2, 1 << 14
 
 
 def resolve(parameters, image_set):
@@ -326,7 +328,8 @@ class Trainer:
 
         # One thread at a time can compute the gradient of the penalty (`paddle.grad`), or use synchronised batch norm.
         alone = synchronized or self.parameters.adv_loss == "wgan_gp" or not operations.is_fast(batch.z)
-        size = 1 if alone else max(1, min(runtime.threads(), len(batch.z) // ROWS_PER_THREAD))
+        rows = max(ROWS_PER_THREAD, -(-PIXELS_PER_THREAD // self.parameters.imsize**2))
+        size = 1 if alone else max(1, min(runtime.threads(), len(batch.z) // rows))
         if size == 1:
             return backward((self.G, self.D), block, Processes(block) if synchronized else Alone())
         team, twins, taken = Team(size, len(batch.z)), self._twins.take(size), parts(block, size)

@@ -97,6 +97,8 @@ class _Draws:
     def dropout(self, role):
         """As `DBatch.sources`. For the plain forms it seeds Paddle's random numbers instead, alike in all processes."""
         address = self.parameters.manual_seed, f"dropout/{role}", self.step, self.update
+        if not self.parameters.dropout:
+            return None
         if not operations.is_fast(paddle.empty([0])):
             paddle.seed(int(randomness.rng(*address).integers(2**31)))
             return None
