@@ -206,7 +206,7 @@ class FolderSet(ImageSet):
             raise Unreadable(one_line(error)) from None
 
     def open(self, place):
-        """What `read_image` reads for image `place`: a path, or an open file."""
+        """The file of image `place`, for `read_image`: a path, or an open file."""
         return self.path(place)
 
     def file_names(self):

@@ -18,7 +18,7 @@ import operations
 import randomness
 from processes.groups import Alone
 
-LARGE = 1 << 19  # values, from which on the fast form of batch norm is faster than Paddle's kernel
+LARGE = 1 << 19  # from this number of values on, the fast form of batch norm is faster than Paddle's kernel
 
 
 class SpectrallyNormalized(nn.Layer):

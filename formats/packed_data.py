@@ -28,7 +28,7 @@ ABOUT_LIMIT = 2**28  # bytes of pack.json
 
 @dataclass(frozen=True)
 class About:
-    """What `pack.json` says about a packed file.
+    """The content of `pack.json` in a packed file.
 
     `by_class`: whether the images are ordered by class. `pixels`: the options that decide the pixels, by name.
     `fingerprint`: the source's. `left_out`: for each image that

@@ -46,7 +46,7 @@ class StoredZip:
         self.file.seek(0, os.SEEK_END)
 
     def read_back(self, count):
-        """Continue after the first `count` files that another `StoredZip` wrote to `file`. What follows is cut off."""
+        """Continue after the first `count` files that another `StoredZip` wrote to `file`. The rest is cut off."""
         place = 0
         for _ in range(count):
             self.file.seek(place)
