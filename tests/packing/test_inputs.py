@@ -1,4 +1,4 @@
-"""The sources of pack.py: ImageNet as it is distributed, StyleGAN's data sets, published files; and hostile archives."""
+"""The sources of pack.py: ImageNet as distributed, StyleGAN's data sets, published files; and hostile archives."""
 
 import gzip
 import io
