@@ -260,7 +260,7 @@ FOLDED = {
 
 def _affine(norm, bias=None):
     """`scale`, `shift` [C] of a `BatchNorm` in evaluation mode, after a layer with `bias` [C]."""
-    scale = norm.weight / paddle.sqrt(norm._variance + norm.epsilon)
+    scale = norm.weight * operations.inverse_deviation(norm._variance, norm.epsilon)
     return scale, norm.bias - scale * (norm._mean if bias is None else norm._mean - bias)
 
 

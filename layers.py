@@ -154,7 +154,7 @@ class BatchNorm(nn.Layer):
             scale, shift = self.weight.unsqueeze(0), self.bias.unsqueeze(0)
         if not self.training:
             # The norm and the affine are one affine.
-            scale = scale / paddle.sqrt(self._variance + self.epsilon)
+            scale = scale * operations.inverse_deviation(self._variance, self.epsilon)
             return operations.affine(x, scale, shift - scale * (self._mean if bias is None else self._mean - bias))
         if operations.is_fast(x) and (x.size >= LARGE or not isinstance(self.group, Alone)):
             out, mean, variance = operations.batch_norm(x, scale, shift, bias, self.epsilon, self.group)

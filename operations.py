@@ -111,6 +111,11 @@ def affine(x, scale, shift):
     return (_rows(x) * _spread(scale, x) + _spread(shift, x)).reshape(x.shape)
 
 
+def inverse_deviation(variance, epsilon):
+    """`1 / sqrt(variance + epsilon)`. Paddle 2 rounds a number that is added to a tensor to float32, but not a tensor."""
+    return paddle.rsqrt(variance + paddle.full_like(variance, epsilon))
+
+
 def batch_norm(x, scale, shift, bias, epsilon, group):
     """Batch norm of x [N, C] or [N, C, H, W] with the batch's own statistics. Returns (output, mean, variance).
 
@@ -124,7 +129,7 @@ def batch_norm(x, scale, shift, bias, epsilon, group):
         mean = group.add_up(_row_sums(x).sum(0)) / count
         centred = _rows(x) - _spread(mean.unsqueeze(0), x)
         variance = group.add_up(_row_sums((centred * centred).reshape(x.shape)).sum(0)) / count
-        inverse = paddle.rsqrt(variance + epsilon)
+        inverse = inverse_deviation(variance, epsilon)
         mean = mean if bias is None else mean + bias
     return _BatchNorm.apply(x, scale, shift, bias, (centred, inverse, count, group)), mean, variance
 
