@@ -5,32 +5,24 @@ import copy
 import dataclasses
 import math
 import time
-from functools import cached_property
 
 import paddle
 
 import checkpoint
 import losses
-import operations
 import runtime
 import sampler
 from dataset import batches, batches_per_epoch
-from layers import batch_statistics, running_statistics, singular_vectors, training_on_block
+from layers import batch_statistics
 from networks import models_of
 from pictures import ROWS
 from pipeline import Timed
 from processes import collectives
-from processes.blocks import Block, parts
-from processes.groups import Alone, Member, Processes, Team
+from training.gradients import Gradients
 from training.precision import SCALER_STATE, Precision
 from training.run_folder import RunFolder, diverged
 from training.run_start import Start, check_steps_left, find_start
-from training.step_batches import blocks_of, cut_batch, d_batch, g_batch
-from training.twins import Twins
-
-# A thread that computes a part of a block gets at least this number of images, and of pixels. With less, Python's own
-# work for the operations takes longer than the threads save.
-ROWS_PER_THREAD, PIXELS_PER_THREAD = 2, 1 << 14
+from training.step_batches import d_batch, g_batch
 
 
 def resolve(parameters, image_set):
@@ -58,6 +50,7 @@ class Trainer:
         models = models_of(p)
         self.G, self.D = networks or (models.build_generator(p), models.build_discriminator(p))
         self.G_ema = copy.deepcopy(self.G) if p.ema_decay else None
+        self._gradients = Gradients(p, self.precision, (self.G, self.D))
         self.g_optimizer = self._adam(p.g_lr, self.G)
         self.d_optimizer = self._adam(p.d_lr, self.D)
         self.step = 0  # number of completed steps
@@ -270,89 +263,9 @@ class Trainer:
     def _update(self, network, optimizer, batch, losses_of):
         """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of the terms."""
         optimizer.clear_grad(set_to_zero=False)  # remove them, so that backward need not add to zeros
-        metrics = self._backward(network, batch, losses_of)
+        metrics = self._gradients.compute(network, batch, losses_of)
         self.precision.step(optimizer)
         return metrics
-
-    def _backward(self, network, batch, losses_of):
-        """Leave the gradients of the mean loss over the whole batch in `network`. Returns as `_update` does.
-
-        The batch is cut into accumulation rounds, and each round into one block for each process. All rounds start from
-        the same buffers and the same dropout stream, as a single round would. The new running statistics are the mean
-        over the blocks, weighted by their shares of the batch. So the result does not depend on how a batch is cut.
-        Batch norm is the exception: it sees one block at a time, or one round with `sync_bn`. The update needs only one
-        all-reduce.
-        """
-        whole = batch.whole or len(batch.z)
-        if self.parameters.rounds == collectives.world_size() == 1:
-            return self._backward_block(batch, Block(range(whole), 1.0, whole, whole), losses_of)
-        statistics, buffers = self._running_statistics, self._buffers
-        first_buffers, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
-        sums = [paddle.zeros_like(buffer) for buffer in statistics]
-        metrics, first = {}, 0
-        for block in blocks_of(self.parameters, whole):
-            # Restore the buffers and the dropout stream that the first round started from.
-            if first:
-                _assign(buffers, first_buffers)
-                paddle.set_rng_state(dropout)
-            # Add the gradients of this block, and its share of the metrics and the running statistics.
-            rows = cut_batch(batch, first, len(block.rows))
-            first += len(block.rows)
-            _add_terms(metrics, self._backward_block(rows, block, losses_of))
-            sums = [total + block.share * buffer for total, buffer in zip(sums, statistics, strict=True)]
-        # Sum the gradients and the statistics over all processes.
-        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-        collectives.add_up(gradients + sums)
-        _assign(statistics, sums)
-        return metrics
-
-    def _backward_block(self, batch, block, losses_of):
-        """Add the gradients of the rows of one block, `batch`. Returns the block's share of the terms.
-
-        On a CPU several threads compute a part of the rows each, on one thread of the maths library. Then all
-        operations run side by side, not only matrix products. Threads wait for each other only in batch norms, so other
-        work on the machine slows them down less than the threads of one matrix product.
-        """
-        synchronized = self.parameters.sync_bn and collectives.world_size() > 1
-
-        def backward(networks, part, group):
-            rows = cut_batch(batch, part.rows.start - block.rows.start, len(part.rows))
-            sources = batch.sources and batch.sources(part.rows)
-            metrics = {}
-            with training_on_block(networks, part, group, sources):
-                for loss, terms in losses_of(*networks, rows, counts=part.share > 0):
-                    self.precision.backward(part.share * loss)
-                    metrics |= {name: part.share * value.detach() for name, value in terms.items()}
-                    del loss, terms  # frees the graph
-            return metrics
-
-        # One thread at a time can compute the gradient of the penalty (`paddle.grad`), or use synchronised batch norm.
-        alone = synchronized or self.parameters.adv_loss == "wgan_gp" or not operations.is_fast(batch.z)
-        rows = max(ROWS_PER_THREAD, -(-PIXELS_PER_THREAD // self.parameters.imsize**2))
-        size = 1 if alone else max(1, min(runtime.threads(), len(batch.z) // rows))
-        if size == 1:
-            return backward((self.G, self.D), block, Processes(block) if synchronized else Alone())
-        team, twins, taken = Team(size, len(batch.z)), self._twins.take(size), parts(block, size)
-        with runtime.math_threads(runtime.threads() // size):
-            terms = team.run(lambda member: backward(twins[member], taken[member], Member(team, member)))
-        self._twins.add_gradients(size)
-        metrics = {}
-        for part in terms:
-            _add_terms(metrics, part)
-        return metrics
-
-    @cached_property
-    def _twins(self):
-        return Twins((self.G, self.D))
-
-    @cached_property
-    def _running_statistics(self):
-        return running_statistics(self.G, self.D)
-
-    @cached_property
-    def _buffers(self):
-        """The buffers that a forward pass in training changes."""
-        return [*self._running_statistics, *singular_vectors(self.G, self.D)]
 
     def state(self):
         """All tensors that a resumed run needs: {part: {name: NumPy array}}.
@@ -438,17 +351,6 @@ def _slot_shapes(weights):
         shapes |= {f"{name}/{moment}_0": list(weight.shape) for moment in ("moment1", "moment2")}
         shapes |= {f"{name}/{power}_pow_acc_0": [1] for power in ("beta1", "beta2")}
     return shapes
-
-
-def _add_terms(metrics, terms):
-    for name, value in terms.items():
-        metrics[name] = metrics[name] + value if name in metrics else value
-
-
-def _assign(tensors, values):
-    with paddle.no_grad():
-        for tensor, value in zip(tensors, values, strict=True):
-            paddle.assign(value, tensor)
 
 
 @contextlib.contextmanager
