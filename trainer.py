@@ -19,6 +19,7 @@ from pictures import ROWS
 from pipeline import Timed
 from processes import collectives
 from training.gradients import Gradients
+from training.health import gradient_norm, layer_figures
 from training.precision import SCALER_STATE, Precision
 from training.run_folder import RunFolder, diverged
 from training.run_start import Start, check_steps_left, find_start
@@ -54,6 +55,7 @@ class Trainer:
         self.g_optimizer = self._adam(p.g_lr, self.G)
         self.d_optimizer = self._adam(p.d_lr, self.D)
         self.step = 0  # number of completed steps
+        self.seconds = {"D": 0.0, "G": 0.0}  # of the updates in the last step; on a GPU, in a step that is logged
 
     def _adam(self, learning_rate, network):
         p = self.parameters
@@ -104,7 +106,7 @@ class Trainer:
                 if logs or saves:
                     values = self._read_metrics(metrics)
                 if logs:
-                    run.log(self.step, values, data.waited())
+                    run.log(self.step, values | self._gradient_norms(), self._charts(), data.waited())
                 if self.step % p.sample_step == 0 or self.step >= p.total_step:
                     run.write_samples(self.step, self.sample_grid)
                 if saves:
@@ -144,21 +146,51 @@ class Trainer:
                 raise diverged(f"the gradient of {part}/{list(gradients)[finite.argmin()]}", "not finite", self.step)
         return values
 
+    def _gradient_norms(self):
+        return {"d_gradient": gradient_norm(self.D).item(), "g_gradient": gradient_norm(self.G).item()}
+
+    def _charts(self):
+        """{VisualDL's tag: float} of the figures that only VisualDL shows."""
+        charts = {"health/d_lr": self.d_optimizer.get_lr(), "health/g_lr": self.g_optimizer.get_lr()}
+        charts |= layer_figures({"G": self.G, "D": self.D})
+        charts |= {"speed/d_seconds": self.seconds["D"], "speed/g_seconds": self.seconds["G"]}
+        if memory := runtime.peak_memory():
+            charts["speed/peak_memory_MiB"] = memory / 2**20
+        return charts
+
     def train_step(self, data):
         """Do one step on the next batches of `data`: D updates, then G updates. Returns {name: metric as a tensor}."""
         p, metrics = self.parameters, {}
         self.G.train()
         self.D.train()
+        self.seconds = {"D": 0.0, "G": 0.0}
         for update in range(p.d_steps_per_iter):
             images, labels, whole = next(data)
-            batch = d_batch(p, self.step, update, runtime.to_device(images), runtime.to_device(labels), whole)
-            metrics |= self.update_discriminator(batch)
-        for update in range(p.g_steps_per_iter):
-            metrics |= self.update_generator(g_batch(p, self.step, update))
+            with self._timed("D"):
+                batch = d_batch(p, self.step, update, runtime.to_device(images), runtime.to_device(labels), whole)
+                metrics |= self.update_discriminator(batch)
+        with self._timed("G"):
+            for update in range(p.g_steps_per_iter):
+                metrics |= self.update_generator(g_batch(p, self.step, update))
         if self.G_ema:
             self._update_ema()
         self.step += 1
         return metrics
+
+    @contextlib.contextmanager
+    def _timed(self, part):
+        """A context whose time counts in `seconds`. In a step that is logged the host waits for the device before it.
+
+        In other steps the host does not wait for a GPU, so that it can work ahead.
+        """
+        waits = (self.step + 1) % self.parameters.log_step == 0 and paddle.get_device() != "cpu"
+        if waits:
+            paddle.device.synchronize()
+        begun = time.monotonic()
+        yield
+        if waits:
+            paddle.device.synchronize()
+        self.seconds[part] += time.monotonic() - begun
 
     def sample_grid(self):
         """Samples of the first classes for a picture, as `sampler.grid_samples` returns. Every step has the same noise.
@@ -242,6 +274,8 @@ class Trainer:
         logits, classes = self.precision.judge(D, _noisy(images, noise), labels)
         loss = losses.discriminator_loss(self.parameters.adv_loss, logits, real)
         terms = {f"d_{kind}": loss, "D_x" if real else "D_G_z": logits.mean()}
+        if self.parameters.adv_loss != "wgan_gp":  # its logits have no right side
+            terms[f"right_{kind}"] = ((logits > 0) if real else (logits < 0)).astype(logits.dtype).mean()
         if classes is not None:
             terms[f"d_class_{kind}"] = losses.class_loss(classes, labels)
             terms[f"accuracy_{kind}"] = _accuracy(classes, labels)

@@ -33,7 +33,7 @@ from utils import (
     so_far,
 )
 
-# Tags of the metrics in VisualDL, which groups its charts by the part before the slash.
+# Tags of the metrics in VisualDL, in its order. It groups the charts by the part before the slash.
 TAGS = {
     "d_real": "loss/d_real",
     "d_fake": "loss/d_fake",
@@ -46,6 +46,10 @@ TAGS = {
     "D_G_z": "logits/D(G(z))",
     "accuracy_real": "class accuracy/real",
     "accuracy_fake": "class accuracy/fake",
+    "right_real": "health/right_real",
+    "right_fake": "health/right_fake",
+    "d_gradient": "health/d_gradient",
+    "g_gradient": "health/g_gradient",
     "images_per_second": "speed/images_per_second",
     "data_wait": "speed/data_wait",
 }
@@ -183,10 +187,11 @@ class RunFolder:
             told = so_far(step, self.parameters.total_step, *self._begun)
             print(f"step {told}" + (f": {shown}" if shown else ""), file=sys.stderr, flush=True)
 
-    def log(self, step, metrics, waited):
+    def log(self, step, metrics, charts, waited):
         """Show `metrics`, floats by name, on the bar, and record them in log.txt and in VisualDL.
 
-        `waited`: the seconds that the steps since the last line have waited for data.
+        `charts`: {tag: float} that only VisualDL shows. `waited`: the seconds that the steps since the last line have
+        waited for data.
         """
         if not self.writes:
             return
@@ -200,8 +205,9 @@ class RunFolder:
             self._bar.set_postfix(shown, refresh=False)
         self._shown = " ".join(f"{name} {value}" for name, value in shown.items())
         self._write_line(f"step {step} {self._shown}")
-        for name, value in metrics.items():
-            self._writer.add_scalar(TAGS[name], value, step)
+        tagged = {TAGS[name]: metrics[name] for name in sorted(metrics, key=list(TAGS).index)}
+        for tag, value in (tagged | charts).items():
+            self._writer.add_scalar(tag, value, step)
 
     def log_figures(self, step, figures, seconds):
         """Record the `figures`, floats by name, of a measurement that took `seconds`, in log.txt and in VisualDL."""
@@ -212,7 +218,7 @@ class RunFolder:
         self._write_line(f"measured at step {step}: {shown}")
         self._lines.append(f"measured at step {step}: {shown}")
         for name, value in figures.items():
-            self._writer.add_scalar(f"measured/{name}", value, step)
+            self._writer.add_scalar(f"scores/{name}", value, step)
         self._measured = step
 
     def write_samples(self, step, draw):
