@@ -18,6 +18,7 @@ from networks import models_of
 from pictures import ROWS
 from pipeline import Timed
 from processes import collectives
+from training.collapse import Collapse
 from training.gradients import Gradients
 from training.health import gradient_norm, layer_figures
 from training.precision import SCALER_STATE, Precision
@@ -82,6 +83,8 @@ class Trainer:
                 missing = _missing_parts(start.checkpoint.parts)
                 collectives.say(f"goes on from {start.checkpoint.path}, step {start.step}{missing}")
             run.begin(start, image_set)
+            collapse = Collapse(p, run.real_distance, start.notes.get("collapse"))
+            run.notes["collapse"] = collapse.notes()
             done = self.step >= p.total_step
 
             # Run an interrupted measurement again.
@@ -102,13 +105,22 @@ class Trainer:
 
                 # Log, draw samples and save, each at its own interval. The last step is always saved.
                 done = stop.requested() or self.step >= p.total_step
-                logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
-                if logs or saves:
+                logs, checks = self.step % p.log_step == 0, self.step % p.sample_step == 0
+                draws, saves = checks or self.step >= p.total_step, self.step % p.model_save_step == 0 or done
+                if logs or checks or saves:
                     values = self._read_metrics(metrics)
+                if logs or checks:
+                    collapse.add(values)
                 if logs:
                     run.log(self.step, values | self._gradient_norms(), self._charts(), data.waited())
-                if self.step % p.sample_step == 0 or self.step >= p.total_step:
-                    run.write_samples(self.step, self.sample_grid)
+                if draws and run.writes:
+                    samples = self.sample_grid(self.G_ema or self.G)
+                    run.write_samples(self.step, samples)
+                if checks and run.writes:
+                    signs = collapse.check(self.step, self.sample_grid(self.G) if self.G_ema else samples)
+                    run.tell_signs(self.step, signs, collapse.distance)
+                if logs or checks:
+                    run.notes["collapse"] = collapse.notes()
                 if saves:
                     run.save(self.step, self.state)
 
@@ -192,13 +204,12 @@ class Trainer:
             paddle.device.synchronize()
         self.seconds[part] += time.monotonic() - begun
 
-    def sample_grid(self):
+    def sample_grid(self, generator):
         """Samples of the first classes for a picture, as `sampler.grid_samples` returns. Every step has the same noise.
 
         Batch norm uses the batch's own statistics, because SAGAN's running statistics need thousands of steps to
         become accurate.
         """
-        generator = self.G_ema or self.G
         generator.eval()
         with batch_statistics(generator):
             classes = range(min(self.parameters.num_classes, ROWS))
@@ -217,11 +228,7 @@ class Trainer:
 
     def _is_unmeasured(self, start):
         """Whether the run's own checkpoint still needs its measurement, for example because a signal interrupted it."""
-        return (
-            start.is_own
-            and self.step % self.parameters.eval_step == 0
-            and start.checkpoint.notes.get("measured") != self.step
-        )
+        return start.is_own and self.step % self.parameters.eval_step == 0 and start.notes.get("measured") != self.step
 
     def _measure_again(self, evaluation, run, stop, own):
         """Measure the run's `own` checkpoint. Save it again, so that it covers the line of the figures in the log."""

@@ -56,7 +56,9 @@ def test_the_right_side_is_above_0_for_real_and_below_for_fake(make_parameters, 
 
 
 def test_visualdl_shows_the_health_of_a_run(make_parameters):
-    p = make_parameters("sagan", imsize=32, attention_size=16, adv_loss="hinge", total_step=2, g_lr=0.0003)
+    p = make_parameters(
+        "sagan", imsize=32, attention_size=16, adv_loss="hinge", total_step=2, sample_step=1, g_lr=0.0003
+    )
     path, _ = Trainer(p).train(load_dataset(p))
     records = LogReader(file_path=str(path / RECORDS))
     tags = records.get_tags()["scalar"]
@@ -65,7 +67,13 @@ def test_visualdl_shows_the_health_of_a_run(make_parameters):
     points = {tag: [point.value for point in records.get_data("scalar", tag)] for tag in tags}
     assert all(len(values) == 2 and np.isfinite(values).all() for values in points.values())
     np.testing.assert_allclose(points["health/g_lr"], 0.0003, rtol=1e-6)
-    assert {"health/right_real", "health/d_gradient", "health/gate G attention", "speed/d_seconds"} <= set(tags)
+    assert {
+        "health/right_real",
+        "health/d_gradient",
+        "health/gate G attention",
+        "health/class_distance",
+        "speed/d_seconds",
+    } <= set(tags)
     assert min(points["speed/peak_memory_MiB"]) > 50 and min(points["speed/g_seconds"]) > 0
     (line,) = [line for line in (path / "log.txt").read_text().splitlines() if " step 1 d_real" in line]
     assert " right_real " in line and " g_gradient " in line and "sigma" not in line
