@@ -93,8 +93,7 @@ class Trainer:
                 done = stop.requested() or done
 
             # Train step by step.
-            data = batches(image_set, p, self.step * p.d_steps_per_iter, collectives.rank(), collectives.world_size())
-            data = Timed(collectives.synchronized(data))
+            data = self.data(image_set)
             while not done:
                 metrics = self.train_step(data)
 
@@ -112,13 +111,16 @@ class Trainer:
                 if logs or checks:
                     collapse.add(values)
                 if logs:
-                    run.log(self.step, values | self._gradient_norms(), self._charts(), data.waited())
+                    run.log(self.step, values | self._gradient_norms(), data.waited())
+                    run.chart(self.step, self._charts())
                 if draws and run.writes:
                     samples = self.sample_grid(self.G_ema or self.G)
                     run.write_samples(self.step, samples)
                 if checks and run.writes:
-                    signs = collapse.check(self.step, self.sample_grid(self.G) if self.G_ema else samples)
-                    run.tell_signs(self.step, signs, collapse.distance)
+                    for line in collapse.check(self.step, self.sample_grid(self.G) if self.G_ema else samples):
+                        run.tell(line)
+                    charts = {"health/class_distance": collapse.distance}
+                    run.chart(self.step, charts | layer_figures({"G": self.G, "D": self.D}))
                 if logs or checks:
                     run.notes["collapse"] = collapse.notes()
                 if saves:
@@ -135,6 +137,12 @@ class Trainer:
                 run.write_animation()
             run.finish()
             return run.path, stop.signal
+
+    def data(self, image_set):
+        """Endless batches of `image_set` for this process, from the next step on, as `train_step` reads them."""
+        first = self.step * self.parameters.d_steps_per_iter
+        data = batches(image_set, self.parameters, first, collectives.rank(), collectives.world_size())
+        return Timed(collectives.synchronized(data))
 
     def _read_metrics(self, metrics):
         """The metrics, summed over all processes, as floats by name. Here the host waits for the device.
@@ -162,9 +170,8 @@ class Trainer:
         return {"d_gradient": gradient_norm(self.D).item(), "g_gradient": gradient_norm(self.G).item()}
 
     def _charts(self):
-        """{VisualDL's tag: float} of the figures that only VisualDL shows."""
+        """{VisualDL's tag: float} of figures that log.txt leaves out."""
         charts = {"health/d_lr": self.d_optimizer.get_lr(), "health/g_lr": self.g_optimizer.get_lr()}
-        charts |= layer_figures({"G": self.G, "D": self.D})
         charts |= {"speed/d_seconds": self.seconds["D"], "speed/g_seconds": self.seconds["G"]}
         if memory := runtime.peak_memory():
             charts["speed/peak_memory_MiB"] = memory / 2**20

@@ -193,11 +193,10 @@ class RunFolder:
             told = so_far(step, self.parameters.total_step, *self._begun)
             print(f"step {told}" + (f": {shown}" if shown else ""), file=sys.stderr, flush=True)
 
-    def log(self, step, metrics, charts, waited):
+    def log(self, step, metrics, waited):
         """Show `metrics`, floats by name, on the bar, and record them in log.txt and in VisualDL.
 
-        `charts`: {tag: float} that only VisualDL shows. `waited`: the seconds that the steps since the last line have
-        waited for data.
+        `waited`: the seconds that the steps since the last line have waited for data.
         """
         if not self.writes:
             return
@@ -211,9 +210,14 @@ class RunFolder:
             self._bar.set_postfix(shown, refresh=False)
         self._shown = " ".join(f"{name} {value}" for name, value in shown.items())
         self._write_line(f"step {step} {self._shown}")
-        tagged = {TAGS[name]: metrics[name] for name in sorted(metrics, key=list(TAGS).index)}
-        for tag, value in (tagged | charts).items():
-            self._writer.add_scalar(tag, value, step)
+        self.chart(step, {TAGS[name]: metrics[name] for name in sorted(metrics, key=list(TAGS).index)})
+
+    def chart(self, step, figures):
+        """Record `figures`, {tag: float}, in VisualDL. Values that are not finite are left out."""
+        if self.writes:
+            for tag, value in figures.items():
+                if math.isfinite(value):
+                    self._writer.add_scalar(tag, value, step)
 
     def log_figures(self, step, figures, seconds):
         """Record the `figures`, floats by name, of a measurement that took `seconds`, in log.txt and in VisualDL."""
@@ -221,20 +225,13 @@ class RunFolder:
             return
         self._logged = (self._logged[0], self._logged[1] + seconds)  # the training speed does not include this time
         shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
-        self._tell(f"measured at step {step}: {shown}")
+        self.tell(f"measured at step {step}: {shown}")
         for name, value in figures.items():
             self._writer.add_scalar(f"scores/{name}", value, step)
         self._measured = step
 
-    def tell_signs(self, step, signs, distance):
-        """Print and log the sentences `signs` of a `Collapse`. VisualDL gets its `distance`. Only rank 0 may."""
-        for line in signs:
-            self._tell(line)
-        if math.isfinite(distance):
-            self._writer.add_scalar("health/class_distance", distance, step)
-
-    def _tell(self, line):
-        """Write a line to log.txt, and print it when the step is complete."""
+    def tell(self, line):
+        """Write a line to log.txt, and print it when the step is complete. Only rank 0 may call this."""
         self._write_line(line)
         self._lines.append(line)
 
