@@ -196,6 +196,7 @@ class Parameters:
     beta2: float = _training(0.9, "Adam's beta2", SHARE)
     ema_decay: float = _training(0.0, "decay per step of the generator's moving average; 0: no average", SHARE)
 
+    dry_run: bool = _output(False, "train 20 steps, print time, memory and disk of the whole run, and write nothing")
     save_path: str = _output("sagan_models", "folder that holds the folders of runs", metavar="DIR", also="outf")
     name: str | None = _output(None, "name of the run's folder; left out: RECIPE-NUMBER", PLAIN_NAME)
     resume: str | None = _output(
@@ -318,8 +319,9 @@ class Parameters:
         return self.batch_size // (self.batch_size_in_gpu or self.batch_size)
 
     def to_yaml(self):
-        """YAML text that `--recipe FILE` reads back. It leaves out `resume` and `name`: they belong to one run."""
-        values = {name: value for name, value in asdict(self).items() if name not in ("resume", "name")}
+        """YAML text that `--recipe FILE` reads back. It leaves out the options that belong to one command."""
+        once = ("resume", "name", "dry_run")
+        values = {name: value for name, value in asdict(self).items() if name not in once}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
