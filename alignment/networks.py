@@ -150,7 +150,7 @@ def parameters(fixture, model):
     beta1, beta2 = optimizer["betas"]
     sagan = model in SAGANS
     return Parameters(
-        **_d2d_ce(fixture),
+        **_class_loss_options(fixture),
         model=model,
         z_dim=fixture.whole("z_dim"),
         num_classes=fixture.whole("classes"),
@@ -166,7 +166,7 @@ def parameters(fixture, model):
     )
 
 
-def _d2d_ce(fixture):
+def _class_loss_options(fixture):
     """The options of ReACGAN's class loss; empty for a fixture of another protocol."""
     if fixture.get("protocol") != "reacgan":
         return {}
@@ -253,7 +253,7 @@ class Pair:
 
     def _d2d_ce(self, outputs):
         """The class loss of ReACGAN in an evaluation forward, from D's outputs."""
-        options = _d2d_ce(self.fixture)
+        options = _class_loss_options(self.fixture)
         labels = self.g_batch(0).labels
         return float(losses.d2d_ce(*outputs[1], labels, options["d2d_temperature"], options["d2d_margin"]))
 
@@ -308,7 +308,7 @@ def build(fixture, model, G, D, relu_shortcut=False):
         if size not in IMAGE_SIZES[model]:
             raise UserError(f"has image_size {size}; {model} has {', '.join(map(str, IMAGE_SIZES[model]))}")
         p = Parameters(
-            **_d2d_ce(fixture),
+            **_class_loss_options(fixture),
             model=model,
             dataset="mnist" if _width(D, "blocks.0.conv1.weight_orig", 1) == 1 else "imagenet",  # gray or RGB
             z_dim=z_dim,
