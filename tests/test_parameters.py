@@ -116,8 +116,8 @@ def test_a_command_means_its_recipe(program, command, recipe, meaning, capsys):
 # (command without --recipe, the recipe that it means); {} stands for "=" or " " before a value.
 INFERRED = [
     *[(f"--model{{}}{name}{data}", "sagan-imagenet" if name == "sagan" else name)
-      for name, data in (("sagan", " --data_path train"), ("sagan-cifar10", ""), ("acgan-imagenet", " --dataroot{}train"),
-                         ("acgan-imagenet-torch", " --data_path{}train"), ("acgan-cifar10", ""), ("acgan-mnist", ""),
+      for name, data in (("sagan", " --data_path train"), ("sagan-cifar10", ""),
+                         ("acgan-imagenet", " --dataroot{}train"), ("acgan-imagenet-torch", " --data_path{}train"), ("acgan-cifar10", ""), ("acgan-mnist", ""),
                          ("acgan-mlp", ""), ("acgan-digits", ""))],
     ("--dataset{}imagenet --dataroot{}train", "acgan-imagenet-torch"),
     ("--dataset{}imagenet --data_path{}train", "sagan-imagenet"),

@@ -20,6 +20,7 @@ import trainer
 from alignment import networks
 from alignment.fixture import Fixture, read
 from layers import BatchNorm, ConditionalBatchNorm, SelfAttention, SNConv2D, SpectrallyNormalized
+from processes.groups import Alone
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CIFAR, REACGAN = "sagan_cifar10", "reacgan_cifar10"
@@ -420,11 +421,13 @@ def _(patch):
 
 @mutant("D learns D2D-CE from generated images too", REACGAN, "bp_align D")
 def _(patch):
-    def part(original, self, D, images, labels, *rest, group, real, **options):
-        loss, terms = original(self, D, images, labels, *rest, group=group, real=real, **options)
+    def part(original, self, D, images, labels, *rest, real):
+        loss, terms = original(self, D, images, labels, *rest, real=real)
         if not real:
+            D.eval()  # no further power iteration
             _, classes = D(images, labels)
-            loss = loss + 0.5 * self._class_loss(classes, labels, group)
+            loss = loss + 0.5 * self._class_loss(classes, labels, Alone())
+            D.train()
         return loss, terms
 
     wrap(patch, trainer.Trainer, "_d_part", part)
