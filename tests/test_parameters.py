@@ -117,8 +117,8 @@ def test_a_command_means_its_recipe(program, command, recipe, meaning, capsys):
 INFERRED = [
     *[(f"--model{{}}{name}{data}", "sagan-imagenet" if name == "sagan" else name)
       for name, data in (("sagan", " --data_path train"), ("sagan-cifar10", ""),
-                         ("acgan-imagenet", " --dataroot{}train"), ("acgan-imagenet-torch", " --data_path{}train"), ("acgan-cifar10", ""), ("acgan-mnist", ""),
-                         ("acgan-mlp", ""), ("acgan-digits", ""))],
+                         ("acgan-imagenet", " --dataroot{}train"), ("acgan-imagenet-torch", " --data_path{}train"),
+                         ("acgan-cifar10", ""), ("acgan-mnist", ""), ("acgan-mlp", ""), ("acgan-digits", ""))],
     ("--dataset{}imagenet --dataroot{}train", "acgan-imagenet-torch"),
     ("--dataset{}imagenet --data_path{}train", "sagan-imagenet"),
     ("--dataset{}cifar10 --data_path{}cifar", "sagan-imagenet"),

@@ -201,7 +201,7 @@ def _(patch):
         patch,
         sagan_models,
         "Discriminator",
-        lambda original, *args: original(*args[:-1], relu_shortcut=True),
+        lambda original, *args, **options: original(*args, **options | {"relu_shortcut": True}),
     )
 
 
