@@ -24,6 +24,7 @@ from layers import (
     SNLinear,
     SpectrallyNormalized,
     initialize,
+    recomputed,
     set_values,
 )
 
@@ -47,7 +48,7 @@ def make_generator(parameters):
     else:
         # 4x4 and 8x8 are equally wide. At 128 pixels the widths are 16c, 16c, 8c, 4c, 2c, c.
         widths = [p.g_conv_dim * p.imsize // resolution for resolution in (8, *resolutions)]
-    return Generator(p.z_dim, p.num_classes, widths, resolutions.index(p.attention_size), p.channels)
+    return Generator(p.z_dim, p.num_classes, widths, resolutions.index(p.attention_size), p.channels, p.recompute)
 
 
 def make_discriminator(parameters):
@@ -69,6 +70,7 @@ def make_discriminator(parameters):
         embed_dim=p.embed_dim,
         twice_differentiable=p.adv_loss == "wgan_gp",
         relu_shortcut=p.relu_shortcut,
+        recompute=p.recompute,
     )
 
 
@@ -109,11 +111,13 @@ class Generator(nn.Layer):
     """Noise [N, z_dim] and labels int64 [N] to images [N, channels, S, S] in [-1, 1].
 
     `widths`: the channels at 4x4, and after each block, which doubles the resolution. So S is 4 * 2^(number of blocks).
-    `attended`: the index of the block that the attention follows.
+    `attended`: the index of the block that the attention follows. `recompute`: training runs each block again in the
+    backward pass, to save memory.
     """
 
-    def __init__(self, z_dim, num_classes, widths, attended, channels=3):
+    def __init__(self, z_dim, num_classes, widths, attended, channels=3, recompute=False):
         super().__init__()
+        self.recompute = recompute
         self.linear = SNLinear(z_dim, widths[0] * 16)
         self.blocks = nn.LayerList([GeneratorBlock(*pair, num_classes) for pair in pairwise(widths)])
         self.attended = attended
@@ -124,7 +128,7 @@ class Generator(nn.Layer):
     def forward(self, z, labels):
         out = self.linear(z).reshape([z.shape[0], -1, 4, 4])
         for index, block in enumerate(self.blocks):
-            out = block(out, labels)
+            out = recomputed(block, out, labels) if self.recompute else block(out, labels)
             if index == self.attended:
                 out = self.attention(out)
         return paddle.tanh(self.conv(F.relu_(self.bn(out))))
@@ -160,7 +164,7 @@ class Discriminator(nn.Layer):
     """Images [N, channels, S, S] and labels int64 [N] to (adversarial logits [N], what the class loss reads, or None).
 
     `widths`: the channels after each block. The first `halvings` blocks halve the resolution. `attended`: the index of
-    the block that the attention follows.
+    the block that the attention follows. `recompute` is as in `Generator`.
 
     Without `embed_dim` it is the projection discriminator (Miyato and Koyama, ICLR 2018): a linear score plus the inner
     product of the features with the class's embedding. It has no class loss. With `embed_dim` it is the discriminator
@@ -178,8 +182,10 @@ class Discriminator(nn.Layer):
         embed_dim=None,
         twice_differentiable=False,
         relu_shortcut=False,
+        recompute=False,
     ):
         super().__init__()
+        self.recompute = recompute
         self.blocks = nn.LayerList([DiscriminatorBlock(channels, widths[0], first=True)])
         for index, pair in enumerate(pairwise(widths), start=1):
             self.blocks.append(DiscriminatorBlock(*pair, downsample=index < halvings, relu_shortcut=relu_shortcut))
@@ -192,7 +198,7 @@ class Discriminator(nn.Layer):
     def forward(self, images, labels):
         out = images
         for index, block in enumerate(self.blocks):
-            out = block(out)
+            out = recomputed(block, out) if self.recompute else block(out)
             if index == self.attended:
                 out = self.attention(out)
         features = F.relu(out).sum([2, 3])
