@@ -44,8 +44,8 @@ def check_training(p):
     for name in ("fast_decode", "resize_filter"):
         if p.dont_resize and getattr(p, name):
             raise UserError(f"--{name} has no effect with --dont_resize: leave one of them out")
-    if p.recompute and (p.model != "sagan" or p.adv_loss == "wgan_gp"):
-        cause = "--adv_loss wgan_gp" if p.model == "sagan" else f"--model {p.model}"
+    if p.recompute and (not p.is_sagan or p.adv_loss == "wgan_gp"):
+        cause = "--adv_loss wgan_gp" if p.is_sagan else f"--model {p.model}"
         raise UserError(f"--recompute does not work with {cause}: leave it out")
     _must_exist("data_path", p.data_path)
     if not p.resume:
