@@ -138,6 +138,8 @@ class CommandLine:
         base, reason, folder = self._base_values(checkpoint_values)
         values = _merge(base, self.given)
         if self.program == "train":
+            if checkpoint_values is not None and not folder:
+                self._count_classes_anew(values)
             self._fit_to_training(values, base, folder)
         else:
             self._fit_to_test(values, base if checkpoint_values is not None else None)
@@ -185,6 +187,11 @@ class CommandLine:
                 f"--recipe {self.named} differs from the trained recipe, {trained.get('recipe')}; leave --recipe out"
             )
         return trained, reason, folder
+
+    def _count_classes_anew(self, values):
+        """Let the data decide the number of classes in `values`, not the checkpoint that the run starts from."""
+        if not self.given.keys() & {"classes", "num_classes"} and values["dataset"] != "fake":
+            values["num_classes"] = None
 
     def _fit_to_training(self, values, base, folder):
         """Complete `values` for train.py: set the batch size of each process and the folder of the run to resume."""

@@ -84,6 +84,10 @@ DATASET = one_of(*SMALL_IMAGES, "folder", "imagenet", "fake")
 AMP = one_of("bf16", "fp16")
 RESIZE_FILTER = one_of("box", "bilinear", "hamming", "bicubic", "lanczos")
 ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
+DIFFAUG = Rule(
+    "some of color, translation, cutout, each once, such as color,cutout",
+    lambda text: set(kinds := text.split(",")) <= {"color", "translation", "cutout"} and are_unique(kinds),
+)
 CLASSES = Rule(
     "a range such as 10,20 (10 to 19), a list of names, a list of 3 or more numbers (give two classes by name), or "
     "random:HOW_MANY:SEED",
@@ -173,6 +177,13 @@ class Parameters:
     class_loss_weight: float = _loss(1.0, "ACGAN: weight of the class loss", WEIGHT)
     inst_noise_sigma: float = _loss(0.0, "standard deviation of noise added to the discriminator's images", WEIGHT)
     inst_noise_sigma_iters: int = _loss(2000, "steps until --inst_noise_sigma has fallen to 0", COUNT)
+
+    diffaug: str | None = _loss(
+        None,
+        f"change the discriminator's images at random (DiffAugment), for few images: {DIFFAUG.phrase}",
+        DIFFAUG,
+        "LIST",
+    )
 
     total_step: int = _training(3_000_000, "steps to train for", COUNT)
     niter: int | None = _training(None, "epochs to train for, instead of --total_step", COUNT)

@@ -36,7 +36,7 @@ def trained(p, threads, monkeypatch, steps=2):
         ("sagan", {"batch_size_in_gpu": 4}),  # two rounds of accumulation
         ("acgan-cifar10", {"dropout": 0.3}),
         ("acgan-mnist", {}),
-        ("acgan-mlp", {}),
+        ("acgan-mlp", {"diffaug": "color,translation,cutout"}),
     ],
 )
 def test_any_number_of_threads_trains_alike(make_parameters, monkeypatch, double, model, changes):
