@@ -41,7 +41,8 @@ NOT_FROM_CHECKPOINT = (
 ALWAYS_IGNORED = {"batch_size_test": "since the generator always draws 16 samples at once"}
 IGNORED_BY_TRAIN = ("samples", "samples_dir", "samples_npz", "test_path", "which_epoch")
 IGNORED_WITHOUT_EVAL = (
-    "metrics", "reference", "inception_weights", "half_precision", "eval_samples", "test_data_path", "labels",
+    "metrics", "real_split", "reference", "inception_weights", "half_precision", "eval_samples", "test_data_path",
+    "labels",
 )  # fmt: skip
 IGNORED_BY_TEST = (
     "fast_decode", "mirror", "data_in_memory", "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut",
@@ -333,8 +334,11 @@ def _overlay(below, layer):
     values = {**below, **layer}
     if values["dataset"] != below["dataset"]:
         values |= {name: layer.get(name) for name in ("data_path", "test_data_path", "classes", "num_classes")}
+        values["real_split"] = layer.get("real_split", Parameters.real_split)
     if "classes" in layer and "num_classes" not in layer:
         values["num_classes"] = layer["classes"] and count_classes(layer["classes"])
+    if layer.get("test_data_path") and "real_split" not in layer:
+        values["real_split"] = "test"  # who gives test images wants to compare with them
     for one, other in EITHER_OR:
         if one in layer:
             values[other] = layer.get(other)

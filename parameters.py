@@ -82,6 +82,7 @@ def count_classes(text):
 MODEL = one_of(*IMAGE_SIZES)
 DATASET = one_of(*SMALL_IMAGES, "folder", "imagenet", "fake")
 AMP = one_of("bf16", "fp16")
+REAL_SPLIT = one_of("test", "train", "both")
 RESIZE_FILTER = one_of("box", "bilinear", "hamming", "bicubic", "lanczos")
 ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
 DIFFAUG = Rule(
@@ -234,6 +235,7 @@ class Parameters:
         METRIC_LIST,
         "LIST",
     )
+    real_split: str = _measures("test", f"real images to compare with: {REAL_SPLIT.phrase}", REAL_SPLIT)
     reference: str | None = _measures(
         None, "statistics of real images (.npz with mu, sigma), instead of --test_data_path", metavar="FILE"
     )
@@ -286,11 +288,12 @@ class Parameters:
         if self.metrics != "auto":
             return tuple(self.metrics.split(","))
         data = ()
+        reads_training = self.real_split == "train" and self.data_path
         if self.dataset in CLASSIFIED:
             data = (ANY_DATA, BOTH_SPLITS, CLASSIFIED_DATA)
         elif self.dataset == "cifar10" and not self.reference and (self.data_path or not self.test_data_path):
             data = (ANY_DATA, BOTH_SPLITS)
-        elif self.test_data_path or self.reference or self.dataset == "cifar10":
+        elif self.test_data_path or self.reference or self.dataset == "cifar10" or reads_training:
             data = (ANY_DATA,)
         return tuple(metric.name for metric in METRICS.values() if metric.auto in data)
 
