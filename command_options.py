@@ -14,6 +14,7 @@ FRAMES = whole_number(2, 1000)
 
 _packing = partial(option, group="Packing")
 _drawing = partial(option, group="Drawing")
+_exporting = partial(option, group="Export")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ class Drawing:
         return "film" if self.interpolate else "grid" if self.grid else "images"
 
 
+@dataclass(frozen=True)
+class Exporting:
+    """The options of export.py that are not fields of `Parameters`."""
+
+    out: str | None = _exporting(None, "the folder to write; left out: a new folder in sagan_models", metavar="DIR")
+
+
 class Command(NamedTuple):
     """A command with options of its own. `own`: their dataclass. `shared`: names of its fields of `Parameters`."""
 
@@ -90,8 +98,20 @@ COMMANDS = {
     "pack": Command(
         Packing,
         (
-            "recipe", "model", "dataset", "data_path", "test_data_path", "classes", "num_classes", "imsize",
-            "centercrop", "centercrop_size", "dont_resize", "resize_filter", "exif", "num_workers",
+            "recipe",
+            "model",
+            "dataset",
+            "data_path",
+            "test_data_path",
+            "classes",
+            "num_classes",
+            "imsize",
+            "centercrop",
+            "centercrop_size",
+            "dont_resize",
+            "resize_filter",
+            "exif",
+            "num_workers",
         ),  # those that decide which images are read, and how
         OF_RECIPES,
     ),
@@ -102,4 +122,11 @@ COMMANDS = {
         "draws from weights/acgan-digits.safetensors. In brackets: the defaults; the settings in the weights override\n"
         "them.",
     ),
-}  # fmt: skip
+    "export": Command(
+        Exporting,
+        tuple(name for name in OF_GENERATORS if name not in ("device", "threads")),
+        "Writes a folder with the generator for other programs: a Paddle inference model, ONNX, safetensors with the\n"
+        "names of this project and of PyTorch, config.json, a model card, and examples. In brackets: the defaults;\n"
+        "the settings in the weights override them.",
+    ),
+}

@@ -134,14 +134,23 @@ def _check_out(d):
         raise UserError(
             f"--out {d.out} is one file, but each image is a file: give a folder, or add --grid or --interpolate"
         )
-    if os.path.isdir(d.out) and not endings:
-        if os.listdir(d.out):
-            raise UserError(f"--out {d.out} is not empty: give another folder")
-    elif os.path.exists(d.out):
+    if not endings:
+        check_new_folder(d.out)
+        return
+    if os.path.exists(d.out):
         raise UserError(f"--out {d.out} exists already: give another name")
     folder = os.path.dirname(d.out) or "."
-    if endings and not os.path.isdir(folder):
+    if not os.path.isdir(folder):
         raise UserError(f"--out {d.out}: there is no folder {folder}; make it, or give another name")
+
+
+def check_new_folder(out):
+    """Refuse the folder of --out if it is a file or holds files."""
+    if os.path.isdir(out):
+        if os.listdir(out):
+            raise UserError(f"--out {out} is not empty: give another folder")
+    elif os.path.lexists(out):
+        raise UserError(f"--out {out} exists already and is no folder: give another name")
 
 
 def generator_file(check_path, epoch):
