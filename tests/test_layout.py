@@ -10,6 +10,7 @@ FLOORS = (
     {"train", "test", "convert", "pack", "alignment"},
     {"trainer", "tester"},
     {"training", "evaluation", "packing"},
+    {"drawing"},
     {"sampler", "checkpoint", "dataset"},
     {"networks", "command_line", "folding"},
     {"refusals"},
