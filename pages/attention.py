@@ -18,10 +18,10 @@ def has_attention(generator):
 
 
 def attention_maps(generator, z, labels):
-    """The attention in G for noise [N, z_dim] and labels int [N]: float32 [N, R, R, R/2, R/2].
+    """(images float [N, C, H, W], maps float32 [N, R, R, R/2, R/2]) of noise [N, z_dim] and labels int [N].
 
-    R is the resolution of the attention. [n, y, x] is the map of the query point at row y and column x: the weights of
-    all places in the image, which sum to 1. `generator` is in evaluation mode.
+    R is the resolution of the attention. maps[n, y, x] is the map of the query point at row y and column x: the weights
+    of all places in the image, which sum to 1. `generator` is in evaluation mode.
     """
     found = []
 
@@ -32,12 +32,13 @@ def attention_maps(generator, z, labels):
     try:
         # One thread, so that the bits do not depend on the number of threads.
         with paddle.no_grad(), runtime.math_threads(1):
-            generator(paddle.to_tensor(z.astype(paddle.get_default_dtype())), paddle.to_tensor(np.asarray(labels)))
+            noise = paddle.to_tensor(z.astype(paddle.get_default_dtype()))
+            images = generator(noise, paddle.to_tensor(np.asarray(labels))).numpy()
     finally:
         hook.remove()
     (weights,) = found
     side = round(weights.shape[1] ** 0.5)
-    return weights.astype(np.float32).reshape(len(weights), side, side, side // 2, side // 2)
+    return images, weights.astype(np.float32).reshape(len(weights), side, side, side // 2, side // 2)
 
 
 def map_of(maps, point):
