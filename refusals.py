@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+from command_options import ENDINGS
 from metrics.record import LAST_LAYER, REAL, SAMPLES, TRAINING
+from options import numbers
 from parameters import CLASSIFIED, METRICS, OPTIONS, changed_options
 from utils import UserError
 
@@ -103,6 +105,43 @@ def check_packing(p, packing):
     folder = os.path.dirname(packing.out) or "."
     if not os.path.isdir(folder):
         raise UserError(f"--out {packing.out}: there is no folder {folder}; make it, or give another name")
+
+
+def check_drawing(d, given):
+    """Refuse the options `d`, a `Drawing`, that contradict each other. `given`: the names of those given."""
+    if d.grid and d.interpolate:
+        raise UserError("--grid writes a picture and --interpolate a film: give one of them")
+    if "frames" in given and not d.interpolate:
+        raise UserError("--frames has no effect without --interpolate: leave it out")
+    if d.interpolate not in (None, "classes"):
+        if "seeds" in given:
+            raise UserError("--interpolate and --seeds both choose the seeds: give one of them")
+        if len(stops := numbers(d.interpolate)) < 2:
+            raise UserError(f"--interpolate {d.interpolate} names one seed: give two or more, such as 0,7,12")
+        if len(stops) > d.frames:
+            raise UserError(f"--frames {d.frames} is less than the {len(stops)} seeds of --interpolate: give more")
+    if d.out is not None:
+        _check_out(d)
+
+
+def _check_out(d):
+    """Refuse a path that does not fit the kind of output, or that exists already."""
+    endings = ENDINGS.get(d.kind, ())
+    if endings and not d.out.lower().endswith(endings):
+        option = "--interpolate" if d.interpolate else "--grid"
+        raise UserError(f"--out {d.out}: {option} writes a file that ends in {' or '.join(endings)}; give such a name")
+    if not endings and d.out.lower().endswith(sum(ENDINGS.values(), ())):
+        raise UserError(
+            f"--out {d.out} is one file, but each image is a file: give a folder, or add --grid or --interpolate"
+        )
+    if os.path.isdir(d.out) and not endings:
+        if os.listdir(d.out):
+            raise UserError(f"--out {d.out} is not empty: give another folder")
+    elif os.path.exists(d.out):
+        raise UserError(f"--out {d.out} exists already: give another name")
+    folder = os.path.dirname(d.out) or "."
+    if endings and not os.path.isdir(folder):
+        raise UserError(f"--out {d.out}: there is no folder {folder}; make it, or give another name")
 
 
 def generator_file(check_path, epoch):

@@ -1,0 +1,105 @@
+"""Options of single commands: their own, and those that they share with train.py and test.py."""
+
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import NamedTuple
+
+from options import NUMBERS, Rule, numbers, option, whole_number
+from parameters import LABELS
+
+ENDINGS = {"film": (".gif", ".webp"), "grid": (".png",)}  # of the file that generate.py writes
+OUT = Rule("a file name that ends in .npz or .zip", lambda path: path.lower().endswith((".npz", ".zip")))
+WALK = Rule(f"`classes`, or {NUMBERS.phrase}", lambda text: text == "classes" or NUMBERS.accepts(text))
+FRAMES = whole_number(2, 1000)
+
+_packing = partial(option, group="Packing")
+_drawing = partial(option, group="Drawing")
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The options of pack.py that are not fields of `Parameters`."""
+
+    out: str | None = _packing(None, "the file to write: .npz, or .zip in StyleGAN's format", OUT, "FILE")
+    label_list: str | None = _packing(
+        None,
+        "for images without class folders, such as ImageNet's validation set: a text file with FILE CLASS on each line,"
+        " or CLASS alone for each file in order",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The options of generate.py that are not fields of `Parameters`."""
+
+    labels: str = _drawing(
+        "auto", "classes to draw: names or numbers, uniform (all), or auto (the first ten)", LABELS, "LIST"
+    )
+    seeds: str = _drawing(
+        "0-9", "seeds of each class, as 0-15 or 0,7,12; seed k is sample k of test.py", NUMBERS, "LIST"
+    )
+    grid: bool = _drawing(False, "write one picture, with a row for each class, instead of one file for each image")
+    interpolate: str | None = _drawing(
+        None,
+        "write a film that walks between these seeds, as 0,7,12; or `classes`: between the classes of --labels",
+        WALK,
+        "LIST|classes",
+    )
+    frames: int = _drawing(60, "frames of the film", FRAMES)
+    out: str | None = _drawing(
+        None,
+        "what to write: a folder; with --grid a .png file; with --interpolate a .gif or .webp file; left out: a new "
+        "folder in sagan_models",
+        metavar="PATH",
+    )
+
+    @property
+    def seed_list(self):
+        """The numbers of `seeds`, in their order."""
+        return numbers(self.seeds)
+
+    @property
+    def kind(self):
+        """The kind of output: "film", "grid" or "images"."""
+        return "film" if self.interpolate else "grid" if self.grid else "images"
+
+
+class Command(NamedTuple):
+    """A command with options of its own. `own`: their dataclass. `shared`: names of its fields of `Parameters`."""
+
+    own: type
+    shared: tuple
+    description: str
+
+    @property
+    def options(self):
+        """{name: option} of its own options."""
+        return {option.name: option for option in fields(self.own)}
+
+
+# The text of `--help` above the options.
+OF_RECIPES = (
+    "In brackets: the defaults, which are those of sagan-imagenet. Other recipes change some of\n"
+    "them (recipes/NAME.yaml); options on the command line override the recipe."
+)
+OF_GENERATORS = (
+    "pretrained_model", "num_classes", "use_ema", "standing_batches", "batch_size", "manual_seed", "device", "threads",
+)  # fmt: skip
+COMMANDS = {
+    "pack": Command(
+        Packing,
+        (
+            "recipe", "model", "dataset", "data_path", "test_data_path", "classes", "num_classes", "imsize",
+            "centercrop", "centercrop_size", "dont_resize", "resize_filter", "exif", "num_workers",
+        ),  # those that decide which images are read, and how
+        OF_RECIPES,
+    ),
+    "generate": Command(
+        Drawing,
+        (*OF_GENERATORS, "truncation"),
+        "Without any option it draws a grid from each of the generators in weights/. Without --pretrained_model it\n"
+        "draws from weights/acgan-digits.safetensors. In brackets: the defaults; the settings in the weights override\n"
+        "them.",
+    ),
+}  # fmt: skip
