@@ -124,6 +124,24 @@ def check_drawing(d, given):
         _check_out(d)
 
 
+def check_page(page, model):
+    """Refuse the options `page`, a `Page` of gallery.py, and the path `model` if there is nothing to show."""
+    if not model:
+        raise UserError(
+            "give the run or the checkpoint to show, such as: python gallery.py sagan_models/acgan-digits-1"
+        )
+    if page.out is not None:
+        _check_new_file(page.out)
+
+
+def _check_new_file(path):
+    if os.path.exists(path):
+        raise UserError(f"--out {path} exists already: give another name")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UserError(f"--out {path}: there is no folder {folder}; make it, or give another name")
+
+
 def _check_out(d):
     """Refuse a path that does not fit the kind of output, or that exists already."""
     endings = ENDINGS.get(d.kind, ())
@@ -137,11 +155,10 @@ def _check_out(d):
     if os.path.isdir(d.out) and not endings:
         if os.listdir(d.out):
             raise UserError(f"--out {d.out} is not empty: give another folder")
+    elif endings:
+        _check_new_file(d.out)
     elif os.path.exists(d.out):
         raise UserError(f"--out {d.out} exists already: give another name")
-    folder = os.path.dirname(d.out) or "."
-    if endings and not os.path.isdir(folder):
-        raise UserError(f"--out {d.out}: there is no folder {folder}; make it, or give another name")
 
 
 def generator_file(check_path, epoch):

@@ -29,12 +29,13 @@ MOMENTS = 6  # checkpoints of the attention over training
 STAGES = 6  # frames of the film in a print
 
 
-def gallery_page(parameters, loaded, language):
+def gallery_page(parameters, loaded, labels, language):
     """The page of the `Checkpoint` `loaded`, as HTML text in `language`, one of `words.LANGUAGES`.
 
-    A section that cannot be made says why. Sections that do not apply are missing.
+    `labels` chooses the classes, as `--labels`; at most CLASSES of them are shown. Raises UserError for unknown ones. A
+    section that cannot be made says why. Sections that do not apply are missing.
     """
-    gallery = _Gallery(parameters, loaded, language)
+    gallery = _Gallery(parameters, loaded, labels, language)
     page = {}
     names = (
         "grid", "film", "within", "between", "truncation", "neighbours", "attention", "attention_over", "curves",
@@ -51,13 +52,13 @@ def gallery_page(parameters, loaded, language):
 class _Gallery:
     """Makes the sections of a page: dictionaries for the template. None: the section does not apply."""
 
-    def __init__(self, parameters, loaded, language):
+    def __init__(self, parameters, loaded, labels, language):
         self.parameters, self.loaded, self.language = parameters, loaded, language
         self.words = words(language)
         self.run = checkpoint.run_of(loaded.path)
         self.generator = OpenGenerator(parameters, loaded)
         self.names = loaded.class_names or self._names_of_data() or self.generator.class_names
-        chosen = choose_labels(parameters.labels, self.names)
+        chosen = choose_labels(labels, self.names)
         places = np.linspace(0, len(chosen) - 1, min(CLASSES, len(chosen))).astype(int)
         self.chosen, self.labels = chosen, [chosen[place] for place in places]
 
@@ -214,7 +215,7 @@ class _Gallery:
             if self.parameters.standing_batches:
                 sampler.use_standing_statistics(generator, self.parameters)
             images, maps = self._attended(generator, self.labels[:1], [0])
-            gate = float(generator.attention.gamma)
+            gate = generator.attention.gamma.item()
             name = f"{self.words['step'].format(step=loaded.step)}, γ = {gate:.3f}"
             rows.append({"name": name, "images": self._attention_row(images[0], maps[0])})
         return {"rows": rows}
