@@ -30,7 +30,7 @@ def main():
     # Imported only here, because they import paddle, which is slow. Other mistakes are reported without it.
     from checkpoint import load_file_or_run
     from drawing.generator import OpenGenerator
-    from drawing.work import chosen_classes, draw, new_folder
+    from drawing.writing import chosen_classes, draw, new_folder
 
     checkpoints = [load_file_or_run(file, wanted=("G", "G_ema")) for file in files]
     parameters = [command.parameters_to_draw(loaded.parameters) for loaded in checkpoints]
