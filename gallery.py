@@ -15,15 +15,15 @@ from utils import atomic_path  # noqa: E402
 
 def main():
     command = CommandLine(program="gallery")
-    page, model = command.own_options(), command.given.get("pretrained_model")
-    check_page(page, model)
+    page = command.own_options()
+    check_page(page, command.given)
 
     # Imported only here, because they import paddle, which is slow. Other mistakes are reported without it.
     from checkpoint import load_file_or_run
-    from drawing.work import new_folder
+    from drawing.writing import new_folder
     from pages.gallery_page import gallery_page
 
-    loaded = load_file_or_run(model, "RUN", wanted=("G", "G_ema"))
+    loaded = load_file_or_run(command.given["pretrained_model"], "RUN", wanted=("G", "G_ema"))
     parameters = command.parameters_to_draw(loaded.parameters)
     runtime.quit_on_signals(cleanly=True)
     runtime.start(parameters)

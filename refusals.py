@@ -124,9 +124,11 @@ def check_drawing(d, given):
         _check_out(d)
 
 
-def check_page(page, model):
-    """Refuse the options `page`, a `Page` of gallery.py, and the path `model` if there is nothing to show."""
-    if not model:
+def check_page(page, given):
+    """Refuse the options `page`, a `Page`, and `given`, the other options of gallery.py."""
+    for name in ("data_path", "test_data_path", "inception_weights"):
+        _must_exist(name, given.get(name))
+    if not given.get("pretrained_model"):
         raise UserError(
             "give the run or the checkpoint to show, such as: python gallery.py sagan_models/acgan-digits-1"
         )

@@ -20,17 +20,28 @@ def read_log(path):
     The memory it takes is bounded, whatever the file holds: of a long log it keeps every second line, every fourth, and
     so on. Lines of other kinds are ignored.
     """
-    rows = {False: [], True: []}  # by whether the line is a measurement
+    training, measured = _Rows(), _Rows()
     with open(path, "rb") as file:
         while line := file.readline(LINE_LIMIT):
-            match = LOGGED.match(line.decode("utf-8", "replace"))
-            if not match:
-                continue
-            kept = rows[bool(match[1])]
-            kept.append((int(match[2]), PAIR.findall(match[3])[:NAME_LIMIT]))
-            if len(kept) > ROW_LIMIT:
-                del kept[::2]
-    return _by_name(rows[False]), _by_name(rows[True])
+            if match := LOGGED.match(line.decode("utf-8", "replace")):
+                rows = measured if match[1] else training
+                rows.add((int(match[2]), PAIR.findall(match[3])[:NAME_LIMIT]))
+    return _by_name(training.kept), _by_name(measured.kept)
+
+
+class _Rows:
+    """Rows at even distances: of all rows added so far, every `apart`-th, at most ROW_LIMIT."""
+
+    def __init__(self):
+        self.kept, self.apart, self.added = [], 1, 0
+
+    def add(self, row):
+        if self.added % self.apart == 0:
+            self.kept.append(row)
+        self.added += 1
+        if len(self.kept) > ROW_LIMIT:
+            del self.kept[1::2]
+            self.apart *= 2
 
 
 def _by_name(rows):

@@ -1,6 +1,7 @@
 """The page of pictures of a run or a checkpoint, as one HTML file that needs no network."""
 
 import dataclasses
+import sys
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pages.embedded import LARGEST, SMALL, image_uri, picture_uri
 from pages.neighbours import find_neighbours
 from pages.words import words
 from parameters import CLASSIFIED, Parameters, read_recipe
-from utils import UserError, plural, progress
+from utils import UserError, progress
 
 CLASSES = 10  # that are shown
 REAL, SEEDS = 4, 8  # images of each class: real ones, and samples
@@ -84,18 +85,24 @@ class _Gallery:
         except UserError:
             return None
 
+    def _left_out(self, name, reason):
+        """The section `name`, which cannot be made. Prints the reason."""
+        print(f"the page leaves out “{self.words[name]}”: {reason}", file=sys.stderr)
+        return {"missing": reason}
+
     def _names_of_data(self):
         images, _ = self._training_images
         return images.class_names if images else ()
 
     def header(self):
-        p, name = self.parameters, self.run.name
-        steps = f" · {plural(self.loaded.step, 'step')}" if self.loaded.step else ""
+        p, name, step = self.parameters, self.run.name, self.loaded.step
+        facts = [self.words["facts"].format(classes=p.num_classes, size=p.imsize, dataset=p.dataset)]
+        if self.generator.part == "G_ema":
+            facts.append(self.words["average"])
         return {
-            "title": f"{p.recipe}{steps}",
+            "title": self.words["trained"].format(model=p.recipe, step=step) if step else p.recipe,
             "source": name if self.loaded.path.parent == self.run else f"{name} ({self.loaded.path.name})",
-            "description": self.generator.description,
-            "facts": {"classes": p.num_classes, "size": p.imsize, "dataset": p.dataset},
+            "facts": " · ".join(facts),
             "tile": min(p.imsize, LARGEST) * max(1, SMALL // p.imsize),
             "wide": max(attention.SHOWN, 128),
             "pixelated": p.imsize <= SMALL,
@@ -129,13 +136,13 @@ class _Gallery:
         for number, label in enumerate(self.labels[:WALKS]):
             seeds = [2 * number, 2 * number + 1]
             frames = [frame[0] for frame in self.generator.walk_between_seeds(seeds, [label], FRAMES)]
-            name = f"{self.names[label]}: {seeds[0]} → {seeds[1]}"
+            name = f"{self.names[label]}, {self.words['seeds'].format(first=seeds[0], last=seeds[1])}"
             rows.append({"name": name, "images": list(map(image_uri, frames))})
         return {"rows": rows}
 
     def between(self):
         if len(self.labels) < 2:
-            return {"missing": self.words["one_class"]}
+            return self._left_out("between", self.words["one_class"])
         stops = self.labels[: WALKS + 1]
         count = (len(stops) - 1) * (FRAMES - 1) + 1  # neighbouring rows share a frame: the class between them
         frames = [frame[0] for frame in self.generator.walk_between_classes(stops, [0], count)]
@@ -162,13 +169,13 @@ class _Gallery:
         network = self.words["classifier" if p.dataset in CLASSIFIED else "inception"]
         images, reason = self._training_images
         if not images:
-            return {"missing": reason}
+            return self._left_out("neighbours", reason)
         seed = SEEDS
         samples = self.generator.grid(self.labels, [seed])
         try:
             found = find_neighbours(p, samples, self.labels, self._draw_others, images, self._test_images)
         except UserError as error:
-            return {"missing": str(error)}
+            return self._left_out("neighbours", str(error))
         rows = []
         for label, sample, places, distances in zip(self.labels, samples, found.places, found.distances, strict=True):
             near = [
@@ -194,10 +201,10 @@ class _Gallery:
             return None
         labels, seeds = self.labels[:WALKS], np.arange(min(WALKS, len(self.labels)))
         images, maps = self._attended(self.generator.network, labels, seeds)
-        rows = [
-            {"name": f"{self.names[label]}, {seed}", "images": self._attention_row(image, own)}
-            for label, seed, image, own in zip(labels, seeds, images, maps, strict=True)
-        ]
+        rows = []
+        for label, seed, image, own in zip(labels, seeds, images, maps, strict=True):
+            name = f"{self.names[label]}, {self.words['seed'].format(seed=seed)}"
+            rows.append({"name": name, "images": self._attention_row(image, own)})
         return {"rows": rows, "numbers": {"side": maps.shape[1]}}
 
     def attention_over(self):
@@ -249,6 +256,7 @@ class _Gallery:
             recipe = dataclasses.asdict(Parameters())
         shown = {name: str(value) for name, value in values.items()}
         changed = {name: shown[name] for name, value in values.items() if value != recipe.get(name)}
+        changed.pop("pretrained_model", None)  # it only says which weights are shown
         return {"changed": changed, "all": shown, "numbers": {"recipe": p.recipe}}
 
     def _by_row(self, images, count):

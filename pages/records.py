@@ -16,6 +16,7 @@ from training.run_folder import LOG, TAGS
 
 FRAMES, FRAME_SIDE = 24, 640  # of a film: the most frames; their largest side in pixels
 PIXEL_LIMIT = 2**26
+OWN_SCALES = ("speed", "other")  # groups whose figures cannot share a chart
 REPORTS, REPORT_LIMIT = 8, 2**20  # the most reports; bytes of one
 
 
@@ -39,7 +40,10 @@ def film(folder):
 
 
 def curves(run):
-    """[(group, {figure: [(step, value), …]})] of the log of a run, in VisualDL's groups; measured figures apart."""
+    """[(group, {figure: [(step, value), …]})] of the log of a run, in VisualDL's groups.
+
+    Figures of different scales are groups of their own.
+    """
     path = Path(run, LOG)
     if not path.is_file():
         return []
@@ -47,10 +51,10 @@ def curves(run):
     groups = {}
     for name, points in training.items():
         group, _, label = TAGS.get(name, f"other/{name}").partition("/")
+        if group in OWN_SCALES:
+            group = f"{group}: {label}"
         groups.setdefault(group, {})[label] = points
-    order = list(dict.fromkeys(tag.partition("/")[0] for tag in TAGS.values()))
-    groups = sorted(groups.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order))
-    return [*((name, {name: points}) for name, points in measured.items()), *groups]
+    return [*((name, {name: points}) for name, points in measured.items()), *groups.items()]
 
 
 def reports(run, recipe):
