@@ -16,7 +16,11 @@ from training.run_folder import LOG, TAGS
 
 FRAMES, FRAME_SIDE = 24, 640  # of a film: the most frames; their largest side in pixels
 PIXEL_LIMIT = 2**26
-OWN_SCALES = ("speed", "other")  # groups whose figures cannot share a chart
+OWN_SCALES = ("health", "speed", "other")  # groups whose figures need charts of their own, except those in CHARTS
+CHARTS = {
+    "right_real": "health: right", "right_fake": "health: right",
+    "d_gradient": "health: gradients", "g_gradient": "health: gradients",
+}  # fmt: skip
 REPORTS, REPORT_LIMIT = 8, 2**20  # the most reports; bytes of one
 
 
@@ -51,8 +55,7 @@ def curves(run):
     groups = {}
     for name, points in training.items():
         group, _, label = TAGS.get(name, f"other/{name}").partition("/")
-        if group in OWN_SCALES:
-            group = f"{group}: {label}"
+        group = CHARTS.get(name, f"{group}: {label}") if group in OWN_SCALES else group
         groups.setdefault(group, {})[label] = points
     return [*((name, {name: points}) for name, points in measured.items()), *groups.items()]
 

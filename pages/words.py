@@ -80,6 +80,8 @@ WORDS = {  # name: (English, Chinese)
     "loss": ("losses", "损失"),
     "logits": ("mean logits of D", "判别器的平均 logits"),
     "class accuracy": ("class accuracy of D", "判别器的分类准确率"),
+    "health: right": ("share of images that D judges correctly", "判别器判断正确的图像比例"),
+    "health: gradients": ("norms of the gradients", "梯度范数"),
     "speed: images_per_second": ("speed: images a second", "速度：每秒图像数"),
     "speed: data_wait": ("speed: seconds a step that wait for data", "速度：每步等待数据的秒数"),
     "reports": ("Reports", "评测报告"),
