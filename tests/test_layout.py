@@ -22,6 +22,7 @@ FLOORS = (
     {"runtime"},
     {"processes", "pipeline"},
     {"randomness", "utils"},
+    {"system"},
 )
 
 
