@@ -1,6 +1,7 @@
 ## make demo       train on handwritten digits, test the generator and draw samples (2.5 minutes on 2 cores)
 ## make test       run the test suite; PADDLE=2.6.2 runs it with that version, in a separate environment
 ## make test-all   run the test suite with the slow tests
+## make check-gpu  check this machine's GPUs in under 10 minutes; writes a page to paste, check-gpu.md
 ## make lint       check the style; `make format` repairs most of it
 ## make setup      install into .venv (the other commands do this too); GPU=1: a GPU build, GPU=0: the CPU build,
 ##                 default: the build for this machine's GPUs, if it has any; PYTHON=…: the Python to use
@@ -40,7 +41,7 @@ ifeq ($(BUILD) $(PADDLE),paddle2 $(DEFAULT_PADDLE))
 OR_PADDLE_3 := ; Paddle 3 runs with 3.13 too: GPU=0 installs its CPU build, PADDLE_INDEX (see the Makefile) its GPU build
 endif
 
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo test test-all check-gpu lint format clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -89,6 +90,9 @@ test: setup
 
 test-all: setup
 	$(PY) -m pytest -m ""
+
+check-gpu: setup
+	$(PY) benchmarks/check_gpu.py
 
 lint: setup
 	$(PY) -m ruff check

@@ -46,7 +46,7 @@ KillWait=60
 MinJobAge=600
 MpiDefault=none
 {nodes}
-PartitionName=all Nodes=n1,n2 Default=YES MaxTime=60 State=UP
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 
 
