@@ -14,9 +14,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
-# Up to this resolution, and from this number of weights on, a convolution is one matrix product for all images. One
-# product for each image would read all the weights for few pixels.
-TOGETHER_UP_TO, TOGETHER_FROM = 4, 9 << 20
+# Up to this resolution a convolution is one matrix product for all images. One product for each image would read all
+# the weights for few pixels.
+TOGETHER_UP_TO = 4
 
 _thread = threading.local()
 
@@ -201,30 +201,42 @@ class _MeanPool(PyLayer):
 
 
 def conv(x, weight, bias=None, padding=0, stride=1):
-    """Convolution of [N, I, H, W] with weight [O, I, K, K], plus bias [O]."""
+    """Convolution of [N, I, H, W] with weight [O, I, K, K], plus bias [O]. `padding`, `stride`: a number, or a pair."""
     if not is_fast(x):
         return F.conv2d(x, weight, bias, stride, padding)
-    if stride in (1, [1, 1]) and padding and x.shape[-1] <= TOGETHER_UP_TO and weight.size >= TOGETHER_FROM:
-        out = _conv_together(x, weight, padding)
+    padding, stride = _number(padding), _number(stride)
+    side = (x.shape[-1] + 2 * padding - weight.shape[-1]) // stride + 1
+    if side <= TOGETHER_UP_TO:
+        n, outputs = len(x), len(weight)
+        taps = F.unfold(x, weight.shape[-1], stride, padding).transpose([1, 0, 2]).reshape([weight[0].size, -1])
+        out = paddle.matmul(weight.reshape([outputs, -1]), taps).reshape([outputs, n, -1])
+        out = out.transpose([1, 0, 2]).reshape([n, outputs, -1, side])
     else:
         out = F.conv2d(x, weight, None, stride, padding)
     return out if bias is None else add_bias(out, bias)
 
 
-def _conv_together(x, weight, padding):
-    """A convolution of stride 1 that keeps the resolution, as one matrix product for all images."""
-    n, _, h, w = x.shape
-    taps = F.unfold(x, weight.shape[-1], paddings=padding).transpose([1, 0, 2]).reshape([weight[0].size, -1])
-    out = paddle.matmul(weight.reshape([len(weight), -1]), taps)
-    return out.reshape([len(weight), n, h * w]).transpose([1, 0, 2]).reshape([n, len(weight), h, w])
-
-
 def conv_transpose(x, weight, bias=None, padding=0, stride=1):
-    """Transposed convolution of [N, I, H, W] with weight [I, O, K, K], plus bias [O]."""
+    """Transposed convolution of [N, I, H, W] with weight [I, O, K, K], plus bias [O]. The rest is as in `conv`."""
     if not is_fast(x):
         return F.conv2d_transpose(x, weight, bias, stride, padding)
-    out = F.conv2d_transpose(x, weight, None, stride, padding)
+    padding, stride = _number(padding), _number(stride)
+    if x.shape[-1] <= TOGETHER_UP_TO:
+        n, inputs, height, width = x.shape
+        pixels = x.transpose([1, 0, 2, 3]).reshape([inputs, -1])
+        taps = paddle.matmul(weight.reshape([inputs, -1]), pixels, transpose_x=True)
+        size = [(side - 1) * stride - 2 * padding + weight.shape[-1] for side in (height, width)]
+        out = F.fold(
+            taps.reshape([weight[0].size, n, -1]).transpose([1, 0, 2]), size, weight.shape[-1], stride, padding
+        )
+    else:
+        out = F.conv2d_transpose(x, weight, None, stride, padding)
     return out if bias is None else add_bias(out, bias)
+
+
+def _number(setting):
+    """A padding or a stride as a number. Paddle's layers keep a pair of equal numbers."""
+    return setting if isinstance(setting, int) else setting[0]
 
 
 def upsample_conv(x, weight, bias=None):

@@ -184,6 +184,9 @@ class Parameters:
     sync_bn: bool = _training(
         False, "compute batch norm's statistics over the images of all processes, not of each one"
     )
+    recompute: bool = _training(
+        False, "SAGAN: compute each block again in the backward pass: less memory, but a slower step"
+    )
     amp: str | None = _training(None, "mixed precision, bf16 or fp16, on a GPU; left out: float32", AMP)
     d_steps_per_iter: int = _training(1, "discriminator updates in a step", COUNT)
     g_steps_per_iter: int = _training(1, "generator updates in a step", COUNT)

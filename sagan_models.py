@@ -21,6 +21,7 @@ from layers import (
     SNLinear,
     SpectrallyNormalized,
     initialize,
+    recomputed,
     set_values,
 )
 
@@ -38,7 +39,7 @@ def build_discriminator(parameters):
 def make_generator(parameters):
     """`build_generator` without the initial weights, for weights that are read from a file."""
     p = parameters
-    return Generator(p.z_dim, p.num_classes, p.g_conv_dim, p.imsize, p.attention_size, p.channels)
+    return Generator(p.z_dim, p.num_classes, p.g_conv_dim, p.imsize, p.attention_size, p.channels, p.recompute)
 
 
 def make_discriminator(parameters):
@@ -52,6 +53,7 @@ def make_discriminator(parameters):
         p.channels,
         twice_differentiable=p.adv_loss == "wgan_gp",
         relu_shortcut=p.relu_shortcut,
+        recompute=p.recompute,
     )
 
 
@@ -89,10 +91,14 @@ class GeneratorBlock(nn.Layer):
 
 
 class Generator(nn.Layer):
-    """Noise [N, z_dim] and labels int64 [N] to images [N, channels, image_size, image_size] in [-1, 1]."""
+    """Noise [N, z_dim] and labels int64 [N] to images [N, channels, image_size, image_size] in [-1, 1].
 
-    def __init__(self, z_dim, num_classes, conv_dim=64, image_size=128, attention_size=32, channels=3):
+    `recompute`: training runs each block again in the backward pass, to save memory.
+    """
+
+    def __init__(self, z_dim, num_classes, conv_dim=64, image_size=128, attention_size=32, channels=3, recompute=False):
         super().__init__()
+        self.recompute = recompute
         # 4x4 and 8x8 are equally wide. At 128 pixels the widths are 16c, 16c, 8c, 4c, 2c, c.
         resolutions = [2**k for k in range(3, image_size.bit_length())]
         widths = [conv_dim * image_size // resolution for resolution in resolutions]
@@ -107,7 +113,7 @@ class Generator(nn.Layer):
     def forward(self, z, labels):
         out = self.linear(z).reshape([z.shape[0], -1, 4, 4])
         for index, block in enumerate(self.blocks):
-            out = block(out, labels)
+            out = recomputed(block, out, labels) if self.recompute else block(out, labels)
             if index == self.attended:
                 out = self.attention(out)
         return paddle.tanh(self.conv(F.relu_(self.bn(out))))
@@ -143,7 +149,7 @@ class Discriminator(nn.Layer):
     """Images [N, channels, image_size, image_size] and labels int64 [N] to (adversarial logits [N], None).
 
     The projection discriminator (Miyato and Koyama, ICLR 2018): a linear score plus the inner product of the features
-    with the class's embedding.
+    with the class's embedding. `recompute` is as in `Generator`.
     """
 
     def __init__(
@@ -155,8 +161,10 @@ class Discriminator(nn.Layer):
         channels=3,
         twice_differentiable=False,
         relu_shortcut=False,
+        recompute=False,
     ):
         super().__init__()
+        self.recompute = recompute
         # Each block halves the resolution, down to 4x4. The last one keeps it. At 128 pixels the widths are c, 2c, 4c,
         # 8c, 16c, 16c.
         resolutions = [image_size >> k for k in range(1, image_size.bit_length() - 2)]
@@ -173,7 +181,7 @@ class Discriminator(nn.Layer):
     def forward(self, images, labels):
         out = images
         for index, block in enumerate(self.blocks):
-            out = block(out)
+            out = recomputed(block, out) if self.recompute else block(out)
             if index == self.attended:
                 out = self.attention(out)
         features = F.relu(out).sum([2, 3])

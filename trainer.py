@@ -326,9 +326,11 @@ class Trainer:
                     del loss, terms  # frees the graph
             return metrics
 
-        # One thread at a time can compute the gradient of the penalty (`paddle.grad`), or use synchronised batch norm.
-        alone = synchronized or self.parameters.adv_loss == "wgan_gp" or not operations.is_fast(batch.z)
-        rows = max(ROWS_PER_THREAD, -(-PIXELS_PER_THREAD // self.parameters.imsize**2))
+        # One thread at a time can compute the gradient of the penalty (`paddle.grad`), use synchronised batch norm, or
+        # compute a block again (`recompute`).
+        p = self.parameters
+        alone = synchronized or p.adv_loss == "wgan_gp" or p.recompute or not operations.is_fast(batch.z)
+        rows = max(ROWS_PER_THREAD, -(-PIXELS_PER_THREAD // p.imsize**2))
         size = 1 if alone else max(1, min(runtime.threads(), len(batch.z) // rows))
         if size == 1:
             return backward((self.G, self.D), block, Processes(block) if synchronized else Alone())

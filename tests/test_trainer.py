@@ -210,3 +210,19 @@ def test_epochs_become_steps(make_parameters):
     resolved = resolve(p, load_dataset(p))  # 10,000 fake images
     assert (resolved.total_step, resolved.model_save_step, resolved.num_classes) == (300, 100, 10)
     assert resolved.niter is None and resolved.save_freq is None
+
+
+def test_recomputed_blocks_train_with_the_same_bits(make_parameters):
+    """Weights, running statistics and singular vectors, with two rounds of accumulation too."""
+    for changes in ({}, {"batch_size_in_gpu": 2, "ema_decay": 0.9}):
+        states = []
+        for recompute in (False, True):
+            p = make_parameters("sagan", batch_size=4, recompute=recompute, **changes)
+            trainer, data = Trainer(p), batches(load_dataset(p), p, first=0)
+            for _ in range(2):
+                metrics = trainer.train_step(data)
+            states.append(trainer.state() | {"metrics": {name: value.numpy() for name, value in metrics.items()}})
+        plain, recomputed = states
+        for part, arrays in plain.items():
+            for name, array in arrays.items():
+                assert np.array_equal(recomputed[part][name], array), f"{part}/{name}"
