@@ -112,7 +112,7 @@ def affine(x, scale, shift):
 
 
 def inverse_deviation(variance, epsilon):
-    """`1 / sqrt(variance + epsilon)`. Paddle 2 rounds a number that is added to a tensor to float32, but not a tensor."""
+    """`1 / sqrt(variance + epsilon)`. Paddle 2 would round a number, but not a tensor, to float32 before the addition."""
     return paddle.rsqrt(variance + paddle.full_like(variance, epsilon))
 
 
