@@ -112,7 +112,7 @@ def affine(x, scale, shift):
 
 
 def inverse_deviation(variance, epsilon):
-    """`1 / sqrt(variance + epsilon)`. Paddle 2 would round a number, but not a tensor, to float32 before the addition."""
+    """`1 / sqrt(variance + epsilon)`. Paddle 2 rounds a number that is added, but not a tensor, to float32."""
     return paddle.rsqrt(variance + paddle.full_like(variance, epsilon))
 
 

@@ -17,9 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import runtime  # before paddle
+
+ROOT = Path(__file__).parents[1]
 LIMIT = 300  # seconds for one command
 SAGAN = ["--recipe", "sagan-imagenet", "--dataset", "fake", "--num_classes", "10", "--log_step", "10"]
 SMALL = [*SAGAN, "--imsize", "32", "--g_conv_dim", "16", "--d_conv_dim", "16"]
@@ -191,7 +193,6 @@ def work(name, device):
     """Compare samples or features in a process of its own. Prints the largest difference."""
     import numpy as np
 
-    import runtime
     from command_line import CommandLine
 
     p = CommandLine([*SMALL, "--device", device]).parameters()
@@ -253,7 +254,6 @@ def main():
     options = parser.parse_args()
     if options.work:
         return work(options.work, options.device)
-    import runtime  # noqa: F401, before paddle
     import paddle
 
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
