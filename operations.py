@@ -14,6 +14,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
+from processes.groups import Alone
+
 # Up to this resolution a convolution is one matrix product for all images. One product for each image would read all
 # the weights for few pixels.
 TOGETHER_UP_TO = 4
@@ -112,7 +114,7 @@ def affine(x, scale, shift):
 
 
 def inverse_deviation(variance, epsilon):
-    """`1 / sqrt(variance + epsilon)`. Paddle 2 rounds a number that is added, but not a tensor, to float32."""
+    """`1 / sqrt(variance + epsilon)`. Paddle 2 rounds an added number to float32, but not an added tensor."""
     return paddle.rsqrt(variance + paddle.full_like(variance, epsilon))
 
 
@@ -272,3 +274,30 @@ def kernel_of_stride_2(weight, flipped=False):
         sums[row, column, y : y + 2, x : x + 2] = 1
     matrix = paddle.to_tensor(sums.reshape([9, 16]).astype(str(weight.dtype).rsplit(".", 1)[-1]))
     return paddle.matmul(weight.reshape([-1, 9]), matrix).reshape([*weight.shape[:2], 4, 4])
+
+
+def gather(x, group):
+    """The rows x [N, …] of every call of `group`, in order: [group.count(N), …]. Padding rows are left out.
+
+    The gradient of a row is the sum of its gradients over the calls.
+    """
+    if isinstance(group, Alone):
+        return x
+    x = x if group.counts else 0 * x
+    around = group.before, group.count(len(x)) - group.before - len(x)  # rows of the calls before and after
+    first, last = ([paddle.zeros([rows, *x.shape[1:]], x.dtype)] if rows else [] for rows in around)
+    x = paddle.concat([*first, x, *last])
+    return group.add_up(x) if x.stop_gradient else _AddUp.apply(x, group)
+
+
+class _AddUp(PyLayer):
+    """The sum of a tensor over the calls of a group."""
+
+    @staticmethod
+    def forward(ctx, x, group):
+        ctx.group = group
+        return group.add_up(x.clone())
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.group.add_up(gradient.clone())

@@ -113,6 +113,18 @@ def set_threads(count):
     core.set_num_threads(count)
 
 
+def peak_memory():
+    """The largest number of bytes that this process has used so far: of its GPU, or on the CPU of main memory.
+
+    None if the system does not tell.
+    """
+    import paddle
+
+    if paddle.get_device() != "cpu":
+        return paddle.device.cuda.max_memory_allocated()
+    return system.peak_memory()
+
+
 def parallel(function, items):
     """A list of `function(item)` for each of `items`, in their order.
 

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -148,6 +149,16 @@ def free_memory():
         with contextlib.suppress(OSError, ValueError), open(limit) as file:
             free.append(int(file.read()))
     return min(free)
+
+
+def peak_memory():
+    """The largest number of bytes of memory that this process has used so far; None if the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def processor():
