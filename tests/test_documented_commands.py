@@ -38,7 +38,6 @@ ELSEWHERE = {
     "python -m alignment": "tests/alignment/test_alignment.py",
     "python train.py --recipe acgan-mnist": "needs a network: Paddle downloads MNIST",
     "python train.py --recipe acgan-cifar10 --class_loss": "needs a network: Paddle downloads CIFAR-10",
-    "python benchmarks/": "tests/test_benchmarks.py; their times are measured by hand",
     "python -m paddle.distributed.launch --nnodes": "tests/processes/test_hosts.py",
     "sbatch": "tests/test_cluster.py",
     "kubectl": "needs a Kubernetes cluster",
