@@ -4,6 +4,7 @@ It needs paddle and numpy alone: `python test_tipc/infer.py --model_dir=DIR --us
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def arguments():
 
 
 def predictor(options):
-    (weights,) = options.model_dir.glob("*.pdiparams")
-    (program,) = (path for ending in (".json", ".pdmodel") if (path := weights.with_suffix(ending)).exists())
+    weights = options.model_dir / "paddle" / "model.pdiparams"
+    program = next(path for path in map(weights.with_suffix, (".json", ".pdmodel")) if path.exists())  # Paddle 3, 2
     config = paddle.inference.Config(str(program), str(weights))
     if options.use_gpu:
         config.enable_use_gpu(1000, 0)
@@ -45,15 +46,16 @@ def predictor(options):
 
 def main():
     options = arguments()
-    model = predictor(options)
-    z_input, labels_input = (model.get_input_handle(name) for name in ("z", "labels"))
-    z = np.random.default_rng(0).standard_normal((options.batch_size, z_input.shape()[1]), np.float32)
-    labels = np.arange(options.batch_size) % 2  # every model has two classes or more
+    model, config = predictor(options), json.loads((options.model_dir / "config.json").read_text(encoding="utf-8"))
+    z = np.random.default_rng(0).standard_normal((options.batch_size, config["z_dim"]), np.float32)
+    labels = np.arange(options.batch_size, dtype=np.int64) % config["num_classes"]
+    sources = [(model.get_input_handle(name), array) for name, array in (("z", z), ("labels", labels))]
     seconds = []
     for _ in range(WARM_UP + RUNS):
         begun = time.perf_counter()
-        z_input.copy_from_cpu(z)
-        labels_input.copy_from_cpu(labels.astype(np.int64))
+        for source, array in sources:
+            source.reshape(array.shape)
+            source.copy_from_cpu(array)
         model.run()
         images = model.get_output_handle(model.get_output_names()[0]).copy_to_cpu()
         seconds.append(time.perf_counter() - begun)
