@@ -1,4 +1,4 @@
-"""The SAGAN generator and discriminator (Zhang et al., ICML 2019, arXiv 1805.08318), for 32 to 256 pixels.
+"""The SAGAN generator and discriminator (Zhang et al., ICML 2019, arXiv 1805.08318), for 16 to 256 pixels.
 
 At 128 pixels the widths are the paper's. Smaller images use fewer of the same blocks. For an image of size S, a layer
 of G at resolution r has `conv_dim * S / r` channels. D mirrors G.
