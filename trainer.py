@@ -5,32 +5,24 @@ import copy
 import dataclasses
 import math
 import time
-from functools import cached_property
 
 import paddle
 
 import checkpoint
 import losses
-import operations
 import runtime
 import sampler
 from dataset import batches, batches_per_epoch
-from layers import batch_statistics, running_statistics, singular_vectors, training_on_block
+from layers import batch_statistics
 from networks import models_of
 from pictures import ROWS
 from pipeline import Timed
 from processes import collectives
-from processes.blocks import Block, parts
-from processes.groups import Alone, Member, Processes, Team
+from training.gradients import Gradients
 from training.precision import SCALER_STATE, Precision
 from training.run_folder import RunFolder, diverged
 from training.run_start import Start, check_steps_left, find_start
-from training.step_batches import blocks_of, cut_batch, d_batch, g_batch
-from training.twins import Twins
-
-# A thread that computes a part of a block gets at least this number of images, and of pixels. With less, Python's own
-# work for the operations takes longer than the threads save.
-ROWS_PER_THREAD, PIXELS_PER_THREAD = 2, 1 << 14
+from training.step_batches import d_batch, g_batch
 
 
 def resolve(parameters, image_set):
@@ -58,6 +50,7 @@ class Trainer:
         models = models_of(p)
         self.G, self.D = networks or (models.build_generator(p), models.build_discriminator(p))
         self.G_ema = copy.deepcopy(self.G) if p.ema_decay else None
+        self._gradients = Gradients(p, self.precision, (self.G, self.D))
         self.g_optimizer = self._adam(p.g_lr, self.G)
         self.d_optimizer = self._adam(p.d_lr, self.D)
         self.step = 0  # number of completed steps
@@ -227,35 +220,36 @@ class Trainer:
         with _frozen(self.D):
             return self._update(self.G, self.g_optimizer, batch, self._g_losses)
 
-    def _d_losses(self, G, D, batch, counts=True):
+    def _d_losses(self, G, D, batch, group, counts=True):
         """Yield the parts of D's loss on the rows of `batch`: (part, its terms and metrics by name), scalar means.
 
         Each part has a graph of its own. The caller frees it before it asks for the next part. That nearly halves the
-        memory of a D update. `G`, `D`: the networks, or a thread's twins of them. `counts`: False for padding rows, as
-        in `losses.gradient_penalty`.
+        memory of a D update. `G`, `D`: the networks, or a thread's twins of them. `group`: as in `losses.d2d_ce`.
+        `counts`: False for padding rows, as in `losses.gradient_penalty`.
         """
         p = self.parameters
-        yield self._d_part(D, batch.images, batch.labels, batch.real_noise, real=True)
+        yield self._d_part(D, batch.images, batch.labels, batch.real_noise, group, real=True)
         with paddle.no_grad():
             fake = self.precision.generate(G, batch.z, batch.fake_labels)
-        yield self._d_part(D, fake, batch.fake_labels, batch.fake_noise, real=False)
+        yield self._d_part(D, fake, batch.fake_labels, batch.fake_noise, group, real=False)
         if p.adv_loss == "wgan_gp":
             penalty = losses.gradient_penalty(D, batch.images, fake, batch.labels, batch.alpha, counts)
             yield p.lambda_gp * penalty, {"d_penalty": penalty}
 
-    def _d_part(self, D, images, labels, noise, real):
+    def _d_part(self, D, images, labels, noise, group, real):
         """D's loss on `images`, which are all real or all generated, and its terms and metrics by name."""
         kind = "real" if real else "fake"
         logits, classes = self.precision.judge(D, _noisy(images, noise), labels)
         loss = losses.discriminator_loss(self.parameters.adv_loss, logits, real)
         terms = {f"d_{kind}": loss, "D_x" if real else "D_G_z": logits.mean()}
-        if classes is not None:
-            terms[f"d_class_{kind}"] = losses.class_loss(classes, labels)
-            terms[f"accuracy_{kind}"] = _accuracy(classes, labels)
+        if classes is not None and (real or self.parameters.class_loss != "d2d_ce"):  # D2D-CE is of real images only
+            terms[f"d_class_{kind}"] = self._class_loss(classes, labels, group)
             loss = loss + self.parameters.class_loss_weight * terms[f"d_class_{kind}"]
+        if classes is not None:
+            terms[f"accuracy_{kind}"] = _accuracy(classes, labels)
         return loss, terms
 
-    def _g_losses(self, G, D, batch, counts=True):
+    def _g_losses(self, G, D, batch, group, counts=True):
         """Yield G's loss on the rows of `batch`, and its terms by name. Arguments and result are as in `_d_losses`."""
         p = self.parameters
         fake = _noisy(self.precision.generate(G, batch.z, batch.labels), batch.fake_noise)
@@ -263,96 +257,23 @@ class Trainer:
         terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
         loss = terms["g_adv"]
         if classes is not None:
-            terms["g_class"] = losses.class_loss(classes, batch.labels)
+            terms["g_class"] = self._class_loss(classes, batch.labels, group)
             loss = loss + p.class_loss_weight * terms["g_class"]
         yield loss, terms
+
+    def _class_loss(self, classes, labels, group):
+        """The class loss of the rows of a call. `classes`: what D returns for it. `group`: as in `losses.d2d_ce`."""
+        p = self.parameters
+        if p.class_loss == "d2d_ce":
+            return losses.d2d_ce(*classes, labels, p.d2d_temperature, p.d2d_margin, group)
+        return losses.class_loss(classes, labels)
 
     def _update(self, network, optimizer, batch, losses_of):
         """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of the terms."""
         optimizer.clear_grad(set_to_zero=False)  # remove them, so that backward need not add to zeros
-        metrics = self._backward(network, batch, losses_of)
+        metrics = self._gradients.compute(network, batch, losses_of)
         self.precision.step(optimizer)
         return metrics
-
-    def _backward(self, network, batch, losses_of):
-        """Leave the gradients of the mean loss over the whole batch in `network`. Returns as `_update` does.
-
-        The batch is cut into accumulation rounds, and each round into one block for each process. All rounds start from
-        the same buffers and the same dropout stream, as a single round would. The new running statistics are the mean
-        over the blocks, weighted by their shares of the batch. So the result does not depend on how a batch is cut.
-        Batch norm is the exception: it sees one block at a time, or one round with `sync_bn`. The update needs only one
-        all-reduce.
-        """
-        whole = batch.whole or len(batch.z)
-        if self.parameters.rounds == collectives.world_size() == 1:
-            return self._backward_block(batch, Block(range(whole), 1.0, whole, whole), losses_of)
-        statistics, buffers = self._running_statistics, self._buffers
-        first_buffers, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
-        sums = [paddle.zeros_like(buffer) for buffer in statistics]
-        metrics, first = {}, 0
-        for block in blocks_of(self.parameters, whole):
-            # Restore the buffers and the dropout stream that the first round started from.
-            if first:
-                _assign(buffers, first_buffers)
-                paddle.set_rng_state(dropout)
-            # Add the gradients of this block, and its share of the metrics and the running statistics.
-            rows = cut_batch(batch, first, len(block.rows))
-            first += len(block.rows)
-            _add_terms(metrics, self._backward_block(rows, block, losses_of))
-            sums = [total + block.share * buffer for total, buffer in zip(sums, statistics, strict=True)]
-        # Sum the gradients and the statistics over all processes.
-        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-        collectives.add_up(gradients + sums)
-        _assign(statistics, sums)
-        return metrics
-
-    def _backward_block(self, batch, block, losses_of):
-        """Add the gradients of the rows of one block, `batch`. Returns the block's share of the terms.
-
-        On a CPU several threads compute a part of the rows each, on one thread of the maths library. Then all
-        operations run side by side, not only matrix products. Threads wait for each other only in batch norms, so other
-        work on the machine slows them down less than the threads of one matrix product.
-        """
-        synchronized = self.parameters.sync_bn and collectives.world_size() > 1
-
-        def backward(networks, part, group):
-            rows = cut_batch(batch, part.rows.start - block.rows.start, len(part.rows))
-            sources = batch.sources and batch.sources(part.rows)
-            metrics = {}
-            with training_on_block(networks, part, group, sources):
-                for loss, terms in losses_of(*networks, rows, counts=part.share > 0):
-                    self.precision.backward(part.share * loss)
-                    metrics |= {name: part.share * value.detach() for name, value in terms.items()}
-                    del loss, terms  # frees the graph
-            return metrics
-
-        # One thread at a time can compute the gradient of the penalty (`paddle.grad`), or use synchronised batch norm.
-        alone = synchronized or self.parameters.adv_loss == "wgan_gp" or not operations.is_fast(batch.z)
-        rows = max(ROWS_PER_THREAD, -(-PIXELS_PER_THREAD // self.parameters.imsize**2))
-        size = 1 if alone else max(1, min(runtime.threads(), len(batch.z) // rows))
-        if size == 1:
-            return backward((self.G, self.D), block, Processes(block) if synchronized else Alone())
-        team, twins, taken = Team(size, len(batch.z)), self._twins.take(size), parts(block, size)
-        with runtime.math_threads(runtime.threads() // size):
-            terms = team.run(lambda member: backward(twins[member], taken[member], Member(team, member)))
-        self._twins.add_gradients(size)
-        metrics = {}
-        for part in terms:
-            _add_terms(metrics, part)
-        return metrics
-
-    @cached_property
-    def _twins(self):
-        return Twins((self.G, self.D))
-
-    @cached_property
-    def _running_statistics(self):
-        return running_statistics(self.G, self.D)
-
-    @cached_property
-    def _buffers(self):
-        """The buffers that a forward pass in training changes."""
-        return [*self._running_statistics, *singular_vectors(self.G, self.D)]
 
     def state(self):
         """All tensors that a resumed run needs: {part: {name: NumPy array}}.
@@ -396,8 +317,12 @@ class Trainer:
         self.step = step
 
     def _update_ema(self):
-        # The decay is lower at first, so that the average soon forgets the initial weights, even in a short run.
-        decay = min(self.parameters.ema_decay, (1 + self.step) / (10 + self.step))
+        p = self.parameters
+        if p.ema_start:
+            decay = p.ema_decay if self.step >= p.ema_start else 0.0
+        else:
+            # The decay is lower at first, so that the average soon forgets the initial weights, even in a short run.
+            decay = min(p.ema_decay, (1 + self.step) / (10 + self.step))
         with paddle.no_grad():
             for average, value in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
                 paddle.assign(decay * average + (1 - decay) * value, average)
@@ -440,17 +365,6 @@ def _slot_shapes(weights):
     return shapes
 
 
-def _add_terms(metrics, terms):
-    for name, value in terms.items():
-        metrics[name] = metrics[name] + value if name in metrics else value
-
-
-def _assign(tensors, values):
-    with paddle.no_grad():
-        for tensor, value in zip(tensors, values, strict=True):
-            paddle.assign(value, tensor)
-
-
 @contextlib.contextmanager
 def _frozen(network):
     """A context in which gradients pass through `network` but are not computed for its weights."""
@@ -467,5 +381,7 @@ def _noisy(images, noise):
     return images if noise is None else images + noise
 
 
-def _accuracy(class_logits, labels):
-    return (class_logits.argmax(1) == labels).astype(class_logits.dtype).mean()
+def _accuracy(classes, labels):
+    """The share of images that D reads as their class. `classes`: what D returns for the class loss."""
+    scores = losses.similarities(*classes) if isinstance(classes, tuple) else classes
+    return (scores.argmax(1) == labels).astype(scores.dtype).mean()
