@@ -213,6 +213,7 @@ class Parameters:
         0, "the moving average is a copy of the generator until this step; 0: it forgets faster at first", COUNT_OR_0
     )
 
+    dry_run: bool = _output(False, "train 20 steps, print time, memory and disk of the whole run, and write nothing")
     save_path: str = _output("sagan_models", "folder that holds the folders of runs", metavar="DIR", also="outf")
     name: str | None = _output(None, "name of the run's folder; left out: RECIPE-NUMBER", PLAIN_NAME)
     resume: str | None = _output(
@@ -345,8 +346,9 @@ class Parameters:
         return self.batch_size // (self.batch_size_in_gpu or self.batch_size)
 
     def to_yaml(self):
-        """YAML text that `--recipe FILE` reads back. It leaves out `resume` and `name`: they belong to one run."""
-        values = {name: value for name, value in asdict(self).items() if name not in ("resume", "name")}
+        """YAML text that `--recipe FILE` reads back. It leaves out the options that belong to one command."""
+        once = ("resume", "name", "dry_run")
+        values = {name: value for name, value in asdict(self).items() if name not in once}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=math.inf)
 
 

@@ -108,7 +108,7 @@ def test_every_loss_trains(make_parameters, model, adv_loss):
     for _ in range(2):
         metrics = trainer.train_step(data)
     expected = {"d_real", "d_fake", "g_adv", "D_x", "D_G_z"}
-    expected |= {"d_penalty"} if adv_loss == "wgan_gp" else set()
+    expected |= {"d_penalty"} if adv_loss == "wgan_gp" else {"right_real", "right_fake"}
     if not p.is_sagan:
         expected |= {"d_class_real", "d_class_fake", "g_class", "accuracy_real", "accuracy_fake"}
     assert set(metrics) == expected
