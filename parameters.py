@@ -37,7 +37,7 @@ from utils import UserError
 
 RECIPES = Path(__file__).with_name("recipes")
 IMAGE_SIZES = {  # model: the image sizes, in pixels, that its networks can be built for
-    "sagan": (32, 64, 128, 256),
+    "sagan": (16, 32, 64, 128, 256),
     "sagan-cifar10": (32,),
     "acgan-imagenet": (128,),
     "acgan-imagenet-torch": (128,),

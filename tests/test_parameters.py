@@ -258,6 +258,7 @@ PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_clas
         "acgan-mnist": ACGAN | TUTORIAL | {"dropout": 0.25},
         "acgan-mlp": ACGAN | TUTORIAL | {"dropout": 0.4},
         "acgan-digits": {"model": "acgan-digits", "dataset": "digits", "imsize": 16, "channels": 1},
+        "sagan-digits": {"model": "sagan", "dataset": "digits", "imsize": 16, "attention_size": 8, "channels": 1},
     }.items(),
 )
 def test_recipes_hold_the_published_settings(recipe, published):
@@ -269,7 +270,7 @@ def test_recipes_hold_the_published_settings(recipe, published):
 
 def test_every_published_setting_has_a_recipe():
     rows = "sagan-imagenet acgan-imagenet acgan-imagenet-torch acgan-cifar10 acgan-mnist acgan-mlp acgan-digits"
-    later = "sagan-imagenet-ema sagan-cifar10 reacgan-cifar10 reacgan-imagenet"
+    later = "sagan-imagenet-ema sagan-cifar10 reacgan-cifar10 reacgan-imagenet sagan-digits"
     assert sorted(f"{rows} {later}".split()) == RECIPES
 
 
