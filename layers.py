@@ -65,6 +65,12 @@ class SpectrallyNormalized(nn.Layer):
             u, v = self.weight_u.clone(), self.weight_v.clone()
         return operations.spectrally_normalised(self.weight_orig, *((v, u) if self.transposed else (u, v)))
 
+    def sigma(self):
+        """The largest singular value of the weight, as the singular vectors estimate it: a scalar tensor."""
+        rows, columns = (self.weight_v, self.weight_u) if self.transposed else (self.weight_u, self.weight_v)
+        with paddle.no_grad():
+            return paddle.dot(rows, paddle.mv(self.weight_orig.flatten(1), columns)).sum()
+
 
 def _row_product(vector, matrix):
     """The product of a row vector [R] and a matrix [R, C]: [C]. A product with the transposed matrix would copy it."""

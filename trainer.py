@@ -12,13 +12,17 @@ import checkpoint
 import losses
 import runtime
 import sampler
+from augment import augment
 from dataset import batches, batches_per_epoch
 from layers import batch_statistics
 from networks import models_of
 from pictures import ROWS
 from pipeline import Timed
 from processes import collectives
+from training.collapse import Collapse
 from training.gradients import Gradients
+from training.health import gradient_norm, layer_figures
+from training.new_classes import parts_to_load
 from training.precision import SCALER_STATE, Precision
 from training.run_folder import RunFolder, diverged
 from training.run_start import Start, check_steps_left, find_start
@@ -54,6 +58,7 @@ class Trainer:
         self.g_optimizer = self._adam(p.g_lr, self.G)
         self.d_optimizer = self._adam(p.d_lr, self.D)
         self.step = 0  # number of completed steps
+        self.seconds = {"D": 0.0, "G": 0.0}  # of the updates in the last step; on a GPU, in a step that is logged
 
     def _adam(self, learning_rate, network):
         p = self.parameters
@@ -76,10 +81,12 @@ class Trainer:
             # Start: find the checkpoint to start from, load it, open the records.
             start = find_start(p, run.weights, loaded, image_set)
             if start.checkpoint:
-                self.load(start.step, start.checkpoint.parts, start.checkpoint.path)
+                self.load(start.step, parts_to_load(start, self.G, self.D, p), start.checkpoint.path)
                 missing = _missing_parts(start.checkpoint.parts)
                 collectives.say(f"goes on from {start.checkpoint.path}, step {start.step}{missing}")
             run.begin(start, image_set)
+            collapse = Collapse(p, run.real_distance, start.notes.get("collapse"))
+            run.notes["collapse"] = collapse.notes()
             done = self.step >= p.total_step
 
             # Run an interrupted measurement again.
@@ -88,8 +95,7 @@ class Trainer:
                 done = stop.requested() or done
 
             # Train step by step.
-            data = batches(image_set, p, self.step * p.d_steps_per_iter, collectives.rank(), collectives.world_size())
-            data = Timed(collectives.synchronized(data))
+            data = self.data(image_set)
             while not done:
                 metrics = self.train_step(data)
 
@@ -100,13 +106,25 @@ class Trainer:
 
                 # Log, draw samples and save, each at its own interval. The last step is always saved.
                 done = stop.requested() or self.step >= p.total_step
-                logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
-                if logs or saves:
+                logs, checks = self.step % p.log_step == 0, self.step % p.sample_step == 0
+                draws, saves = checks or self.step >= p.total_step, self.step % p.model_save_step == 0 or done
+                if logs or checks or saves:
                     values = self._read_metrics(metrics)
+                if logs or checks:
+                    collapse.add(values)
                 if logs:
-                    run.log(self.step, values, data.waited())
-                if self.step % p.sample_step == 0 or self.step >= p.total_step:
-                    run.write_samples(self.step, self.sample_grid)
+                    run.log(self.step, values | self._gradient_norms(), data.waited())
+                    run.chart(self.step, self._charts())
+                if draws and run.writes:
+                    samples = self.sample_grid(self.G_ema or self.G)
+                    run.write_samples(self.step, samples)
+                if checks and run.writes:
+                    for line in collapse.check(self.step, self.sample_grid(self.G) if self.G_ema else samples):
+                        run.tell(line)
+                    charts = {"health/class_distance": collapse.distance}
+                    run.chart(self.step, charts | layer_figures({"G": self.G, "D": self.D}))
+                if logs or checks:
+                    run.notes["collapse"] = collapse.notes()
                 if saves:
                     run.save(self.step, self.state)
 
@@ -121,6 +139,12 @@ class Trainer:
                 run.write_animation()
             run.finish()
             return run.path, stop.signal
+
+    def data(self, image_set):
+        """Endless batches of `image_set` for this process, from the next step on, as `train_step` reads them."""
+        first = self.step * self.parameters.d_steps_per_iter
+        data = batches(image_set, self.parameters, first, collectives.rank(), collectives.world_size())
+        return Timed(collectives.synchronized(data))
 
     def _read_metrics(self, metrics):
         """The metrics, summed over all processes, as floats by name. Here the host waits for the device.
@@ -144,29 +168,57 @@ class Trainer:
                 raise diverged(f"the gradient of {part}/{list(gradients)[finite.argmin()]}", "not finite", self.step)
         return values
 
+    def _gradient_norms(self):
+        return {"d_gradient": gradient_norm(self.D).item(), "g_gradient": gradient_norm(self.G).item()}
+
+    def _charts(self):
+        """{VisualDL's tag: float} of figures that log.txt leaves out."""
+        charts = {"health/d_lr": self.d_optimizer.get_lr(), "health/g_lr": self.g_optimizer.get_lr()}
+        charts |= {"speed/d_seconds": self.seconds["D"], "speed/g_seconds": self.seconds["G"]}
+        if memory := runtime.peak_memory():
+            charts["speed/peak_memory_MiB"] = memory / 2**20
+        return charts
+
     def train_step(self, data):
         """Do one step on the next batches of `data`: D updates, then G updates. Returns {name: metric as a tensor}."""
         p, metrics = self.parameters, {}
         self.G.train()
         self.D.train()
+        self.seconds = {"D": 0.0, "G": 0.0}
         for update in range(p.d_steps_per_iter):
             images, labels, whole = next(data)
-            batch = d_batch(p, self.step, update, runtime.to_device(images), runtime.to_device(labels), whole)
-            metrics |= self.update_discriminator(batch)
-        for update in range(p.g_steps_per_iter):
-            metrics |= self.update_generator(g_batch(p, self.step, update))
+            with self._timed("D"):
+                batch = d_batch(p, self.step, update, runtime.to_device(images), runtime.to_device(labels), whole)
+                metrics |= self.update_discriminator(batch)
+        with self._timed("G"):
+            for update in range(p.g_steps_per_iter):
+                metrics |= self.update_generator(g_batch(p, self.step, update))
         if self.G_ema:
             self._update_ema()
         self.step += 1
         return metrics
 
-    def sample_grid(self):
+    @contextlib.contextmanager
+    def _timed(self, part):
+        """A context whose time counts in `seconds`. In a step that is logged the host waits for the device before it.
+
+        In other steps the host does not wait for a GPU, so that it can work ahead.
+        """
+        waits = (self.step + 1) % self.parameters.log_step == 0 and paddle.get_device() != "cpu"
+        if waits:
+            paddle.device.synchronize()
+        begun = time.monotonic()
+        yield
+        if waits:
+            paddle.device.synchronize()
+        self.seconds[part] += time.monotonic() - begun
+
+    def sample_grid(self, generator):
         """Samples of the first classes for a picture, as `sampler.grid_samples` returns. Every step has the same noise.
 
         Batch norm uses the batch's own statistics, because SAGAN's running statistics need thousands of steps to
         become accurate.
         """
-        generator = self.G_ema or self.G
         generator.eval()
         with batch_statistics(generator):
             classes = range(min(self.parameters.num_classes, ROWS))
@@ -185,11 +237,7 @@ class Trainer:
 
     def _is_unmeasured(self, start):
         """Whether the run's own checkpoint still needs its measurement, for example because a signal interrupted it."""
-        return (
-            start.is_own
-            and self.step % self.parameters.eval_step == 0
-            and start.checkpoint.notes.get("measured") != self.step
-        )
+        return start.is_own and self.step % self.parameters.eval_step == 0 and start.notes.get("measured") != self.step
 
     def _measure_again(self, evaluation, run, stop, own):
         """Measure the run's `own` checkpoint. Save it again, so that it covers the line of the figures in the log."""
@@ -228,20 +276,33 @@ class Trainer:
         `counts`: False for padding rows, as in `losses.gradient_penalty`.
         """
         p = self.parameters
-        yield self._d_part(D, batch.images, batch.labels, batch.real_noise, group, real=True)
+        real = self._shown(batch.images, batch.real_changes, batch.real_noise)
+        yield self._d_part(D, real, batch.labels, group, real=True)
         with paddle.no_grad():
             fake = self.precision.generate(G, batch.z, batch.fake_labels)
-        yield self._d_part(D, fake, batch.fake_labels, batch.fake_noise, group, real=False)
+        shown = self._shown(fake, batch.fake_changes, batch.fake_noise)
+        yield self._d_part(D, shown, batch.fake_labels, group, real=False)
         if p.adv_loss == "wgan_gp":
-            penalty = losses.gradient_penalty(D, batch.images, fake, batch.labels, batch.alpha, counts)
+
+            def judge(images, labels):
+                return D(augment(images, batch.real_changes, p.diffaug), labels)
+
+            penalty = losses.gradient_penalty(judge, batch.images, fake, batch.labels, batch.alpha, counts)
             yield p.lambda_gp * penalty, {"d_penalty": penalty}
 
-    def _d_part(self, D, images, labels, noise, group, real):
+    def _shown(self, images, changes, noise):
+        """The images that D sees in place of `images`: changed by --diffaug, then with instance noise."""
+        images = augment(images, changes, self.parameters.diffaug)
+        return images if noise is None else images + noise
+
+    def _d_part(self, D, images, labels, group, real):
         """D's loss on `images`, which are all real or all generated, and its terms and metrics by name."""
         kind = "real" if real else "fake"
-        logits, classes = self.precision.judge(D, _noisy(images, noise), labels)
+        logits, classes = self.precision.judge(D, images, labels)
         loss = losses.discriminator_loss(self.parameters.adv_loss, logits, real)
         terms = {f"d_{kind}": loss, "D_x" if real else "D_G_z": logits.mean()}
+        if self.parameters.adv_loss != "wgan_gp":  # its logits have no right side
+            terms[f"right_{kind}"] = ((logits > 0) if real else (logits < 0)).astype(logits.dtype).mean()
         if classes is not None and (real or self.parameters.class_loss != "d2d_ce"):  # D2D-CE is of real images only
             terms[f"d_class_{kind}"] = self._class_loss(classes, labels, group)
             loss = loss + self.parameters.class_loss_weight * terms[f"d_class_{kind}"]
@@ -252,8 +313,9 @@ class Trainer:
     def _g_losses(self, G, D, batch, group, counts=True):
         """Yield G's loss on the rows of `batch`, and its terms by name. Arguments and result are as in `_d_losses`."""
         p = self.parameters
-        fake = _noisy(self.precision.generate(G, batch.z, batch.labels), batch.fake_noise)
-        logits, classes = self.precision.judge(D, fake, batch.labels)
+        fake = self.precision.generate(G, batch.z, batch.labels)
+        shown = self._shown(fake, batch.fake_changes, batch.fake_noise)
+        logits, classes = self.precision.judge(D, shown, batch.labels)
         terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
         loss = terms["g_adv"]
         if classes is not None:
@@ -375,10 +437,6 @@ def _frozen(network):
     finally:
         for weight in network.parameters():
             weight.stop_gradient = False
-
-
-def _noisy(images, noise):
-    return images if noise is None else images + noise
 
 
 def _accuracy(classes, labels):
