@@ -229,6 +229,7 @@ PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_clas
             "d_steps_per_iter": 1,
             "ema_decay": 0.999,
             "ema_start": 2000,
+            "real_split": "train",
             "use_ema": True,
             "total_step": 1_000_000,
             "attention_size": 64,
