@@ -109,7 +109,6 @@ UP_TO_65536 = whole_number(1, 65536)
 UP_TO_256 = whole_number(0, 256)
 THREADS = whole_number(1, 256)
 DEVICE = Rule("cpu, gpu or gpu:NUMBER, from 0 to 999", re.compile("cpu|gpu(:[0-9]{1,3})?").fullmatch)
-OUT = Rule("a file name that ends in .npz or .zip", lambda path: path.lower().endswith((".npz", ".zip")))
 STATE_DICT = Rule(
     "state_dict (a pickled model contains code, and this project runs no code from files)", "state_dict".__eq__
 )
@@ -125,9 +124,8 @@ _testing = partial(option, group="Testing")
 _measures = partial(option, group="Measures")
 _runtime = partial(option, group="Runtime")
 _published = partial(option, group="Accepted as published")
-_packing = partial(option, group="Packing")
 # Groups that `--help` leaves out.
-HIDDEN = {"train": {"Testing"}, "test": {"Losses", "Training", "Output of a run"}, "pack": set()}
+HIDDEN = {"train": {"Testing"}, "test": {"Losses", "Training", "Output of a run"}}
 
 
 @dataclass(frozen=True)
@@ -389,27 +387,12 @@ class _Published:
     log_path: str | None = _published(None, "no effect: the log is in the run's folder", metavar="DIR")
 
 
-@dataclass(frozen=True)
-class Packing:
-    """The options of pack.py that are not fields of `Parameters`."""
-
-    out: str | None = _packing(None, "the file to write: .npz, or .zip in StyleGAN's format", OUT, "FILE")
-    label_list: str | None = _packing(
-        None,
-        "for images without class folders, such as ImageNet's validation set: a text file with FILE CLASS on each line,"
-        " or CLASS alone for each file in order",
-        metavar="FILE",
-    )
-
-
 OPTIONS = {option.name: option for option in fields(Parameters)}
-PACKING = {option.name: option for option in fields(Packing)}
 PUBLISHED = {option.name: option for option in fields(_Published)}
 # Published names that mean another option in one of the two programs, as they do in the Paddle ACGAN replication.
 BY_PROGRAM = {
     "train": {"check_path": "save_path"},
     "test": {"batchSize": "num_samples", "result_path": "test_path"},
-    "pack": {},
 }
 
 

@@ -15,23 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from drawing.classes import class_folder
 from pictures import save_image
 from processes import collectives
 from utils import UserError, atomic_path
-
-LONGEST = 60  # letters of a class's name in a folder's name: at 4 bytes a letter, they fit into 255 bytes
-
-
-def class_folder(label, name):
-    """The name of the folder for samples of the class with this number and name, such as "0003-daisy".
-
-    The number keeps the folders in order. It also makes them different if names share their first LONGEST letters, or
-    if they differ only in case and the file system ignores case. If the name equals the number, the folder has only the
-    number.
-    """
-    plain = "".join("_" if letter in '/\\<>:"|?*' or not letter.isprintable() else letter for letter in name)
-    plain = plain[:LONGEST].strip(" .")  # Windows drops spaces and dots at the end
-    return f"{label:04d}" if plain in ("", str(label)) else f"{label:04d}-{plain}"
 
 
 class PNGWriter:
