@@ -145,6 +145,8 @@ class CommandLine:
             self._fit_to_test(values, base if checkpoint_values is not None else None)
             if values["samples"] and not self.named:
                 values["recipe"], reason = "none", "--samples"  # the recipe that drew them is unknown
+        if "batch_size_in_gpu" not in self.given and values["batch_size"] < (values["batch_size_in_gpu"] or 0):
+            values["batch_size_in_gpu"] = None  # the recipe's rounds are larger than this batch, so it is one round
         parameters = Parameters(**values)
         check_fit(parameters)
         check_classes(parameters, self.given, self.recipe)

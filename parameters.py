@@ -186,7 +186,10 @@ class Parameters:
     d2d_embed_dim: int = _loss(512, "d2d_ce: width of the embeddings of images and classes", SIZE)
     d2d_temperature: float = _loss(0.5, "d2d_ce: temperature, which divides similarities", POSITIVE)
     d2d_margin: float = _loss(
-        0.98, "d2d_ce: an image closer than this to its class, or closer than 1 minus this to no image, is easy", SHARE
+        0.98,
+        "d2d_ce: an image is close enough to its class from this cosine on, and far enough from other images below 1 "
+        "minus it",
+        SHARE,
     )
     inst_noise_sigma: float = _loss(0.0, "standard deviation of noise added to the discriminator's images", WEIGHT)
     inst_noise_sigma_iters: int = _loss(2000, "steps until --inst_noise_sigma has fallen to 0", COUNT)
@@ -220,7 +223,10 @@ class Parameters:
     beta2: float = _training(0.9, "Adam's beta2", SHARE)
     ema_decay: float = _training(0.0, "decay per step of the generator's moving average; 0: no average", SHARE)
     ema_start: int = _training(
-        0, "the moving average is a copy of the generator until this step; 0: it forgets faster at first", COUNT_OR_0
+        0,
+        "the moving average is a copy of the generator until this step; 0: it averages from the first step on, and "
+        "forgets faster at first",
+        COUNT_OR_0,
     )
 
     dry_run: bool = _output(False, "train 20 steps, print time, memory and disk of the whole run, and write nothing")

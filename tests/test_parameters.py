@@ -229,6 +229,7 @@ PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_clas
             "d_steps_per_iter": 1,
             "ema_decay": 0.999,
             "ema_start": 2000,
+            "real_split": "train",
             "use_ema": True,
             "total_step": 1_000_000,
             "attention_size": 64,
@@ -280,6 +281,14 @@ def test_batch_norm_of_the_later_recipes_sees_32_images_with_any_number_of_proce
         monkeypatch.setenv("PADDLE_TRAINERS_NUM", str(count))
         p = parse(f"--recipe {recipe} --data_path train")
         assert (p.batch_size, p.rounds) == (256 // count, 8 // count)
+
+
+def test_a_batch_smaller_than_the_rounds_of_its_recipe_is_one_round(monkeypatch):
+    p = parse("--recipe reacgan-imagenet --data_path train --batch_size 4")
+    assert (p.batch_size, p.batch_size_in_gpu, p.rounds) == (4, None, 1)
+    assert "--batch_size_in_gpu 32" in refusal("--data_path train --batch_size 4 --batch_size_in_gpu 32")
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "16")
+    assert parse("--recipe reacgan-imagenet --data_path train").rounds == 1
 
 
 # Options, their other names, and the layers they come from
