@@ -164,6 +164,23 @@ def test_each_figure_is_compared_by_its_own_settings(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"real split": "test"}, None),
+        ({"real split": "train"}, "real split train instead of test"),
+        ({}, "real split unknown instead of test"),  # --reference does not tell it
+    ],
+)
+def test_the_report_says_whether_the_real_images_are_the_published_ones(tmp_path, settings, why):
+    """FID depends on them, and the Inception Score does not."""
+    _, text = write_report(tmp_path, "sagan-imagenet", {"fid": 20.0}, settings)
+    (found,) = verdicts(text)
+    assert found == f"Not comparable with the published figures: {why}." if why else found.startswith("Same settings")
+    _, text = write_report(tmp_path, "sagan-imagenet", {"inception_score": 20.0}, settings)
+    assert verdicts(text)[0].startswith("Same settings")
+
+
 @pytest.mark.parametrize("recipe", ["acgan-imagenet", "sagan-imagenet", "acgan-cifar10"])
 def test_figures_without_published_values_get_no_comparison(tmp_path, recipe):
     _, text = write_report(tmp_path, recipe, {"kid": 0.1, "precision": 0.5}, {"truncation": 0.5})
