@@ -39,6 +39,7 @@ PLAIN = {
 }  # fmt: skip
 SAGAN = {"dataset": "imagenet", "num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
 ACGAN = {"dataset": "imagenet", "classes drawn": 10, "imsize": 128} | PLAIN
+AVERAGE = {"weights": "moving average"}
 CIFAR10 = {"dataset": "cifar10", "num_samples": 50_000, "classes drawn": 10, "imsize": 32} | PLAIN
 # Recipe -> figure -> its published values.
 PUBLISHED = {
@@ -53,6 +54,14 @@ PUBLISHED = {
         "varied_class_share": Published("84.7 % of 1000 classes, of 100 models", None, ACGAN | {"classes drawn": 1000}),
     },
     "acgan-cifar10": {"inception_score": Published("8.25 ± 0.07", None, CIFAR10)},
+    "sagan-imagenet-ema": {
+        "fid": Published(None, "12.83", SAGAN | AVERAGE | {"real split": "train"}),
+        "inception_score": Published(None, "69.54", SAGAN | AVERAGE),
+    },
+    "sagan-cifar10": {
+        "fid": Published(None, "9.43", CIFAR10 | {"real split": "train"}),
+        "inception_score": Published(None, "9.32", CIFAR10),
+    },
 }
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
 UNKNOWN = {  # recipe: sentences about unknown facts of its published figures

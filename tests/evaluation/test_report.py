@@ -165,19 +165,23 @@ def test_each_figure_is_compared_by_its_own_settings(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "why"),
+    ("recipe", "settings", "why"),
     [
-        ({"real split": "test"}, None),
-        ({"real split": "train"}, "real split train instead of test"),
-        ({}, "real split unknown instead of test"),  # --reference does not tell it
+        ("sagan-imagenet", {"real split": "test"}, None),
+        ("sagan-imagenet", {"real split": "train"}, "real split train instead of test"),
+        ("sagan-imagenet", {}, "real split unknown instead of test"),  # --reference does not tell it
+        ("sagan-imagenet-ema", {"real split": "train", "weights": "moving average"}, None),
+        ("sagan-imagenet-ema", {"real split": "test", "weights": "moving average"}, "real split test instead of train"),
+        ("sagan-cifar10", {"real split": "train"}, None),
+        ("sagan-cifar10", {"real split": "both"}, "real split both instead of train"),
     ],
 )
-def test_the_report_says_whether_the_real_images_are_the_published_ones(tmp_path, settings, why):
+def test_the_report_says_whether_the_real_images_are_the_published_ones(tmp_path, recipe, settings, why):
     """FID depends on them, and the Inception Score does not."""
-    _, text = write_report(tmp_path, "sagan-imagenet", {"fid": 20.0}, settings)
+    _, text = write_report(tmp_path, recipe, {"fid": 20.0}, settings)
     (found,) = verdicts(text)
     assert found == f"Not comparable with the published figures: {why}." if why else found.startswith("Same settings")
-    _, text = write_report(tmp_path, "sagan-imagenet", {"inception_score": 20.0}, settings)
+    _, text = write_report(tmp_path, recipe, {"inception_score": 20.0}, settings)
     assert verdicts(text)[0].startswith("Same settings")
 
 
