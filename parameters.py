@@ -87,11 +87,11 @@ AMP = one_of("bf16", "fp16")
 REAL_SPLIT = one_of("test", "train", "both")
 RESIZE_FILTER = one_of("box", "bilinear", "hamming", "bicubic", "lanczos")
 ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
+CLASS_LOSS = one_of("cross_entropy", "d2d_ce")
 DIFFAUG = Rule(
     "some of color, translation, cutout, each once, such as color,cutout",
     lambda text: set(kinds := text.split(",")) <= {"color", "translation", "cutout"} and are_unique(kinds),
 )
-CLASS_LOSS = one_of("cross_entropy", "d2d_ce")
 CLASSES = Rule(
     "a range such as 10,20 (10 to 19), a list of names, a list of 3 or more numbers (give two classes by name), or "
     "random:HOW_MANY:SEED",

@@ -283,7 +283,10 @@ class Trainer:
         shown = self._shown(fake, batch.fake_changes, batch.fake_noise)
         yield self._d_part(D, shown, batch.fake_labels, group, real=False)
         if p.adv_loss == "wgan_gp":
-            judge = lambda images, labels: D(augment(images, batch.real_changes, p.diffaug), labels)  # noqa: E731
+
+            def judge(images, labels):
+                return D(augment(images, batch.real_changes, p.diffaug), labels)
+
             penalty = losses.gradient_penalty(judge, batch.images, fake, batch.labels, batch.alpha, counts)
             yield p.lambda_gp * penalty, {"d_penalty": penalty}
 
