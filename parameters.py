@@ -70,6 +70,11 @@ MAY_DIFFER_BY_PROCESS = (
 )
 
 
+def paths_in(text):
+    """The paths in `text`, with commas between them. A file or folder with a comma in its name is one path."""
+    return [text] if os.path.exists(text) else text.split(",")
+
+
 def count_classes(text):
     """The number of classes that `text` chooses, in the syntax of `--classes`; None if the syntax is wrong."""
     if text.startswith("random:"):
@@ -250,7 +255,10 @@ class Parameters:
     max_frames_per_gif: int = _output(5000, "pictures in one animation", COUNT)
 
     pretrained_model: str | None = _weights(
-        None, "a checkpoint, of this project or published, or a run's folder", metavar="PATH", also="netG"
+        None,
+        "a checkpoint, of this project or published, or a run's folder; in test.py also several: PATH,PATH,…",
+        metavar="PATH",
+        also="netG",
     )
     state_dict_or_model: str = _weights("state_dict", "content of the --pretrained_model file", STATE_DICT)
 
@@ -305,6 +313,11 @@ class Parameters:
     )
     device: str | None = _runtime(None, "cpu, gpu or gpu:NUMBER; left out: a GPU if there is one", DEVICE)
     parallel: bool = _runtime(True, "no effect: python -m paddle.distributed.launch makes a run parallel")
+
+    @property
+    def pretrained_models(self):
+        """The paths that `pretrained_model` names for test.py."""
+        return paths_in(self.pretrained_model) if self.pretrained_model else []
 
     @property
     def chosen_metrics(self):

@@ -564,6 +564,58 @@ def test_a_test_has_as_many_classes_as_the_weights(command):
     assert parse(f"--pretrained_model w.pdparams --metrics none {command}", "test", base).num_classes == 9
 
 
+@pytest.mark.parametrize(
+    ("command", "classes"),
+    [
+        ("", None),  # the data decide
+        ("--data_path train --dataset folder", None),
+        ("--num_classes 4", 4),
+        ("--classes 0,5", 5),
+        ("--dataset fake", None),
+    ],
+)
+def test_a_run_from_a_checkpoint_has_as_many_classes_as_its_data(command, classes):
+    base = dataclasses.asdict(parse("--recipe acgan-mnist --num_classes 9"))
+    assert parse(f"--pretrained_model w.pdparams {command}", "train", base).num_classes == classes
+
+
+@pytest.mark.parametrize(
+    ("command", "split"),
+    [
+        ("--dataset cifar10", "train"),  # as published FIDs
+        ("--dataset cifar10 --test_data_path cifar", "test"),
+        ("--dataset cifar10 --test_data_path cifar --real_split both", "both"),
+        ("--recipe acgan-cifar10 --dataset folder --data_path train", "test"),
+        ("--data_path train --test_data_path val", "test"),
+        ("--data_path train --real_split train", "train"),
+        ("", "test"),
+    ],
+)
+def test_each_recipe_compares_with_the_real_images_of_its_source(command, split):
+    assert parse(f"{command} --eval_step 1000 --metrics is", "train").real_split == split
+    p = parse(f"{command} --samples w.pdparams --metrics is", "test")
+    assert p.real_split == split
+
+
+def test_training_images_are_measured_if_they_are_compared_with():
+    command = "--samples w.pdparams --data_path train --dataset folder"
+    assert parse(command, "test").chosen_metrics == ()
+    assert parse(f"{command} --real_split train", "test").chosen_metrics == ("fid", "is")
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("--dataset folder --real_split train --metrics fid", "--real_split train compares with training images: give"),
+        ("--test_data_path val --real_split both --metrics fid", "--real_split both compares with training images"),
+        ("--dataset folder --data_path train --real_split both --metrics fid", "needs real images: give --test_data"),
+        ("--data_path train --real_split train --metrics floor", "--metrics floor needs test images: give --test_data"),
+    ],
+)
+def test_missing_real_images_are_refused(command, found):
+    assert found in refusal(f"--samples w.pdparams {command}", "test")
+
+
 @pytest.mark.parametrize("values", [{"imsize": "big"}, {"imsize": [1]}, {"shell": "ls"}, {"z_dim": None}])
 def test_parameters_of_a_checkpoint_are_checked(values):
     message = refusal("--pretrained_model w.pdparams", "test", {"recipe": "acgan-mnist"} | values)
