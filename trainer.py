@@ -266,23 +266,23 @@ class Trainer:
         with _frozen(self.D):
             return self._update(self.G, self.g_optimizer, batch, self._g_losses)
 
-    def _d_losses(self, G, D, batch, counts=True):
+    def _d_losses(self, G, D, batch, group, counts=True):
         """Yield the parts of D's loss on the rows of `batch`: (part, its terms and metrics by name), scalar means.
 
         Each part has a graph of its own. The caller frees it before it asks for the next part. That nearly halves the
-        memory of a D update. `G`, `D`: the networks, or a thread's twins of them. `counts`: False for padding rows, as
-        in `losses.gradient_penalty`.
+        memory of a D update. `G`, `D`: the networks, or a thread's twins of them. `group`: as in `losses.d2d_ce`.
+        `counts`: False for padding rows, as in `losses.gradient_penalty`.
         """
         p = self.parameters
-        yield self._d_part(D, batch.images, batch.labels, batch.real_noise, real=True)
+        yield self._d_part(D, batch.images, batch.labels, batch.real_noise, group, real=True)
         with paddle.no_grad():
             fake = self.precision.generate(G, batch.z, batch.fake_labels)
-        yield self._d_part(D, fake, batch.fake_labels, batch.fake_noise, real=False)
+        yield self._d_part(D, fake, batch.fake_labels, batch.fake_noise, group, real=False)
         if p.adv_loss == "wgan_gp":
             penalty = losses.gradient_penalty(D, batch.images, fake, batch.labels, batch.alpha, counts)
             yield p.lambda_gp * penalty, {"d_penalty": penalty}
 
-    def _d_part(self, D, images, labels, noise, real):
+    def _d_part(self, D, images, labels, noise, group, real):
         """D's loss on `images`, which are all real or all generated, and its terms and metrics by name."""
         kind = "real" if real else "fake"
         logits, classes = self.precision.judge(D, _noisy(images, noise), labels)
@@ -290,13 +290,14 @@ class Trainer:
         terms = {f"d_{kind}": loss, "D_x" if real else "D_G_z": logits.mean()}
         if self.parameters.adv_loss != "wgan_gp":  # its logits have no right side
             terms[f"right_{kind}"] = ((logits > 0) if real else (logits < 0)).astype(logits.dtype).mean()
-        if classes is not None:
-            terms[f"d_class_{kind}"] = losses.class_loss(classes, labels)
-            terms[f"accuracy_{kind}"] = _accuracy(classes, labels)
+        if classes is not None and (real or self.parameters.class_loss != "d2d_ce"):  # D2D-CE is of real images only
+            terms[f"d_class_{kind}"] = self._class_loss(classes, labels, group)
             loss = loss + self.parameters.class_loss_weight * terms[f"d_class_{kind}"]
+        if classes is not None:
+            terms[f"accuracy_{kind}"] = _accuracy(classes, labels)
         return loss, terms
 
-    def _g_losses(self, G, D, batch, counts=True):
+    def _g_losses(self, G, D, batch, group, counts=True):
         """Yield G's loss on the rows of `batch`, and its terms by name. Arguments and result are as in `_d_losses`."""
         p = self.parameters
         fake = _noisy(self.precision.generate(G, batch.z, batch.labels), batch.fake_noise)
@@ -304,9 +305,16 @@ class Trainer:
         terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
         loss = terms["g_adv"]
         if classes is not None:
-            terms["g_class"] = losses.class_loss(classes, batch.labels)
+            terms["g_class"] = self._class_loss(classes, batch.labels, group)
             loss = loss + p.class_loss_weight * terms["g_class"]
         yield loss, terms
+
+    def _class_loss(self, classes, labels, group):
+        """The class loss of the rows of a call. `classes`: what D returns for it. `group`: as in `losses.d2d_ce`."""
+        p = self.parameters
+        if p.class_loss == "d2d_ce":
+            return losses.d2d_ce(*classes, labels, p.d2d_temperature, p.d2d_margin, group)
+        return losses.class_loss(classes, labels)
 
     def _update(self, network, optimizer, batch, losses_of):
         """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of the terms."""
@@ -357,8 +365,12 @@ class Trainer:
         self.step = step
 
     def _update_ema(self):
-        # The decay is lower at first, so that the average soon forgets the initial weights, even in a short run.
-        decay = min(self.parameters.ema_decay, (1 + self.step) / (10 + self.step))
+        p = self.parameters
+        if p.ema_start:
+            decay = p.ema_decay if self.step >= p.ema_start else 0.0
+        else:
+            # The decay is lower at first, so that the average soon forgets the initial weights, even in a short run.
+            decay = min(p.ema_decay, (1 + self.step) / (10 + self.step))
         with paddle.no_grad():
             for average, value in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
                 paddle.assign(decay * average + (1 - decay) * value, average)
@@ -417,5 +429,7 @@ def _noisy(images, noise):
     return images if noise is None else images + noise
 
 
-def _accuracy(class_logits, labels):
-    return (class_logits.argmax(1) == labels).astype(class_logits.dtype).mean()
+def _accuracy(classes, labels):
+    """The share of images that D reads as their class. `classes`: what D returns for the class loss."""
+    scores = losses.similarities(*classes) if isinstance(classes, tuple) else classes
+    return (scores.argmax(1) == labels).astype(scores.dtype).mean()

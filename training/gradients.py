@@ -28,9 +28,10 @@ class Gradients:
         """Leave the gradients of the mean loss over the whole batch in `network`.
 
         Returns this process's share of the loss's terms, as {name: tensor}.
-        `losses_of(G, D, rows, counts)` yields (loss, {name: term}) for the parts of the loss on some rows of `batch`, a
-        `DBatch` or `GBatch`. The losses and terms are scalar means over these rows. Each part is freed before the next
-        one is asked for. `counts` is False for padding rows.
+        `losses_of(G, D, rows, group, counts)` yields (loss, {name: term}) for the parts of the loss on some rows of
+        `batch`, a `DBatch` or `GBatch`. The losses and terms are scalar means over these rows. Each part is freed
+        before the next one is asked for. `group`: the rows that are computed together, an object of `processes.groups`.
+        `counts` is False for padding rows.
 
         The batch is cut into accumulation rounds, and each round into one block for each process. All rounds start from
         the same buffers and the same dropout stream, as a single round would. The new running statistics are the mean
@@ -75,15 +76,17 @@ class Gradients:
             sources = batch.sources and batch.sources(part.rows)
             metrics = {}
             with training_on_block(networks, part, group, sources):
-                for loss, terms in losses_of(*networks, rows, counts=part.share > 0):
+                for loss, terms in losses_of(*networks, rows, group, counts=part.share > 0):
                     self.precision.backward(part.share * loss)
                     metrics |= {name: part.share * value.detach() for name, value in terms.items()}
                     del loss, terms  # frees the graph
             return metrics
 
-        # One thread at a time can compute the gradient of the penalty (`paddle.grad`), or use synchronised batch norm.
-        alone = synchronized or self.parameters.adv_loss == "wgan_gp" or not operations.is_fast(batch.z)
-        rows = max(ROWS_PER_THREAD, -(-PIXELS_PER_THREAD // self.parameters.imsize**2))
+        # One thread at a time can compute the gradient of the penalty (`paddle.grad`), use synchronised batch norm, or
+        # compute a block again (`recompute`).
+        p = self.parameters
+        alone = synchronized or p.adv_loss == "wgan_gp" or p.recompute or not operations.is_fast(batch.z)
+        rows = max(ROWS_PER_THREAD, -(-PIXELS_PER_THREAD // p.imsize**2))
         size = 1 if alone else max(1, min(runtime.threads(), len(batch.z) // rows))
         if size == 1:
             return backward(self.networks, block, Processes(block) if synchronized else Alone())

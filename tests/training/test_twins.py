@@ -37,6 +37,8 @@ def trained(p, threads, monkeypatch, steps=2):
         ("acgan-cifar10", {"dropout": 0.3}),
         ("acgan-mnist", {}),
         ("acgan-mlp", {}),
+        ("sagan-cifar10", {"class_loss": "d2d_ce"}),  # the negatives are the images of all threads
+        ("acgan-cifar10", {"class_loss": "d2d_ce", "dropout": 0.0, "batch_size_in_gpu": 4}),
     ],
 )
 def test_any_number_of_threads_trains_alike(make_parameters, monkeypatch, double, model, changes):
