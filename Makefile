@@ -5,6 +5,7 @@
 ## make setup      install into .venv (the other commands do this too); GPU=1: the GPU build, GPU=0: the CPU build,
 ##                 default: the GPU build if nvidia-smi works; PYTHON=…: the Python to use (3.10 to 3.13; with
 ##                 Paddle 2, 3.10 to 3.12)
+## make export-env install what export.py needs for ONNX into .venv-export
 ## make clean      remove caches, but keep runs and environments
 
 # The newest GPU build on PyPI is 2.6.2. It needs CUDA 11.8 and cuDNN 8.6 on the machine. Newer builds contain CUDA and
@@ -34,7 +35,7 @@ ifeq ($(BUILD) $(PADDLE),paddle2 $(DEFAULT_PADDLE))
 OR_PADDLE_3 := ; Paddle 3 runs with 3.13 too: GPU=0 installs its CPU build, PADDLE_INDEX (see the Makefile) its GPU build
 endif
 
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup export-env demo test test-all lint format clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -69,6 +70,14 @@ $(STAMP): requirements/base.txt requirements/$(BUILD).txt requirements/dev.txt
 	exit 2
 	$(PY) -m pip install --disable-pip-version-check $(addprefix --extra-index-url ,$(PADDLE_INDEX)) \
 		"$(PACKAGE)" -r requirements/$(BUILD).txt -r requirements/dev.txt
+	@touch $@
+
+# The converter to ONNX needs an environment of its own: it pins onnx.
+export-env: .venv-export/installed
+
+.venv-export/installed: $(STAMP) requirements/export.txt
+	$(PY) -m venv --clear .venv-export
+	.venv-export/bin/python -m pip install --disable-pip-version-check -r requirements/export.txt
 	@touch $@
 
 demo: setup

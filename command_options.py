@@ -17,6 +17,7 @@ PORT = whole_number(1, 65535)
 
 _packing = partial(option, group="Packing")
 _drawing = partial(option, group="Drawing")
+_exporting = partial(option, group="Export")
 _page = partial(option, group="Page")
 
 
@@ -67,6 +68,13 @@ class Drawing:
     def kind(self):
         """The kind of output: "film", "grid" or "images"."""
         return "film" if self.interpolate else "grid" if self.grid else "images"
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """The options of export.py that are not fields of `Parameters`."""
+
+    out: str | None = _exporting(None, "the folder to write; left out: a new folder in sagan_models", metavar="DIR")
 
 
 @dataclass(frozen=True)
@@ -122,8 +130,20 @@ COMMANDS = {
     "pack": Command(
         Packing,
         (
-            "recipe", "model", "dataset", "data_path", "test_data_path", "classes", "num_classes", "imsize",
-            "centercrop", "centercrop_size", "dont_resize", "resize_filter", "exif", "num_workers",
+            "recipe",
+            "model",
+            "dataset",
+            "data_path",
+            "test_data_path",
+            "classes",
+            "num_classes",
+            "imsize",
+            "centercrop",
+            "centercrop_size",
+            "dont_resize",
+            "resize_filter",
+            "exif",
+            "num_workers",
         ),  # those that decide which images are read, and how
         OF_RECIPES,
     ),
@@ -133,6 +153,13 @@ COMMANDS = {
         "Without any option it draws a grid from each of the generators in weights/. Without --pretrained_model it\n"
         "draws from weights/acgan-digits.safetensors. In brackets: the defaults; the settings in the weights override\n"
         "them.",
+    ),
+    "export": Command(
+        Exporting,
+        tuple(name for name in OF_GENERATORS if name not in ("device", "threads")),
+        "Writes a folder with the generator for other programs: a Paddle inference model, ONNX, safetensors with the\n"
+        "names of this project and of PyTorch, config.json, a model card, and examples. In brackets: the defaults;\n"
+        "the settings in the weights override them.",
     ),
     "gallery": Command(
         Page,

@@ -38,7 +38,7 @@ def main():
     runtime.start(parameters[0])
     generators = [OpenGenerator(*both) for both in zip(parameters, checkpoints, strict=True)]
     classes = [chosen_classes(generator, drawing) for generator in generators]
-    out = Path(drawing.out) if drawing.out else new_folder()
+    out = Path(drawing.out) if drawing.out else new_folder("generated")
     for generator, labels in zip(generators, classes, strict=True):
         print(f"{generator.file}: {generator.description}", flush=True)
         if overview:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from command_options import ENDINGS
-from metrics.record import LAST_LAYER, REAL, SAMPLES, TRAINING
+from metrics.record import LAST_LAYER, REAL, SAMPLES, TEST, TRAINING
 from options import numbers
 from parameters import CLASSIFIED, METRICS, OPTIONS, changed_options
 from utils import UserError
@@ -157,13 +157,19 @@ def _check_out(d):
         raise UserError(
             f"--out {d.out} is one file, but each image is a file: give a folder, or add --grid or --interpolate"
         )
-    if os.path.isdir(d.out) and not endings:
-        if os.listdir(d.out):
-            raise UserError(f"--out {d.out} is not empty: give another folder")
-    elif endings:
+    if endings:
         _check_new_file(d.out)
-    elif os.path.exists(d.out):
-        raise UserError(f"--out {d.out} exists already: give another name")
+    else:
+        check_new_folder(d.out)
+
+
+def check_new_folder(out):
+    """Refuse the folder of --out if it is a file or holds files."""
+    if os.path.isdir(out):
+        if os.listdir(out):
+            raise UserError(f"--out {out} is not empty: give another folder")
+    elif os.path.lexists(out):
+        raise UserError(f"--out {out} exists already and is no folder: give another name")
 
 
 def generator_file(check_path, epoch):
@@ -203,10 +209,17 @@ def _check_measures(p):
         )
     if p.dataset in ("folder", "imagenet"):
         metric_of_set = {name: metric.name for metric in chosen for name in metric.sets}
-        if REAL in metric_of_set and not (p.test_data_path or p.reference):
+        compares = REAL in metric_of_set and not p.reference
+        if compares and p.real_split != "train" and not p.test_data_path:
             raise UserError(
                 f"--metrics {p.metrics} needs real images: give --test_data_path DIR, or --reference FILE for FID"
             )
+        if compares and p.real_split != "test" and not p.data_path:
+            raise UserError(
+                f"--real_split {p.real_split} compares with training images: give --data_path DIR, or --real_split test"
+            )
+        if TEST in metric_of_set and not p.test_data_path:
+            raise UserError(f"--metrics {metric_of_set[TEST]} needs test images: give --test_data_path DIR")
         if TRAINING in metric_of_set and not p.data_path:
             raise UserError(
                 f"--metrics {metric_of_set[TRAINING]} compares --test_data_path with the training images: give "

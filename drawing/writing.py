@@ -12,12 +12,12 @@ from options import numbers
 from sampler import CHUNK
 from utils import UserError, plural, progress, run_numbers
 
-FOLDER = "sagan_models"  # holds the folders generated-NUMBER and gallery-NUMBER
+FOLDER = "sagan_models"  # holds the new folders
 FEW = 10  # classes that --labels auto draws
 LARGEST = 10**8  # pixels of a picture, or of all frames of a film
 
 
-def new_folder(name="generated"):
+def new_folder(name):
     """Make and return the next folder NAME-NUMBER in FOLDER."""
     for number in itertools.count(max(run_numbers(FOLDER, name), default=0) + 1):
         folder = Path(FOLDER, f"{name}-{number}")

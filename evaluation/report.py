@@ -43,9 +43,9 @@ CIFAR10 = {"dataset": "cifar10", "num_samples": 50_000, "classes drawn": 10, "im
 # Recipe -> figure -> its published values.
 PUBLISHED = {
     "sagan-imagenet": {
-        "fid": Published("18.65", "18.1482", SAGAN),
+        "fid": Published("18.65", "18.1482", SAGAN | {"real split": "test"}),
         "inception_score": Published("52.52", "51.6682", SAGAN),
-        "intra_fid": Published("83.7", None, SAGAN),
+        "intra_fid": Published("83.7", None, SAGAN | {"real split": "test"}),
     },
     "acgan-imagenet": {
         "accuracy": Published("10.1 % ± 2.0, of 100 models", None, ACGAN),
@@ -144,7 +144,7 @@ def write(folder, figures, settings, parameters, seconds):
 def _markdown(figures, content, parameters):
     """The report as Markdown."""
     recipe, settings = parameters.recipe, content["settings"]
-    lines = ["# " + _escaped(f"{'' if recipe == 'none' else f'{recipe}: '}{settings['samples']}"), ""]
+    lines = ["# " + escaped(f"{'' if recipe == 'none' else f'{recipe}: '}{settings['samples']}"), ""]
     # The table of figures, beside published ones if there are any, and the sentences about them.
     published = {name: found for name, found in PUBLISHED.get(recipe, {}).items() if name in figures}
     if not figures:
@@ -155,11 +155,11 @@ def _markdown(figures, content, parameters):
             paper, replication = published[name][:2] if name in published else (None, None)
             lines.append(_row(line, text, paper or "", replication or ""))
         for line in (*_comparison(published, settings), *UNKNOWN.get(recipe, ())):
-            lines += ["", _escaped(line)]
+            lines += ["", escaped(line)]
     else:
         lines += ["| figure | |", "|---|---|", *(_row(line, text) for line, text, _ in rows(figures))]
     for line in cautions(figures, settings):
-        lines += ["", _escaped(line)]
+        lines += ["", escaped(line)]
     # The table of settings.
     lines += ["", "| setting | |", "|---|---|"]
     lines += [_row(name.replace("_", " "), _shown(value)) for name, value in settings.items()]
@@ -171,10 +171,10 @@ def _markdown(figures, content, parameters):
 
 def _row(*cells):
     """A row of a table in Markdown."""
-    return f"| {' | '.join(_escaped(str(cell)) for cell in cells)} |"
+    return f"| {' | '.join(escaped(str(cell)) for cell in cells)} |"
 
 
-def _escaped(text):
+def escaped(text):
     """`text` as one line of Markdown without markup. Text from a stranger's file might contain markup."""
     text = MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

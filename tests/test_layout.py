@@ -7,8 +7,8 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A folder stands for the modules in it.
 FLOORS = (
     {"benchmarks"},
-    {"train", "test", "convert", "pack", "generate", "gallery", "demo", "alignment"},
-    {"trainer", "tester", "pages"},
+    {"train", "test", "convert", "pack", "generate", "gallery", "demo", "export", "alignment"},
+    {"trainer", "tester", "exporting", "pages"},
     {"training", "evaluation", "packing"},
     {"drawing"},
     {"sampler", "checkpoint", "dataset"},
@@ -19,7 +19,7 @@ FLOORS = (
     {"metrics"},
     {"formats"},
     {"sagan_models", "acgan_models"},
-    {"layers", "losses", "options", "pictures"},
+    {"augment", "layers", "losses", "options", "pictures"},
     {"operations", "predictor"},
     {"runtime"},
     {"processes", "pipeline"},

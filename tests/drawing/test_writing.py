@@ -116,7 +116,7 @@ def test_published_checkpoints_draw(tmp_path, kind):
         ("--interpolate 0,1 --out x.png", "--out x.png: --interpolate writes a file that ends in .gif or .webp"),
         ("--out x.png", "--out x.png is one file, but each image is a file: give a folder, or add --grid or"),
         ("--out full", "--out full is not empty: give another folder"),
-        ("--out full/file", "--out full/file exists already: give another name"),
+        ("--out full/file", "--out full/file exists already and is no folder: give another name"),
         ("--grid --out none/x.png", "--out none/x.png: there is no folder none; make it, or give another name"),
         ("--metrics fid", "--metrics is not an option"),
     ],
@@ -133,9 +133,9 @@ def test_wrong_options_are_refused(model, tmp_path, monkeypatch, options, messag
 
 def test_new_folders_are_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [new_folder().name for _ in range(2)] == ["generated-1", "generated-2"]
+    assert [new_folder("generated").name for _ in range(2)] == ["generated-1", "generated-2"]
     (tmp_path / "sagan_models" / "generated-7").touch()
-    assert new_folder().name == "generated-8"
+    assert new_folder("generated").name == "generated-8"
 
 
 def test_without_options_it_draws_a_grid_of_each_generator_it_brings_along(tmp_path):
