@@ -108,12 +108,12 @@ def make_discriminator(parameters):
     if p.model in STACKS:
         stack = STACKS[p.model]
         stages = [stage._replace(width=scaled(stage.width, p.d_conv_dim)) for stage in stack.discriminator]
-        return StackDiscriminator(p.num_classes, stages, p.imsize, p.channels, stack.bias, p.dropout)
+        return StackDiscriminator(p.num_classes, stages, p.imsize, p.channels, stack.bias, p.dropout, p.embed_dim)
     if p.model == "acgan-mnist":
         widths = [scaled(width, p.d_conv_dim) for width in (16, 32, 64, 128)]
-        return StridedDiscriminator(p.num_classes, widths, p.imsize, p.channels, p.dropout)
+        return StridedDiscriminator(p.num_classes, widths, p.imsize, p.channels, p.dropout, p.embed_dim)
     widths = [p.d_conv_dim << k for k in (3, 2, 1)]
-    return MLPDiscriminator(p.num_classes, widths, p.imsize, p.channels, p.dropout)
+    return MLPDiscriminator(p.num_classes, widths, p.imsize, p.channels, p.dropout, p.embed_dim)
 
 
 def scaled(width, conv_dim):
@@ -167,16 +167,25 @@ def _conv_transpose(layer, x, biased=True):
 
 
 class Heads(nn.Layer):
-    """The end of a discriminator: features [N, …] to (adversarial logits [N], class logits [N, num_classes])."""
+    """The end of a discriminator: features [N, …] to (adversarial logits [N], what the class loss reads).
 
-    def __init__(self, features, num_classes):
+    The class loss reads class logits [N, num_classes]. With `embed_dim`, `losses.d2d_ce` reads embeddings of the images
+    [N, embed_dim] and of the classes [num_classes, embed_dim], which are called proxies.
+    """
+
+    def __init__(self, features, num_classes, embed_dim=None):
         super().__init__()
         self.adversarial = nn.Linear(features, 1)
-        self.classes = nn.Linear(features, num_classes)
+        if embed_dim:
+            self.class_linear, self.embedding = nn.Linear(features, embed_dim), nn.Embedding(num_classes, embed_dim)
+        else:
+            self.classes = nn.Linear(features, num_classes)
+        self.embed_dim = embed_dim
 
     def forward(self, x):
         x = x.reshape([x.shape[0], -1])  # flatten has no second derivative in Paddle
-        return self.adversarial(x).squeeze(1), self.classes(x)
+        score = self.adversarial(x).squeeze(1)
+        return score, (self.class_linear(x), self.embedding.weight) if self.embed_dim else self.classes(x)
 
 
 class StackGenerator(nn.Layer):
@@ -213,7 +222,7 @@ class StackDiscriminator(nn.Layer):
     Each convolution is followed by batch norm (except the first), leaky ReLU 0.2 and dropout.
     """
 
-    def __init__(self, num_classes, stages, image_size, channels, bias, dropout):
+    def __init__(self, num_classes, stages, image_size, channels, bias, dropout, embed_dim=None):
         super().__init__()
         inputs = [channels, *(stage.width for stage in stages)]
         self.convs = nn.LayerList(
@@ -224,7 +233,7 @@ class StackDiscriminator(nn.Layer):
         )
         self.norms = nn.LayerList([BatchNorm(stage.width) for stage in stages[1:]])
         self.dropout = Dropout(dropout)
-        self.heads = Heads(stages[-1].width * final_size(image_size, stages) ** 2, num_classes)
+        self.heads = Heads(stages[-1].width * final_size(image_size, stages) ** 2, num_classes, embed_dim)
 
     def forward(self, images, labels):
         out = images
@@ -267,14 +276,14 @@ class StridedDiscriminator(nn.Layer):
     (except the first).
     """
 
-    def __init__(self, num_classes, widths, image_size, channels, dropout):
+    def __init__(self, num_classes, widths, image_size, channels, dropout, embed_dim=None):
         super().__init__()
         self.convs = nn.LayerList(
             [nn.Conv2D(*pair, 3, stride=2, padding=1) for pair in zip([channels, *widths[:-1]], widths, strict=True)]
         )
         self.norms = nn.LayerList([BatchNorm(width, epsilon=0.8) for width in widths[1:]])
         self.dropout = Dropout(dropout, spatial=True)
-        self.heads = Heads(widths[-1] * math.ceil(image_size / 2 ** len(widths)) ** 2, num_classes)
+        self.heads = Heads(widths[-1] * math.ceil(image_size / 2 ** len(widths)) ** 2, num_classes, embed_dim)
 
     def forward(self, images, labels):
         out = images
@@ -313,12 +322,12 @@ class MLPDiscriminator(nn.Layer):
     Each linear layer is followed by dropout (except the first) and leaky ReLU 0.2.
     """
 
-    def __init__(self, num_classes, widths, image_size, channels, dropout):
+    def __init__(self, num_classes, widths, image_size, channels, dropout, embed_dim=None):
         super().__init__()
         sizes = [channels * image_size**2, *widths]
         self.linears = nn.LayerList([nn.Linear(*pair) for pair in zip(sizes[:-1], widths, strict=True)])
         self.dropout = Dropout(dropout)
-        self.heads = Heads(widths[-1], num_classes)
+        self.heads = Heads(widths[-1], num_classes, embed_dim)
 
     def forward(self, images, labels):
         out = leaky_relu(self.linears[0](images.reshape([images.shape[0], -1])))

@@ -14,6 +14,7 @@ from parameters import (
     OPTIONS,
     PUBLISHED,
     RECIPES,
+    SAGANS,
     SMALL_IMAGES,
     Parameters,
     check_classes,
@@ -321,7 +322,7 @@ def _merge(base, given):
     values = _overlay(_overlay(asdict(Parameters()), base), given)
     stated = {*base, *given}
     values["resume"] = given.get("resume")  # only the command line sets it, never a file
-    if values["model"] == "sagan":
+    if values["model"] in SAGANS:
         if "imsize" not in stated and values["dataset"] in SMALL_IMAGES:
             values["imsize"] = 32
         if "attention_size" not in stated:

@@ -4,6 +4,7 @@ Also the initial weights, and the functions that find or change the state of suc
 """
 
 import contextlib
+import itertools
 import math
 from functools import partial
 
@@ -13,6 +14,7 @@ import paddle.distributed
 import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
+from paddle.distributed.fleet.utils import recompute
 
 import operations
 import randomness
@@ -25,8 +27,11 @@ class SpectrallyNormalized(nn.Layer):
     """A weight divided by its largest singular value, which one power iteration per training forward estimates.
 
     Miyato et al., *Spectral Normalization for GANs*, ICLR 2018, algorithm 1. `weight_orig` is the parameter. The
-    buffers `weight_u` [rows] and `weight_v` [columns] hold the singular vectors. Evaluation does not change them.
+    buffers `weight_u` [rows] and `weight_v` [columns] hold the singular vectors. Evaluation does not change them, nor
+    does training while `updates` is False.
     """
+
+    updates = True
 
     def __init__(self, shape, transposed=False):
         super().__init__()
@@ -44,7 +49,7 @@ class SpectrallyNormalized(nn.Layer):
 
     def weight(self):
         """The normalised weight, in the shape of `weight_orig`. In training mode it runs one power iteration first."""
-        if self.training:
+        if self.training and self.updates:
             with paddle.no_grad():
                 matrix = self.weight_orig.flatten(1)
                 if self.transposed:
@@ -59,6 +64,12 @@ class SpectrallyNormalized(nn.Layer):
             # Copies: a later power iteration changes the buffers, but must not change this graph.
             u, v = self.weight_u.clone(), self.weight_v.clone()
         return operations.spectrally_normalised(self.weight_orig, *((v, u) if self.transposed else (u, v)))
+
+    def sigma(self):
+        """The largest singular value of the weight, as the singular vectors estimate it: a scalar tensor."""
+        rows, columns = (self.weight_v, self.weight_u) if self.transposed else (self.weight_u, self.weight_v)
+        with paddle.no_grad():
+            return paddle.dot(rows, paddle.mv(self.weight_orig.flatten(1), columns)).sum()
 
 
 def _row_product(vector, matrix):
@@ -122,10 +133,11 @@ class BatchNorm(nn.Layer):
     variance, as in PyTorch and cuDNN. `affine` adds a learned scale and shift.
 
     `training_on_block` sets `group`: the rows that have common statistics in a training forward. `Alone` are the rows
-    of the input.
+    of the input. While `updates` is False, the running statistics do not change.
     """
 
     group = Alone()
+    updates = True
 
     def __init__(self, features, momentum=0.9, epsilon=1e-5, affine=True):
         super().__init__()
@@ -204,6 +216,8 @@ class BatchNorm(nn.Layer):
 
     def _update_running_statistics(self, mean, variance, count):
         """Move the running statistics towards `mean` and the biased `variance` of `count` values."""
+        if not self.updates:
+            return
         with paddle.no_grad():
             unbiased = variance * (count / (count - 1)) if count > 1 else variance
             keep = self.momentum
@@ -244,6 +258,36 @@ def training_on_block(networks, block, group, sources=None):
             layer.group = Alone()
         for layer in _layers_of(Dropout, *networks):
             layer.block = layer.sources = None
+
+
+def recomputed(block, *inputs):
+    """`block(*inputs)`. A backward pass runs the block again, so that its inner results need no memory until then.
+
+    The second run changes no running statistics and no singular vectors. It finds the vectors of the first run if the
+    block has no other forward in between.
+    """
+    if not paddle.is_grad_enabled():
+        return block(*inputs)
+    runs = itertools.count()
+
+    def run(_, *inputs):
+        with _without_updates(block) if next(runs) else contextlib.nullcontext():
+            return block(*inputs)
+
+    # The first argument makes the result differentiable even if the inputs are images, which have no gradient.
+    return recompute(run, next(iter(block.parameters())), *inputs, preserve_rng_state=False)
+
+
+@contextlib.contextmanager
+def _without_updates(block):
+    layers = [*_layers_of(BatchNorm, block), *_layers_of(SpectrallyNormalized, block)]
+    for layer in layers:
+        layer.updates = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.updates = True
 
 
 def running_statistics(*networks):

@@ -1,9 +1,10 @@
-"""Adversarial and class losses on logits, and the gradient penalty."""
+"""Adversarial losses on logits, class losses, and the gradient penalty."""
 
 import paddle
 import paddle.nn.functional as F
 
 import operations
+from processes.groups import Alone
 
 
 def discriminator_loss(adv_loss, logits, real):
@@ -35,6 +36,38 @@ def generator_loss(adv_loss, fake_logits):
 def class_loss(class_logits, labels):
     """Mean cross-entropy of class logits [N, num_classes] with labels int64 [N] (ACGAN section 3, L_C), a scalar."""
     return F.cross_entropy(class_logits, labels)
+
+
+def d2d_ce(embeddings, proxies, labels, temperature, margin, group=None):
+    """The data-to-data cross-entropy of ReACGAN (Kang et al., *Rebooting ACGAN*, NeurIPS 2021, equation 7), a scalar.
+
+    The mean over the images i of -log(exp(p_i) / (exp(p_i) + Σ_j exp(n_ij))), where j are the images of other classes:
+
+    - p_i = min(cos(image i, its class) - margin, 0) / temperature,
+    - n_ij = max(cos(image i, image j) - (1 - margin), 0) / temperature.
+
+    `embeddings` [N, E] of images, `proxies` [num_classes, E], one of each class, `labels` int64 [N]. The images j are
+    those of `group`, an object of `processes.groups`; left out: those of `embeddings`.
+    """
+    group = group or Alone()
+    images = _unit(embeddings)
+    others, their_labels = operations.gather(images, group), operations.gather(labels, group)
+    positive = (images * _unit(F.embedding(labels, proxies))).sum(1, keepdim=True) - margin
+    negative = paddle.matmul(images, others, transpose_y=True) - (1 - margin)
+    positive, negative = -F.relu(-positive) / temperature, F.relu(negative) / temperature  # [N, 1], [N, M]
+    same = (labels.unsqueeze(1) == their_labels.unsqueeze(0)).astype(images.dtype)
+    logits = paddle.concat([positive, negative - 1e30 * same], axis=1)
+    return (paddle.logsumexp(logits, axis=1, keepdim=True) - positive).mean()
+
+
+def similarities(embeddings, proxies):
+    """The cosines of `embeddings` [N, E] with `proxies` [num_classes, E]: [N, num_classes]."""
+    return paddle.matmul(_unit(embeddings), _unit(proxies), transpose_y=True)
+
+
+def _unit(vectors):
+    """Rows [N, E] scaled to length 1. A row of zeros stays 0, with a finite gradient."""
+    return vectors / paddle.sqrt((vectors * vectors).sum(1, keepdim=True) + 1e-24)
 
 
 def gradient_penalty(discriminator, real, fake, labels, alpha, counts=True):

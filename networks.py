@@ -10,4 +10,4 @@ def models_of(parameters):
     Its functions `build_generator` and `build_discriminator` set the initial weights. `make_generator` and
     `make_discriminator` do not; they are for weights from a file.
     """
-    return sagan_models if parameters.model == "sagan" else acgan_models
+    return sagan_models if parameters.is_sagan else acgan_models

@@ -14,9 +14,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
-# Up to this resolution, and from this number of weights on, a convolution is one matrix product for all images. One
-# product for each image would read all the weights for few pixels.
-TOGETHER_UP_TO, TOGETHER_FROM = 4, 9 << 20
+from processes.groups import Alone
+
+# Up to this resolution a convolution is one matrix product for all images. One product for each image would read all
+# the weights for few pixels.
+TOGETHER_UP_TO = 4
 
 _thread = threading.local()
 
@@ -112,7 +114,7 @@ def affine(x, scale, shift):
 
 
 def inverse_deviation(variance, epsilon):
-    """`1 / sqrt(variance + epsilon)`. Paddle 2 rounds a number that is added to a tensor to float32, but not a tensor."""
+    """`1 / sqrt(variance + epsilon)`. Paddle 2 rounds an added number to float32, but not an added tensor."""
     return paddle.rsqrt(variance + paddle.full_like(variance, epsilon))
 
 
@@ -201,30 +203,42 @@ class _MeanPool(PyLayer):
 
 
 def conv(x, weight, bias=None, padding=0, stride=1):
-    """Convolution of [N, I, H, W] with weight [O, I, K, K], plus bias [O]."""
+    """Convolution of [N, I, H, W] with weight [O, I, K, K], plus bias [O]. `padding`, `stride`: a number, or a pair."""
     if not is_fast(x):
         return F.conv2d(x, weight, bias, stride, padding)
-    if stride in (1, [1, 1]) and padding and x.shape[-1] <= TOGETHER_UP_TO and weight.size >= TOGETHER_FROM:
-        out = _conv_together(x, weight, padding)
+    padding, stride = _number(padding), _number(stride)
+    side = (x.shape[-1] + 2 * padding - weight.shape[-1]) // stride + 1
+    if side <= TOGETHER_UP_TO:
+        n, outputs = len(x), len(weight)
+        taps = F.unfold(x, weight.shape[-1], stride, padding).transpose([1, 0, 2]).reshape([weight[0].size, -1])
+        out = paddle.matmul(weight.reshape([outputs, -1]), taps).reshape([outputs, n, -1])
+        out = out.transpose([1, 0, 2]).reshape([n, outputs, -1, side])
     else:
         out = F.conv2d(x, weight, None, stride, padding)
     return out if bias is None else add_bias(out, bias)
 
 
-def _conv_together(x, weight, padding):
-    """A convolution of stride 1 that keeps the resolution, as one matrix product for all images."""
-    n, _, h, w = x.shape
-    taps = F.unfold(x, weight.shape[-1], paddings=padding).transpose([1, 0, 2]).reshape([weight[0].size, -1])
-    out = paddle.matmul(weight.reshape([len(weight), -1]), taps)
-    return out.reshape([len(weight), n, h * w]).transpose([1, 0, 2]).reshape([n, len(weight), h, w])
-
-
 def conv_transpose(x, weight, bias=None, padding=0, stride=1):
-    """Transposed convolution of [N, I, H, W] with weight [I, O, K, K], plus bias [O]."""
+    """Transposed convolution of [N, I, H, W] with weight [I, O, K, K], plus bias [O]. The rest is as in `conv`."""
     if not is_fast(x):
         return F.conv2d_transpose(x, weight, bias, stride, padding)
-    out = F.conv2d_transpose(x, weight, None, stride, padding)
+    padding, stride = _number(padding), _number(stride)
+    if x.shape[-1] <= TOGETHER_UP_TO:
+        n, inputs, height, width = x.shape
+        pixels = x.transpose([1, 0, 2, 3]).reshape([inputs, -1])
+        taps = paddle.matmul(weight.reshape([inputs, -1]), pixels, transpose_x=True)
+        size = [(side - 1) * stride - 2 * padding + weight.shape[-1] for side in (height, width)]
+        out = F.fold(
+            taps.reshape([weight[0].size, n, -1]).transpose([1, 0, 2]), size, weight.shape[-1], stride, padding
+        )
+    else:
+        out = F.conv2d_transpose(x, weight, None, stride, padding)
     return out if bias is None else add_bias(out, bias)
+
+
+def _number(setting):
+    """A padding or a stride as a number. Paddle's layers keep a pair of equal numbers."""
+    return setting if isinstance(setting, int) else setting[0]
 
 
 def upsample_conv(x, weight, bias=None):
@@ -260,3 +274,30 @@ def kernel_of_stride_2(weight, flipped=False):
         sums[row, column, y : y + 2, x : x + 2] = 1
     matrix = paddle.to_tensor(sums.reshape([9, 16]).astype(str(weight.dtype).rsplit(".", 1)[-1]))
     return paddle.matmul(weight.reshape([-1, 9]), matrix).reshape([*weight.shape[:2], 4, 4])
+
+
+def gather(x, group):
+    """The rows x [N, …] of every call of `group`, in order: [group.count(N), …]. Padding rows are left out.
+
+    The gradient of a row is the sum of its gradients over the calls.
+    """
+    if isinstance(group, Alone):
+        return x
+    x = x if group.counts else 0 * x
+    around = group.before, group.count(len(x)) - group.before - len(x)  # rows of the calls before and after
+    first, last = ([paddle.zeros([rows, *x.shape[1:]], x.dtype)] if rows else [] for rows in around)
+    x = paddle.concat([*first, x, *last])
+    return group.add_up(x) if x.stop_gradient else _AddUp.apply(x, group)
+
+
+class _AddUp(PyLayer):
+    """The sum of a tensor over the calls of a group."""
+
+    @staticmethod
+    def forward(ctx, x, group):
+        ctx.group = group
+        return group.add_up(x.clone())
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.group.add_up(gradient.clone())

@@ -38,6 +38,7 @@ from utils import UserError
 RECIPES = Path(__file__).with_name("recipes")
 IMAGE_SIZES = {  # model: the image sizes, in pixels, that its networks can be built for
     "sagan": (32, 64, 128, 256),
+    "sagan-cifar10": (32,),
     "acgan-imagenet": (128,),
     "acgan-imagenet-torch": (128,),
     "acgan-cifar10": (32,),
@@ -45,6 +46,7 @@ IMAGE_SIZES = {  # model: the image sizes, in pixels, that its networks can be b
     "acgan-mlp": range(1, 4097),
     "acgan-digits": (16,),
 }
+SAGANS = ("sagan", "sagan-cifar10")
 SMALL_IMAGES = {  # data set of small images: the recipe made for it
     "digits": "acgan-digits",
     "mnist": "acgan-mnist",
@@ -84,6 +86,7 @@ DATASET = one_of(*SMALL_IMAGES, "folder", "imagenet", "fake")
 AMP = one_of("bf16", "fp16")
 RESIZE_FILTER = one_of("box", "bilinear", "hamming", "bicubic", "lanczos")
 ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
+CLASS_LOSS = one_of("cross_entropy", "d2d_ce")
 CLASSES = Rule(
     "a range such as 10,20 (10 to 19), a list of names, a list of 3 or more numbers (give two classes by name), or "
     "random:HOW_MANY:SEED",
@@ -168,7 +171,18 @@ class Parameters:
 
     adv_loss: str = _loss("hinge", "hinge, dcgan (cross-entropy), wgan_gp or gan (minimax cross-entropy)", ADV_LOSS)
     lambda_gp: float = _loss(10.0, "weight of wgan_gp's gradient penalty", WEIGHT)
-    class_loss_weight: float = _loss(1.0, "ACGAN: weight of the class loss", WEIGHT)
+    class_loss: str = _loss(
+        "cross_entropy",
+        "cross_entropy (of ACGAN's class head; SAGAN has a projection and no class loss) or d2d_ce (ReACGAN, in place "
+        "of class head or projection)",
+        CLASS_LOSS,
+    )
+    class_loss_weight: float = _loss(1.0, "weight of the class loss", WEIGHT)
+    d2d_embed_dim: int = _loss(512, "d2d_ce: width of the embeddings of images and classes", SIZE)
+    d2d_temperature: float = _loss(0.5, "d2d_ce: temperature, which divides similarities", POSITIVE)
+    d2d_margin: float = _loss(
+        0.98, "d2d_ce: an image closer than this to its class, or closer than 1 minus this to no image, is easy", SHARE
+    )
     inst_noise_sigma: float = _loss(0.0, "standard deviation of noise added to the discriminator's images", WEIGHT)
     inst_noise_sigma_iters: int = _loss(2000, "steps until --inst_noise_sigma has fallen to 0", COUNT)
 
@@ -182,6 +196,9 @@ class Parameters:
     sync_bn: bool = _training(
         False, "compute batch norm's statistics over the images of all processes, not of each one"
     )
+    recompute: bool = _training(
+        False, "SAGAN: compute each block again in the backward pass: less memory, but a slower step"
+    )
     amp: str | None = _training(None, "mixed precision, bf16 or fp16, on a GPU; left out: float32", AMP)
     d_steps_per_iter: int = _training(1, "discriminator updates in a step", COUNT)
     g_steps_per_iter: int = _training(1, "generator updates in a step", COUNT)
@@ -190,7 +207,11 @@ class Parameters:
     beta1: float = _training(0.0, "Adam's beta1", SHARE)
     beta2: float = _training(0.9, "Adam's beta2", SHARE)
     ema_decay: float = _training(0.0, "decay per step of the generator's moving average; 0: no average", SHARE)
+    ema_start: int = _training(
+        0, "the moving average is a copy of the generator until this step; 0: it forgets faster at first", COUNT_OR_0
+    )
 
+    dry_run: bool = _output(False, "train 20 steps, print time, memory and disk of the whole run, and write nothing")
     save_path: str = _output("sagan_models", "folder that holds the folders of runs", metavar="DIR", also="outf")
     name: str | None = _output(None, "name of the run's folder; left out: RECIPE-NUMBER", PLAIN_NAME)
     resume: str | None = _output(
@@ -282,6 +303,16 @@ class Parameters:
         return tuple(metric.name for metric in METRICS.values() if metric.auto in data)
 
     @property
+    def is_sagan(self):
+        """Whether the networks are SAGAN's."""
+        return self.model in SAGANS
+
+    @property
+    def embed_dim(self):
+        """The width of the embeddings that the class loss d2d_ce reads; None with another class loss."""
+        return self.d2d_embed_dim if self.class_loss == "d2d_ce" else None
+
+    @property
     def channels(self):
         """Channels of the data set's images: 1 (gray) or 3 (RGB)."""
         return 1 if self.dataset in CLASSIFIED else 3
@@ -313,8 +344,9 @@ class Parameters:
         return self.batch_size // (self.batch_size_in_gpu or self.batch_size)
 
     def to_yaml(self):
-        """YAML text that `--recipe FILE` reads back. It leaves out `resume` and `name`: they belong to one run."""
-        values = {name: value for name, value in asdict(self).items() if name not in ("resume", "name")}
+        """YAML text that `--recipe FILE` reads back. It leaves out the options that belong to one command."""
+        once = ("resume", "name", "dry_run")
+        values = {name: value for name, value in asdict(self).items() if name not in once}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
@@ -396,7 +428,7 @@ def check_fit(p):
     if p.imsize not in sizes:
         sizes_in_words = f"a multiple of {sizes.step}" if isinstance(sizes, range) else " or ".join(map(str, sizes))
         raise UserError(f"--imsize {p.imsize} does not fit --model {p.model}: give {sizes_in_words}")
-    if p.model == "sagan" and p.attention_size not in [2**k for k in range(3, 8) if 2**k < p.imsize]:
+    if p.is_sagan and p.attention_size not in [2**k for k in range(3, 8) if 2**k < p.imsize]:
         raise UserError(
             f"--attention_size {p.attention_size} is not a power of 2 from 8 to half of --imsize {p.imsize}"
         )

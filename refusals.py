@@ -18,7 +18,7 @@ CHANGEABLE = frozenset({
     "total_step", "niter", "d_lr", "g_lr", "batch_size", "global_batch_size", "batch_size_in_gpu", "log_step",
     "sample_step", "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path",
     "test_data_path", "num_workers", "data_in_memory", "device", "threads", "parallel",
-    "amp",
+    "amp", "recompute", "dry_run",
 })  # fmt: skip
 
 
@@ -46,6 +46,9 @@ def check_training(p):
     for name in ("fast_decode", "resize_filter"):
         if p.dont_resize and getattr(p, name):
             raise UserError(f"--{name} has no effect with --dont_resize: leave one of them out")
+    if p.recompute and (not p.is_sagan or p.adv_loss == "wgan_gp"):
+        cause = "--adv_loss wgan_gp" if p.is_sagan else f"--model {p.model}"
+        raise UserError(f"--recompute does not work with {cause}: leave it out")
     _must_exist("data_path", p.data_path)
     if not p.resume:
         _must_exist("pretrained_model", p.pretrained_model)

@@ -114,6 +114,23 @@ def set_threads(count):
     core.set_num_threads(count)
 
 
+def peak_memory():
+    """The largest number of bytes that this process has used so far: of its GPU, or on the CPU of main memory.
+
+    None if the system does not tell.
+    """
+    import paddle
+
+    if paddle.get_device() != "cpu":
+        return paddle.device.cuda.max_memory_allocated()
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def parallel(function, items):
     """A list of `function(item)` for each of `items`, in their order.
 

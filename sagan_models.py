@@ -1,7 +1,10 @@
-"""The SAGAN generator and discriminator (Zhang et al., ICML 2019, arXiv 1805.08318), for 32 to 256 pixels.
+"""The SAGAN generator and discriminator (Zhang et al., ICML 2019, arXiv 1805.08318).
 
-At 128 pixels the widths are the paper's. Smaller images use fewer of the same blocks. For an image of size S, a layer
-of G at resolution r has `conv_dim * S / r` channels. D mirrors G.
+`--model sagan`, for 32 to 256 pixels: at 128 pixels the widths are the paper's. Smaller images use fewer of the same
+blocks. For an image of size S, a layer of G at resolution r has `conv_dim * S / r` channels. D mirrors G.
+
+`--model sagan-cifar10`, for 32 pixels: the residual networks of *Spectral Normalization for GANs* (Miyato et al., ICLR
+2018) for CIFAR-10, with SAGAN's attention. All blocks of a network have the same width.
 """
 
 import math
@@ -21,6 +24,7 @@ from layers import (
     SNLinear,
     SpectrallyNormalized,
     initialize,
+    recomputed,
     set_values,
 )
 
@@ -38,20 +42,35 @@ def build_discriminator(parameters):
 def make_generator(parameters):
     """`build_generator` without the initial weights, for weights that are read from a file."""
     p = parameters
-    return Generator(p.z_dim, p.num_classes, p.g_conv_dim, p.imsize, p.attention_size, p.channels)
+    resolutions = [2**k for k in range(3, p.imsize.bit_length())]  # after each block
+    if p.model == "sagan-cifar10":
+        widths = [p.g_conv_dim] * (len(resolutions) + 1)
+    else:
+        # 4x4 and 8x8 are equally wide. At 128 pixels the widths are 16c, 16c, 8c, 4c, 2c, c.
+        widths = [p.g_conv_dim * p.imsize // resolution for resolution in (8, *resolutions)]
+    return Generator(p.z_dim, p.num_classes, widths, resolutions.index(p.attention_size), p.channels, p.recompute)
 
 
 def make_discriminator(parameters):
     """`build_discriminator` without the initial weights."""
     p = parameters
+    if p.model == "sagan-cifar10":
+        resolutions, widths = [16, 8, 8, 8], [p.d_conv_dim] * 4
+    else:
+        # Each block halves the resolution, down to 4x4. The last one keeps it. At 128 pixels the widths are c, 2c, 4c,
+        # 8c, 16c, 16c.
+        resolutions = [*(p.imsize >> k for k in range(1, p.imsize.bit_length() - 2)), 4]
+        widths = [p.d_conv_dim * p.imsize // (2 * resolution) for resolution in resolutions]
     return Discriminator(
         p.num_classes,
-        p.d_conv_dim,
-        p.imsize,
-        p.attention_size,
-        p.channels,
+        widths,
+        halvings=len(set(resolutions)),
+        attended=resolutions.index(p.attention_size),
+        channels=p.channels,
+        embed_dim=p.embed_dim,
         twice_differentiable=p.adv_loss == "wgan_gp",
         relu_shortcut=p.relu_shortcut,
+        recompute=p.recompute,
     )
 
 
@@ -89,25 +108,27 @@ class GeneratorBlock(nn.Layer):
 
 
 class Generator(nn.Layer):
-    """Noise [N, z_dim] and labels int64 [N] to images [N, channels, image_size, image_size] in [-1, 1]."""
+    """Noise [N, z_dim] and labels int64 [N] to images [N, channels, S, S] in [-1, 1].
 
-    def __init__(self, z_dim, num_classes, conv_dim=64, image_size=128, attention_size=32, channels=3):
+    `widths`: the channels at 4x4, and after each block, which doubles the resolution. So S is 4 * 2^(number of blocks).
+    `attended`: the index of the block that the attention follows. `recompute`: training runs each block again in the
+    backward pass, to save memory.
+    """
+
+    def __init__(self, z_dim, num_classes, widths, attended, channels=3, recompute=False):
         super().__init__()
-        # 4x4 and 8x8 are equally wide. At 128 pixels the widths are 16c, 16c, 8c, 4c, 2c, c.
-        resolutions = [2**k for k in range(3, image_size.bit_length())]
-        widths = [conv_dim * image_size // resolution for resolution in resolutions]
-        widths = [widths[0], *widths]
+        self.recompute = recompute
         self.linear = SNLinear(z_dim, widths[0] * 16)
         self.blocks = nn.LayerList([GeneratorBlock(*pair, num_classes) for pair in pairwise(widths)])
-        self.attended = resolutions.index(attention_size)  # the block that the attention follows
-        self.attention = SelfAttention(widths[self.attended + 1])
-        self.bn = BatchNorm(conv_dim, momentum=0.9999)
-        self.conv = SNConv2D(conv_dim, channels, 3)
+        self.attended = attended
+        self.attention = SelfAttention(widths[attended + 1])
+        self.bn = BatchNorm(widths[-1], momentum=0.9999)
+        self.conv = SNConv2D(widths[-1], channels, 3)
 
     def forward(self, z, labels):
         out = self.linear(z).reshape([z.shape[0], -1, 4, 4])
         for index, block in enumerate(self.blocks):
-            out = block(out, labels)
+            out = recomputed(block, out, labels) if self.recompute else block(out, labels)
             if index == self.attended:
                 out = self.attention(out)
         return paddle.tanh(self.conv(F.relu_(self.bn(out))))
@@ -140,41 +161,48 @@ class DiscriminatorBlock(nn.Layer):
 
 
 class Discriminator(nn.Layer):
-    """Images [N, channels, image_size, image_size] and labels int64 [N] to (adversarial logits [N], None).
+    """Images [N, channels, S, S] and labels int64 [N] to (adversarial logits [N], what the class loss reads, or None).
 
-    The projection discriminator (Miyato and Koyama, ICLR 2018): a linear score plus the inner product of the features
-    with the class's embedding.
+    `widths`: the channels after each block. The first `halvings` blocks halve the resolution. `attended`: the index of
+    the block that the attention follows. `recompute` is as in `Generator`.
+
+    Without `embed_dim` it is the projection discriminator (Miyato and Koyama, ICLR 2018): a linear score plus the inner
+    product of the features with the class's embedding. It has no class loss. With `embed_dim` it is the discriminator
+    of ReACGAN (Kang et al., NeurIPS 2021): the score is linear and does not depend on the labels. `losses.d2d_ce` reads
+    embeddings of the images [N, embed_dim] and of the classes [num_classes, embed_dim], which are called proxies.
     """
 
     def __init__(
         self,
         num_classes,
-        conv_dim=64,
-        image_size=128,
-        attention_size=32,
+        widths,
+        halvings,
+        attended,
         channels=3,
+        embed_dim=None,
         twice_differentiable=False,
         relu_shortcut=False,
+        recompute=False,
     ):
         super().__init__()
-        # Each block halves the resolution, down to 4x4. The last one keeps it. At 128 pixels the widths are c, 2c, 4c,
-        # 8c, 16c, 16c.
-        resolutions = [image_size >> k for k in range(1, image_size.bit_length() - 2)]
-        widths = [conv_dim * image_size // (2 * resolution) for resolution in resolutions]
+        self.recompute = recompute
         self.blocks = nn.LayerList([DiscriminatorBlock(channels, widths[0], first=True)])
-        for pair in pairwise(widths):
-            self.blocks.append(DiscriminatorBlock(*pair, relu_shortcut=relu_shortcut))
-        self.blocks.append(DiscriminatorBlock(widths[-1], widths[-1], downsample=False, relu_shortcut=relu_shortcut))
-        self.attended = resolutions.index(attention_size)
-        self.attention = SelfAttention(widths[self.attended], twice_differentiable)
+        for index, pair in enumerate(pairwise(widths), start=1):
+            self.blocks.append(DiscriminatorBlock(*pair, downsample=index < halvings, relu_shortcut=relu_shortcut))
+        self.attended = attended
+        self.attention = SelfAttention(widths[attended], twice_differentiable)
         self.linear = SNLinear(widths[-1], 1)
-        self.embedding = SNEmbedding(num_classes, widths[-1])
+        self.class_linear = SNLinear(widths[-1], embed_dim) if embed_dim else None
+        self.embedding = SNEmbedding(num_classes, embed_dim or widths[-1])
 
     def forward(self, images, labels):
         out = images
         for index, block in enumerate(self.blocks):
-            out = block(out)
+            out = recomputed(block, out) if self.recompute else block(out)
             if index == self.attended:
                 out = self.attention(out)
         features = F.relu(out).sum([2, 3])
-        return self.linear(features).squeeze(1) + (self.embedding(labels) * features).sum(1), None
+        score = self.linear(features).squeeze(1)
+        if self.class_linear:
+            return score, (self.class_linear(features), self.embedding.weight())
+        return score + (self.embedding(labels) * features).sum(1), None

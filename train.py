@@ -32,6 +32,9 @@ def main():
     if collectives.world_size() > 1:
         collectives.require_same(image_set.fingerprint(), "give every process the same images")
     trainer = Trainer(resolve(parameters, image_set))
+    if parameters.dry_run:
+        print_dry_run(trainer, image_set)
+        return 0
     path, signal = trainer.train(image_set, loaded)
     if signal:
         runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {path} goes on")
@@ -39,6 +42,16 @@ def main():
     test_data = " --test_data_path DIR" if parameters.dataset in ("folder", "imagenet") else ""
     print(f"trained {plural(trainer.step, 'step')}; python test.py --pretrained_model {path}{test_data} measures it")
     return 0
+
+
+def print_dry_run(trainer, image_set):
+    """Print what the whole run needs, and write nothing."""
+    from training.dry_run import measure, report
+
+    measured = measure(trainer, image_set)
+    for line in report(trainer.parameters, measured, collectives.world_size()):
+        collectives.say(line)
+    collectives.meet()  # a launcher ends all processes when the first one ends
 
 
 def _listed(names):

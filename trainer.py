@@ -5,32 +5,26 @@ import copy
 import dataclasses
 import math
 import time
-from functools import cached_property
 
 import paddle
 
 import checkpoint
 import losses
-import operations
 import runtime
 import sampler
 from dataset import batches, batches_per_epoch
-from layers import batch_statistics, running_statistics, singular_vectors, training_on_block
+from layers import batch_statistics
 from networks import models_of
 from pictures import ROWS
 from pipeline import Timed
 from processes import collectives
-from processes.blocks import Block, parts
-from processes.groups import Alone, Member, Processes, Team
+from training.collapse import Collapse
+from training.gradients import Gradients
+from training.health import gradient_norm, layer_figures
 from training.precision import SCALER_STATE, Precision
 from training.run_folder import RunFolder, diverged
 from training.run_start import Start, check_steps_left, find_start
-from training.step_batches import blocks_of, cut_batch, d_batch, g_batch
-from training.twins import Twins
-
-# A thread that computes a part of a block gets at least this number of images, and of pixels. With less, Python's own
-# work for the operations takes longer than the threads save.
-ROWS_PER_THREAD, PIXELS_PER_THREAD = 2, 1 << 14
+from training.step_batches import d_batch, g_batch
 
 
 def resolve(parameters, image_set):
@@ -58,9 +52,11 @@ class Trainer:
         models = models_of(p)
         self.G, self.D = networks or (models.build_generator(p), models.build_discriminator(p))
         self.G_ema = copy.deepcopy(self.G) if p.ema_decay else None
+        self._gradients = Gradients(p, self.precision, (self.G, self.D))
         self.g_optimizer = self._adam(p.g_lr, self.G)
         self.d_optimizer = self._adam(p.d_lr, self.D)
         self.step = 0  # number of completed steps
+        self.seconds = {"D": 0.0, "G": 0.0}  # of the updates in the last step; on a GPU, in a step that is logged
 
     def _adam(self, learning_rate, network):
         p = self.parameters
@@ -87,6 +83,8 @@ class Trainer:
                 missing = _missing_parts(start.checkpoint.parts)
                 collectives.say(f"goes on from {start.checkpoint.path}, step {start.step}{missing}")
             run.begin(start, image_set)
+            collapse = Collapse(p, run.real_distance, start.notes.get("collapse"))
+            run.notes["collapse"] = collapse.notes()
             done = self.step >= p.total_step
 
             # Run an interrupted measurement again.
@@ -95,8 +93,7 @@ class Trainer:
                 done = stop.requested() or done
 
             # Train step by step.
-            data = batches(image_set, p, self.step * p.d_steps_per_iter, collectives.rank(), collectives.world_size())
-            data = Timed(collectives.synchronized(data))
+            data = self.data(image_set)
             while not done:
                 metrics = self.train_step(data)
 
@@ -107,13 +104,25 @@ class Trainer:
 
                 # Log, draw samples and save, each at its own interval. The last step is always saved.
                 done = stop.requested() or self.step >= p.total_step
-                logs, saves = self.step % p.log_step == 0, self.step % p.model_save_step == 0 or done
-                if logs or saves:
+                logs, checks = self.step % p.log_step == 0, self.step % p.sample_step == 0
+                draws, saves = checks or self.step >= p.total_step, self.step % p.model_save_step == 0 or done
+                if logs or checks or saves:
                     values = self._read_metrics(metrics)
+                if logs or checks:
+                    collapse.add(values)
                 if logs:
-                    run.log(self.step, values, data.waited())
-                if self.step % p.sample_step == 0 or self.step >= p.total_step:
-                    run.write_samples(self.step, self.sample_grid)
+                    run.log(self.step, values | self._gradient_norms(), data.waited())
+                    run.chart(self.step, self._charts())
+                if draws and run.writes:
+                    samples = self.sample_grid(self.G_ema or self.G)
+                    run.write_samples(self.step, samples)
+                if checks and run.writes:
+                    for line in collapse.check(self.step, self.sample_grid(self.G) if self.G_ema else samples):
+                        run.tell(line)
+                    charts = {"health/class_distance": collapse.distance}
+                    run.chart(self.step, charts | layer_figures({"G": self.G, "D": self.D}))
+                if logs or checks:
+                    run.notes["collapse"] = collapse.notes()
                 if saves:
                     run.save(self.step, self.state)
 
@@ -128,6 +137,12 @@ class Trainer:
                 run.write_animation()
             run.finish()
             return run.path, stop.signal
+
+    def data(self, image_set):
+        """Endless batches of `image_set` for this process, from the next step on, as `train_step` reads them."""
+        first = self.step * self.parameters.d_steps_per_iter
+        data = batches(image_set, self.parameters, first, collectives.rank(), collectives.world_size())
+        return Timed(collectives.synchronized(data))
 
     def _read_metrics(self, metrics):
         """The metrics, summed over all processes, as floats by name. Here the host waits for the device.
@@ -151,29 +166,57 @@ class Trainer:
                 raise diverged(f"the gradient of {part}/{list(gradients)[finite.argmin()]}", "not finite", self.step)
         return values
 
+    def _gradient_norms(self):
+        return {"d_gradient": gradient_norm(self.D).item(), "g_gradient": gradient_norm(self.G).item()}
+
+    def _charts(self):
+        """{VisualDL's tag: float} of figures that log.txt leaves out."""
+        charts = {"health/d_lr": self.d_optimizer.get_lr(), "health/g_lr": self.g_optimizer.get_lr()}
+        charts |= {"speed/d_seconds": self.seconds["D"], "speed/g_seconds": self.seconds["G"]}
+        if memory := runtime.peak_memory():
+            charts["speed/peak_memory_MiB"] = memory / 2**20
+        return charts
+
     def train_step(self, data):
         """Do one step on the next batches of `data`: D updates, then G updates. Returns {name: metric as a tensor}."""
         p, metrics = self.parameters, {}
         self.G.train()
         self.D.train()
+        self.seconds = {"D": 0.0, "G": 0.0}
         for update in range(p.d_steps_per_iter):
             images, labels, whole = next(data)
-            batch = d_batch(p, self.step, update, runtime.to_device(images), runtime.to_device(labels), whole)
-            metrics |= self.update_discriminator(batch)
-        for update in range(p.g_steps_per_iter):
-            metrics |= self.update_generator(g_batch(p, self.step, update))
+            with self._timed("D"):
+                batch = d_batch(p, self.step, update, runtime.to_device(images), runtime.to_device(labels), whole)
+                metrics |= self.update_discriminator(batch)
+        with self._timed("G"):
+            for update in range(p.g_steps_per_iter):
+                metrics |= self.update_generator(g_batch(p, self.step, update))
         if self.G_ema:
             self._update_ema()
         self.step += 1
         return metrics
 
-    def sample_grid(self):
+    @contextlib.contextmanager
+    def _timed(self, part):
+        """A context whose time counts in `seconds`. In a step that is logged the host waits for the device before it.
+
+        In other steps the host does not wait for a GPU, so that it can work ahead.
+        """
+        waits = (self.step + 1) % self.parameters.log_step == 0 and paddle.get_device() != "cpu"
+        if waits:
+            paddle.device.synchronize()
+        begun = time.monotonic()
+        yield
+        if waits:
+            paddle.device.synchronize()
+        self.seconds[part] += time.monotonic() - begun
+
+    def sample_grid(self, generator):
         """Samples of the first classes for a picture, as `sampler.grid_samples` returns. Every step has the same noise.
 
         Batch norm uses the batch's own statistics, because SAGAN's running statistics need thousands of steps to
         become accurate.
         """
-        generator = self.G_ema or self.G
         generator.eval()
         with batch_statistics(generator):
             classes = range(min(self.parameters.num_classes, ROWS))
@@ -192,11 +235,7 @@ class Trainer:
 
     def _is_unmeasured(self, start):
         """Whether the run's own checkpoint still needs its measurement, for example because a signal interrupted it."""
-        return (
-            start.is_own
-            and self.step % self.parameters.eval_step == 0
-            and start.checkpoint.notes.get("measured") != self.step
-        )
+        return start.is_own and self.step % self.parameters.eval_step == 0 and start.notes.get("measured") != self.step
 
     def _measure_again(self, evaluation, run, stop, own):
         """Measure the run's `own` checkpoint. Save it again, so that it covers the line of the figures in the log."""
@@ -227,35 +266,38 @@ class Trainer:
         with _frozen(self.D):
             return self._update(self.G, self.g_optimizer, batch, self._g_losses)
 
-    def _d_losses(self, G, D, batch, counts=True):
+    def _d_losses(self, G, D, batch, group, counts=True):
         """Yield the parts of D's loss on the rows of `batch`: (part, its terms and metrics by name), scalar means.
 
         Each part has a graph of its own. The caller frees it before it asks for the next part. That nearly halves the
-        memory of a D update. `G`, `D`: the networks, or a thread's twins of them. `counts`: False for padding rows, as
-        in `losses.gradient_penalty`.
+        memory of a D update. `G`, `D`: the networks, or a thread's twins of them. `group`: as in `losses.d2d_ce`.
+        `counts`: False for padding rows, as in `losses.gradient_penalty`.
         """
         p = self.parameters
-        yield self._d_part(D, batch.images, batch.labels, batch.real_noise, real=True)
+        yield self._d_part(D, batch.images, batch.labels, batch.real_noise, group, real=True)
         with paddle.no_grad():
             fake = self.precision.generate(G, batch.z, batch.fake_labels)
-        yield self._d_part(D, fake, batch.fake_labels, batch.fake_noise, real=False)
+        yield self._d_part(D, fake, batch.fake_labels, batch.fake_noise, group, real=False)
         if p.adv_loss == "wgan_gp":
             penalty = losses.gradient_penalty(D, batch.images, fake, batch.labels, batch.alpha, counts)
             yield p.lambda_gp * penalty, {"d_penalty": penalty}
 
-    def _d_part(self, D, images, labels, noise, real):
+    def _d_part(self, D, images, labels, noise, group, real):
         """D's loss on `images`, which are all real or all generated, and its terms and metrics by name."""
         kind = "real" if real else "fake"
         logits, classes = self.precision.judge(D, _noisy(images, noise), labels)
         loss = losses.discriminator_loss(self.parameters.adv_loss, logits, real)
         terms = {f"d_{kind}": loss, "D_x" if real else "D_G_z": logits.mean()}
-        if classes is not None:
-            terms[f"d_class_{kind}"] = losses.class_loss(classes, labels)
-            terms[f"accuracy_{kind}"] = _accuracy(classes, labels)
+        if self.parameters.adv_loss != "wgan_gp":  # its logits have no right side
+            terms[f"right_{kind}"] = ((logits > 0) if real else (logits < 0)).astype(logits.dtype).mean()
+        if classes is not None and (real or self.parameters.class_loss != "d2d_ce"):  # D2D-CE is of real images only
+            terms[f"d_class_{kind}"] = self._class_loss(classes, labels, group)
             loss = loss + self.parameters.class_loss_weight * terms[f"d_class_{kind}"]
+        if classes is not None:
+            terms[f"accuracy_{kind}"] = _accuracy(classes, labels)
         return loss, terms
 
-    def _g_losses(self, G, D, batch, counts=True):
+    def _g_losses(self, G, D, batch, group, counts=True):
         """Yield G's loss on the rows of `batch`, and its terms by name. Arguments and result are as in `_d_losses`."""
         p = self.parameters
         fake = _noisy(self.precision.generate(G, batch.z, batch.labels), batch.fake_noise)
@@ -263,96 +305,23 @@ class Trainer:
         terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
         loss = terms["g_adv"]
         if classes is not None:
-            terms["g_class"] = losses.class_loss(classes, batch.labels)
+            terms["g_class"] = self._class_loss(classes, batch.labels, group)
             loss = loss + p.class_loss_weight * terms["g_class"]
         yield loss, terms
+
+    def _class_loss(self, classes, labels, group):
+        """The class loss of the rows of a call. `classes`: what D returns for it. `group`: as in `losses.d2d_ce`."""
+        p = self.parameters
+        if p.class_loss == "d2d_ce":
+            return losses.d2d_ce(*classes, labels, p.d2d_temperature, p.d2d_margin, group)
+        return losses.class_loss(classes, labels)
 
     def _update(self, network, optimizer, batch, losses_of):
         """One step of `optimizer` on the mean loss over the whole batch. Returns this process's share of the terms."""
         optimizer.clear_grad(set_to_zero=False)  # remove them, so that backward need not add to zeros
-        metrics = self._backward(network, batch, losses_of)
+        metrics = self._gradients.compute(network, batch, losses_of)
         self.precision.step(optimizer)
         return metrics
-
-    def _backward(self, network, batch, losses_of):
-        """Leave the gradients of the mean loss over the whole batch in `network`. Returns as `_update` does.
-
-        The batch is cut into accumulation rounds, and each round into one block for each process. All rounds start from
-        the same buffers and the same dropout stream, as a single round would. The new running statistics are the mean
-        over the blocks, weighted by their shares of the batch. So the result does not depend on how a batch is cut.
-        Batch norm is the exception: it sees one block at a time, or one round with `sync_bn`. The update needs only one
-        all-reduce.
-        """
-        whole = batch.whole or len(batch.z)
-        if self.parameters.rounds == collectives.world_size() == 1:
-            return self._backward_block(batch, Block(range(whole), 1.0, whole, whole), losses_of)
-        statistics, buffers = self._running_statistics, self._buffers
-        first_buffers, dropout = [buffer.clone() for buffer in buffers], paddle.get_rng_state()
-        sums = [paddle.zeros_like(buffer) for buffer in statistics]
-        metrics, first = {}, 0
-        for block in blocks_of(self.parameters, whole):
-            # Restore the buffers and the dropout stream that the first round started from.
-            if first:
-                _assign(buffers, first_buffers)
-                paddle.set_rng_state(dropout)
-            # Add the gradients of this block, and its share of the metrics and the running statistics.
-            rows = cut_batch(batch, first, len(block.rows))
-            first += len(block.rows)
-            _add_terms(metrics, self._backward_block(rows, block, losses_of))
-            sums = [total + block.share * buffer for total, buffer in zip(sums, statistics, strict=True)]
-        # Sum the gradients and the statistics over all processes.
-        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-        collectives.add_up(gradients + sums)
-        _assign(statistics, sums)
-        return metrics
-
-    def _backward_block(self, batch, block, losses_of):
-        """Add the gradients of the rows of one block, `batch`. Returns the block's share of the terms.
-
-        On a CPU several threads compute a part of the rows each, on one thread of the maths library. Then all
-        operations run side by side, not only matrix products. Threads wait for each other only in batch norms, so other
-        work on the machine slows them down less than the threads of one matrix product.
-        """
-        synchronized = self.parameters.sync_bn and collectives.world_size() > 1
-
-        def backward(networks, part, group):
-            rows = cut_batch(batch, part.rows.start - block.rows.start, len(part.rows))
-            sources = batch.sources and batch.sources(part.rows)
-            metrics = {}
-            with training_on_block(networks, part, group, sources):
-                for loss, terms in losses_of(*networks, rows, counts=part.share > 0):
-                    self.precision.backward(part.share * loss)
-                    metrics |= {name: part.share * value.detach() for name, value in terms.items()}
-                    del loss, terms  # frees the graph
-            return metrics
-
-        # One thread at a time can compute the gradient of the penalty (`paddle.grad`), or use synchronised batch norm.
-        alone = synchronized or self.parameters.adv_loss == "wgan_gp" or not operations.is_fast(batch.z)
-        rows = max(ROWS_PER_THREAD, -(-PIXELS_PER_THREAD // self.parameters.imsize**2))
-        size = 1 if alone else max(1, min(runtime.threads(), len(batch.z) // rows))
-        if size == 1:
-            return backward((self.G, self.D), block, Processes(block) if synchronized else Alone())
-        team, twins, taken = Team(size, len(batch.z)), self._twins.take(size), parts(block, size)
-        with runtime.math_threads(runtime.threads() // size):
-            terms = team.run(lambda member: backward(twins[member], taken[member], Member(team, member)))
-        self._twins.add_gradients(size)
-        metrics = {}
-        for part in terms:
-            _add_terms(metrics, part)
-        return metrics
-
-    @cached_property
-    def _twins(self):
-        return Twins((self.G, self.D))
-
-    @cached_property
-    def _running_statistics(self):
-        return running_statistics(self.G, self.D)
-
-    @cached_property
-    def _buffers(self):
-        """The buffers that a forward pass in training changes."""
-        return [*self._running_statistics, *singular_vectors(self.G, self.D)]
 
     def state(self):
         """All tensors that a resumed run needs: {part: {name: NumPy array}}.
@@ -396,8 +365,12 @@ class Trainer:
         self.step = step
 
     def _update_ema(self):
-        # The decay is lower at first, so that the average soon forgets the initial weights, even in a short run.
-        decay = min(self.parameters.ema_decay, (1 + self.step) / (10 + self.step))
+        p = self.parameters
+        if p.ema_start:
+            decay = p.ema_decay if self.step >= p.ema_start else 0.0
+        else:
+            # The decay is lower at first, so that the average soon forgets the initial weights, even in a short run.
+            decay = min(p.ema_decay, (1 + self.step) / (10 + self.step))
         with paddle.no_grad():
             for average, value in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
                 paddle.assign(decay * average + (1 - decay) * value, average)
@@ -440,17 +413,6 @@ def _slot_shapes(weights):
     return shapes
 
 
-def _add_terms(metrics, terms):
-    for name, value in terms.items():
-        metrics[name] = metrics[name] + value if name in metrics else value
-
-
-def _assign(tensors, values):
-    with paddle.no_grad():
-        for tensor, value in zip(tensors, values, strict=True):
-            paddle.assign(value, tensor)
-
-
 @contextlib.contextmanager
 def _frozen(network):
     """A context in which gradients pass through `network` but are not computed for its weights."""
@@ -467,5 +429,7 @@ def _noisy(images, noise):
     return images if noise is None else images + noise
 
 
-def _accuracy(class_logits, labels):
-    return (class_logits.argmax(1) == labels).astype(class_logits.dtype).mean()
+def _accuracy(classes, labels):
+    """The share of images that D reads as their class. `classes`: what D returns for the class loss."""
+    scores = losses.similarities(*classes) if isinstance(classes, tuple) else classes
+    return (scores.argmax(1) == labels).astype(scores.dtype).mean()

@@ -9,14 +9,15 @@ import paddle
 import paddle.nn.functional as F
 
 import acgan_models
+import losses
 import sagan_models
 from acgan_models import STACKS
 from alignment import draw
 from alignment.compare import compare, compare_all
 from checkpoint import load_network
-from formats.published_weights import SAGAN, arrange, is_transposed, our_name, recognise
-from formats.pytorch_names import LAYERS, MLP
-from parameters import Parameters
+from formats.published_weights import arrange, is_transposed, our_name, recognise
+from formats.pytorch_names import LAYERS, MLP, SAGAN
+from parameters import IMAGE_SIZES, SAGANS, Parameters
 from trainer import Trainer
 from training.step_batches import DBatch, GBatch
 from utils import UserError
@@ -38,6 +39,7 @@ LOSSES = {
         "g_aux": "g_class",
     },
 }
+LOSSES["reacgan"] = LOSSES["sagan"] | {"d_class_real": "d_class_real", "g_class": "g_class"}
 OUTPUTS = {
     "d_out": lambda logits, classes: logits,
     "validity_logits": lambda logits, classes: logits,
@@ -59,9 +61,9 @@ def precision(dtype):
 
 
 def check_training(fixture):
-    """Rows of a fixture with the protocol "sagan" or "acgan": forward, gradients, losses, final weights and buffers."""
+    """Rows of a fixture with a protocol in LOSSES: forward, gradients, losses, final weights and buffers."""
     protocol = fixture.choice("protocol", LOSSES)
-    model = "sagan" if protocol == "sagan" else KINDS[fixture.choice("kind", KINDS)]
+    model = KINDS[fixture.choice("kind", KINDS)] if protocol == "acgan" else fixture.choice("network", SAGANS, "sagan")
     dtype = fixture.choice("precision", ("float64", "float32"), "float64")
     tolerance = FLOAT64 if dtype == "float64" else FLOAT32
     with precision(dtype):
@@ -115,8 +117,9 @@ def parameters(fixture, model):
     if optimizer["epsilon"] != 1e-8:
         raise UserError(f"has epsilon {optimizer['epsilon']}; Adam's here is 1e-8")
     beta1, beta2 = optimizer["betas"]
-    sagan = model == "sagan"
+    sagan = model in SAGANS
     return Parameters(
+        **_class_loss_options(fixture),
         model=model,
         z_dim=fixture.whole("z_dim"),
         num_classes=fixture.whole("classes"),
@@ -124,13 +127,26 @@ def parameters(fixture, model):
         batch_size=fixture.whole("batch"),
         adv_loss=fixture.choice("adv_loss", ("hinge", "dcgan", "wgan_gp")) if sagan else "dcgan",
         lambda_gp=10.0,
-        class_loss_weight=1.0,
         d_lr=optimizer.positive("d_lr" if sagan else "lr"),
         g_lr=optimizer.positive("g_lr" if sagan else "lr"),
         beta1=beta1,
         beta2=beta2,
         ema_decay=0.0,
     )
+
+
+def _class_loss_options(fixture):
+    """The options of ReACGAN's class loss; empty for a fixture of another protocol."""
+    if fixture.get("protocol") != "reacgan":
+        return {}
+    weight, temperature, margin = (fixture.positive(name) for name in ("class_loss_weight", "temperature", "margin"))
+    return {
+        "class_loss": "d2d_ce",
+        "class_loss_weight": weight,
+        "d2d_embed_dim": fixture.whole("embed_dim"),
+        "d2d_temperature": temperature,
+        "d2d_margin": margin,
+    }
 
 
 def loss_rows(fixture, names, step, metrics, tolerance):
@@ -167,10 +183,9 @@ class Pair:
 
     def d_batch(self, step):
         """The inputs of the D update of `step`."""
-        sagan = self.layers is SAGAN
         size, channels = self.fixture.whole("image_size"), self._channels()
         real = draw.labels(step, "real", self.batch, self.classes, self.seed)
-        fake = real if sagan else draw.labels(step, "d", self.batch, self.classes, self.seed)
+        fake = real if self.layers is SAGAN else draw.labels(step, "d", self.batch, self.classes, self.seed)
         alpha = draw.rng(f"alpha/{step}", self.seed).uniform(size=(self.batch, 1, 1, 1))
         images = draw.images(step, self.batch, channels, size, self.seed)
         noise = draw.noise(step, "d", self.batch, self.z_dim, self.seed)
@@ -193,6 +208,9 @@ class Pair:
         if "images" in figures:
             rows.append(compare("forward", f"images{suffix}", figures.pop("images"), images, tolerance))
         for name, reference in figures.items():
+            if name == "d2d_ce":
+                rows.append(compare("forward", name + suffix, reference, self._d2d_ce(outputs), tolerance))
+                continue
             if name not in OUTPUTS:
                 raise UserError(f"has the unknown figure {name[:60]} in eval_forward")
             # A sigmoid far below 0 is exp(logit). It multiplies a relative error of the logit by the size of the logit,
@@ -201,6 +219,12 @@ class Pair:
             ours = OUTPUTS[name](*outputs).numpy()
             rows.append(compare("forward", name + suffix, reference, ours, factor * tolerance))
         return rows
+
+    def _d2d_ce(self, outputs):
+        """The class loss of ReACGAN in an evaluation forward, from D's outputs."""
+        options = _class_loss_options(self.fixture)
+        labels = self.g_batch(0).labels
+        return float(losses.d2d_ce(*outputs[1], labels, options["d2d_temperature"], options["d2d_margin"]))
 
     def gradient_rows(self, role, tolerance):
         """Rows of the gradients after a network's first update."""
@@ -249,15 +273,23 @@ def build(fixture, model, G, D, relu_shortcut=False):
     dropout = fixture.get("dropout", 0.0)
     if dropout != 0:
         raise UserError(f"has dropout {dropout}; frameworks draw different random numbers, so it must be 0")
-    if model == "sagan":
-        channels = _width(D, "blocks.0.conv1.weight_orig", 1)
-        penalty = fixture.get("adv_loss") == "wgan_gp"
-        return (
-            sagan_models.Generator(z_dim, classes, _width(G, "bn.weight"), size, channels=channels),
-            sagan_models.Discriminator(
-                classes, _width(D, "blocks.0.conv1.bias"), size, 32, channels, penalty, relu_shortcut
-            ),
+    if model in SAGANS:
+        if size not in IMAGE_SIZES[model]:
+            raise UserError(f"has image_size {size}; {model} has {', '.join(map(str, IMAGE_SIZES[model]))}")
+        p = Parameters(
+            **_class_loss_options(fixture),
+            model=model,
+            dataset="mnist" if _width(D, "blocks.0.conv1.weight_orig", 1) == 1 else "imagenet",  # gray or RGB
+            z_dim=z_dim,
+            num_classes=classes,
+            imsize=size,
+            attention_size=min(32, size // 2),
+            g_conv_dim=_width(G, "bn.weight"),
+            d_conv_dim=_width(D, "blocks.0.conv1.bias"),
+            adv_loss=fixture.get("adv_loss", "hinge"),
+            relu_shortcut=relu_shortcut,
         )
+        return sagan_models.make_generator(p), sagan_models.make_discriminator(p)
     if model in STACKS:
         stack = STACKS[model]
         up = [stage._replace(width=_width(G, f"convs.{k}.weight", 1)) for k, stage in enumerate(stack.generator)]

@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--imsize", type=int, help="side of SAGAN's images in pixels: 32, 64, 128 or 256")
     parser.add_argument("--width", type=int, help="base number of channels of both networks")
     parser.add_argument("--classes", type=int, help="number of classes of SAGAN")
+    parser.add_argument("--recompute", action="store_true", help="ours computes SAGAN's blocks again, to save memory")
     options = parser.parse_args()
     changes = {
         "batch_size": options.batch,
@@ -46,6 +47,7 @@ def main():
         "g_conv_dim": options.width,
         "d_conv_dim": options.width,
         "num_classes": options.classes,
+        "recompute": options.recompute,
     }
     changes = {name: value for name, value in changes.items() if value}
     table = turns.Table(options.markdown, options.ours_before)

@@ -47,7 +47,7 @@ PAPERS = {
 def model_card(generator, loaded, name, has_onnx):
     """The text of the card of the model `name`: an `OpenGenerator` of the `Checkpoint` `loaded`."""
     p = generator.parameters
-    family = "sagan" if p.model == "sagan" else "acgan"
+    family = "sagan" if p.is_sagan else "acgan"
     licence, data = DATA.get(p.dataset, UNKNOWN)
     head = {
         "license": licence,

@@ -33,7 +33,14 @@ MLP = {
         "aux_layer.0": "heads.classes",
     },
 }
-LAYERS = {"sagan": SAGAN, "acgan-mnist": MNIST, "acgan-mlp": MLP, **dict.fromkeys(STACKS, STACK)}
+D2D_CE = {"snlinear2": "class_linear"}  # what ReACGAN's D has besides SAGAN's layers
+SAGAN = {"G": SAGAN["G"], "D": SAGAN["D"] | D2D_CE}
+LAYERS = {
+    **dict.fromkeys(("sagan", "sagan-cifar10"), SAGAN),
+    **dict.fromkeys(STACKS, STACK),
+    "acgan-mnist": MNIST,
+    "acgan-mlp": MLP,
+}
 
 
 def to_pytorch(arrays, model):

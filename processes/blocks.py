@@ -11,6 +11,7 @@ class Block(NamedTuple):
     share: float  # part of the whole batch that these rows are; 0 for a padding row, taken from another block
     in_round: int  # number of rows of the round over all processes; 1 if the round has only padding rows
     whole: int  # number of rows of the whole batch
+    before: int = 0  # number of rows of the round in the blocks of lower ranks; 0 for a padding row
 
 
 def blocks(count, rounds, rank, world_size):
@@ -28,7 +29,8 @@ def blocks(count, rounds, rank, world_size):
     for first in range(0, rounds * world_size, world_size):
         start, stop = cuts[first + rank : first + rank + 2]
         in_round = max(cuts[first + world_size] - cuts[first], 1)
-        taken.append(Block(range(start, max(stop, start + 1)), (stop - start) / count, in_round, count))
+        before = start - cuts[first] if stop > start else 0
+        taken.append(Block(range(start, max(stop, start + 1)), (stop - start) / count, in_round, count, before))
     return taken
 
 

@@ -1,4 +1,7 @@
-"""Which rows of a batch have common batch statistics: those of one call, of several processes, of several threads."""
+"""Which rows of a batch are computed together: those of one call, of several processes, of several threads.
+
+They have common batch statistics, and the class loss D2D-CE compares them with each other.
+"""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,16 +10,19 @@ from processes import collectives
 
 
 class Alone:
-    """The rows of one call. `counts`: whether they count in the statistics; padding rows do not."""
+    """The rows of one call. `counts`: whether they count; padding rows do not.
 
-    counts = True
+    `before`: the number of rows of the group before those of this call.
+    """
+
+    counts, before = True, 0
 
     def count(self, rows):
-        """The number of rows with common statistics, for a call with `rows` rows."""
+        """The number of rows of the group, for a call with `rows` rows."""
         return rows
 
     def add_up(self, tensor):
-        """The sum of `tensor` over the calls that have common statistics."""
+        """The sum of `tensor` over the calls of the group."""
         return tensor
 
 
@@ -24,7 +30,7 @@ class Processes:
     """The rows of all processes in one round of a batch. `block`: this process's `blocks.Block`."""
 
     def __init__(self, block):
-        self.block, self.counts = block, block.share > 0
+        self.block, self.counts, self.before = block, block.share > 0, block.before
 
     def count(self, rows):
         return self.block.in_round
@@ -78,6 +84,7 @@ class Member:
 
     def __init__(self, team, number):
         self.team, self.number = team, number
+        self.before = team.rows * number // team.size  # as `blocks.parts` cuts
 
     def count(self, rows):
         return self.team.rows

@@ -95,7 +95,9 @@ def test_visualdl_serves_the_run_across_sessions(trained, tmp_path):
         assert {
             "loss/d_real", "loss/d_fake", "loss/d_class_real", "loss/d_class_fake", "loss/g_adv", "loss/g_class",
             "logits/D(x)", "logits/D(G(z))", "class accuracy/real", "class accuracy/fake",
-            "speed/images_per_second", "speed/data_wait",
+            "health/right_real", "health/right_fake", "health/d_gradient", "health/g_gradient",
+            "health/d_lr", "health/g_lr", "speed/images_per_second", "speed/data_wait", "speed/d_seconds",
+            "speed/g_seconds", "speed/peak_memory_MiB",
         } == set(tags)  # fmt: skip
         points = ask("scalar/list", run=name, tag="loss/d_real")  # [time, step, value]
         logged = re.findall(r"step (\d+) d_real (\S+)", (path / "log.txt").read_text())

@@ -48,6 +48,45 @@ def test_class_loss_is_the_cross_entropy_of_a_softmax():
     np.testing.assert_allclose(float(loss), expected.mean(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 2, 1, 0], [3, 3, 3, 3, 3]])  # the second has no negatives
+@pytest.mark.parametrize(("temperature", "margin"), [(0.5, 0.98), (0.001, 0.3)])
+def test_d2d_ce_is_the_equation_of_its_paper(labels, temperature, margin):
+    """Image by image, in NumPy. At a small temperature the exponentials overflow unless they are shifted."""
+    rng = np.random.default_rng(0)
+    embeddings, proxies = rng.standard_normal((5, 3)), rng.standard_normal((4, 3))
+    losses_of_images = []
+    for i, label in enumerate(labels):
+
+        def cosine(vector, image=embeddings[i]):
+            return vector @ image / np.linalg.norm(vector) / np.linalg.norm(image)
+
+        positive = np.longdouble(min(cosine(proxies[label]) - margin, 0) / temperature)
+        negatives = [max(cosine(embeddings[j]) - (1 - margin), 0) for j in range(5) if labels[j] != label]
+        others = sum(np.exp(np.longdouble(n / temperature)) for n in negatives)
+        losses_of_images.append(-np.log(np.exp(positive) / (np.exp(positive) + others)))
+    tensors = [paddle.to_tensor(array, stop_gradient=False) for array in (embeddings, proxies)]
+    loss = losses.d2d_ce(*tensors, paddle.to_tensor(labels), temperature, margin)
+    np.testing.assert_allclose(float(loss), float(np.mean(losses_of_images)), rtol=1e-12, atol=1e-300)
+    loss.backward()
+    assert all(np.isfinite(tensor.grad.numpy()).all() for tensor in tensors)
+
+
+def test_d2d_ce_does_not_depend_on_the_lengths_and_survives_zeros():
+    rng = np.random.default_rng(0)
+    embeddings, proxies, labels = (
+        rng.standard_normal((4, 3)),
+        rng.standard_normal((2, 3)),
+        paddle.to_tensor([0, 1, 1, 0]),
+    )
+    plain = losses.d2d_ce(paddle.to_tensor(embeddings), paddle.to_tensor(proxies), labels, 0.5, 0.98)
+    scaled = losses.d2d_ce(paddle.to_tensor(7 * embeddings), paddle.to_tensor(proxies / 9), labels, 0.5, 0.98)
+    np.testing.assert_allclose(float(scaled), float(plain), rtol=1e-12)
+    zeros = paddle.zeros([4, 3])
+    zeros.stop_gradient = False
+    losses.d2d_ce(zeros, paddle.ones([2, 3]), labels, 0.5, 0.98).backward()
+    assert np.isfinite(zeros.grad.numpy()).all()
+
+
 def test_penalty_of_a_linear_critic_equals_its_closed_form():
     """For D(x) = w·x the gradient is w everywhere."""
     w = np.random.default_rng(0).standard_normal((3, 4, 4))

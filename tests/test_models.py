@@ -9,6 +9,7 @@ from checkpoint import models_of
 from utils import UserError
 
 SIZES = [("sagan", size) for size in (32, 64, 128)] + [
+    ("sagan-cifar10", 32),
     ("acgan-imagenet", 128),
     ("acgan-imagenet-torch", 128),
     ("acgan-cifar10", 32),
@@ -36,7 +37,7 @@ def test_shapes_and_ranges(make_parameters, model, size, channels):
     assert np.abs(images.numpy()).max() <= 1
     logits, class_logits = D(images, labels)
     assert list(logits.shape) == [3]
-    if model == "sagan":
+    if p.is_sagan:
         assert class_logits is None
     else:
         assert list(class_logits.shape) == [3, p.num_classes]
@@ -59,6 +60,32 @@ def test_gradients_reach_every_parameter(make_parameters, model, size):
         still = [name for name, weight in network.named_parameters() if not np.abs(weight.grad.numpy()).max() > 0]
         # A batch norm removes the effect of a bias before it. The gradient of that bias is only rounding.
         assert [name for name in still if not name.endswith("bias")] == []
+
+
+@pytest.mark.parametrize("model", ["sagan", "sagan-cifar10", "acgan-cifar10", "acgan-mnist", "acgan-mlp"])
+def test_discriminators_for_d2d_ce_return_embeddings_and_proxies(make_parameters, model):
+    p = make_parameters(model, class_loss="d2d_ce", d2d_embed_dim=7)
+    _, D = build(p)
+    D.eval()  # without dropout
+    images = paddle.randn([3, 3, p.imsize, p.imsize])
+    logits, (embeddings, proxies) = D(images, paddle.to_tensor([0, 4, 2]))
+    assert (list(logits.shape), list(embeddings.shape), list(proxies.shape)) == ([3], [3, 7], [5, 7])
+    other, _ = D(images, paddle.to_tensor([1, 1, 1]))
+    assert (other.numpy() == logits.numpy()).all(), "the score depends on the labels"
+
+
+def test_blocks_for_cifar10_are_those_of_the_field(make_parameters):
+    p = make_parameters("sagan-cifar10", g_conv_dim=32, d_conv_dim=16, z_dim=128)
+    G, D = build(p)
+    assert G.linear.weight_orig.shape == [128, 16 * 32]
+    assert [block.conv1.weight_orig.shape[:2] for block in G.blocks] == [[32, 32]] * 3
+    assert [block.conv1.weight_orig.shape[:2] for block in D.blocks] == [[16, 3], *[[16, 16]] * 3]
+    assert [hasattr(block, "shortcut") for block in D.blocks] == [True, True, False, False]
+    sizes = []
+    for network in (G, D):
+        network.attention.register_forward_pre_hook(lambda layer, inputs: sizes.append(inputs[0].shape[1:]))
+    D(G(paddle.randn([2, 128]), paddle.to_tensor([0, 1])), paddle.to_tensor([0, 1]))
+    assert sizes == [[32, 16, 16], [16, 16, 16]]
 
 
 def test_widths_at_128_pixels_are_those_of_the_paper(make_parameters):

@@ -56,15 +56,16 @@ def test_a_fast_form_equals_its_plain_form(operation, shapes):
     assert_fast_equals_plain(operation, *shapes)
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_a_convolution_of_all_images_together_equals_its_plain_form(monkeypatch, size):
-    monkeypatch.setattr(operations, "TOGETHER_FROM", 1)
-    calls = []
-    together = operations._conv_together
-    monkeypatch.setattr(operations, "_conv_together", lambda *args: calls.append(args) or together(*args))
-    conv = lambda x, w, b: operations.conv(x, w, b, padding=1)  # noqa: E731
-    assert_fast_equals_plain(conv, (3, 4, size, size), (5, 4, 3, 3), (5,))
-    assert len(calls) == 1
+@pytest.mark.parametrize("size", [1, 2, 4, 5, 8, 9])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (4, 2, 1), (1, 1, 0)])
+def test_convolutions_of_few_pixels_equal_their_plain_form(size, kernel, stride, padding):
+    """On both sides of the resolution up to which one product computes all images; pairs of numbers too."""
+    if size + 2 * padding >= kernel:
+        conv = lambda x, w, b: operations.conv(x, w, b, padding, [stride, stride])  # noqa: E731
+        assert_fast_equals_plain(conv, (3, 4, size, size), (5, 4, kernel, kernel), (5,))
+    if (size - 1) * stride - 2 * padding + kernel > 1:  # Paddle 2 has no smaller output
+        transposed = lambda x, w, b: operations.conv_transpose(x, w, b, [padding, padding], stride)  # noqa: E731
+        assert_fast_equals_plain(transposed, (3, 4, size, size), (4, 5, kernel, kernel), (5,))
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
@@ -85,7 +86,7 @@ def test_resampling_convolutions_equal_their_definition(kernel, size, fast):
             np.testing.assert_allclose(value, expected, atol=1e-11)
 
 
-def normalised(x, scale, shift, epsilon=0.1):
+def normalised(x, scale, shift, epsilon=0.125):
     """Batch norm by its definition."""
     axes = [0, *range(2, x.ndim)]
     mean = x.mean(axes, keepdim=True)
@@ -113,7 +114,7 @@ def test_a_forward_without_a_backward_frees_its_memory():
 
     def forward():
         operations.spectrally_normalised(weight, paddle.ones([1024]), paddle.ones([1024]))
-        out, _, _ = operations.batch_norm(operations.add_bias(x * 1, bias), scale, scale, None, 0.1, Alone())
+        out, _, _ = operations.batch_norm(operations.add_bias(x * 1, bias), scale, scale, None, 0.125, Alone())
         operations.mean_pool(operations.double(out))
 
     forward()
@@ -127,15 +128,15 @@ def test_a_forward_without_a_backward_frees_its_memory():
 @pytest.mark.parametrize("rows", [1, 6])
 def test_batch_norm_and_its_gradients_equal_the_definition(pixels, rows):
     shapes = [(6, 3, *pixels), (rows, 3), (rows, 3)]
-    ours = results(lambda *args: operations.batch_norm(*args, None, 0.1, Alone())[0], *shapes)
+    ours = results(lambda *args: operations.batch_norm(*args, None, 0.125, Alone())[0], *shapes)
     for value, expected in zip(ours, results(normalised, *shapes), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_a_bias_before_a_batch_norm_changes_only_the_mean():
     x, scale, shift, bias = leaves((4, 3, 2, 2), (1, 3), (1, 3), (3,))
-    plain, mean, variance = operations.batch_norm(x, scale, shift, None, 0.1, Alone())
-    out, biased_mean, same_variance = operations.batch_norm(x, scale, shift, bias, 0.1, Alone())
+    plain, mean, variance = operations.batch_norm(x, scale, shift, None, 0.125, Alone())
+    out, biased_mean, same_variance = operations.batch_norm(x, scale, shift, bias, 0.125, Alone())
     assert (out.numpy() == plain.numpy()).all() and (variance.numpy() == same_variance.numpy()).all()
     np.testing.assert_allclose(biased_mean.numpy(), (mean + bias).numpy())
     out.sum().backward()
@@ -143,7 +144,7 @@ def test_a_bias_before_a_batch_norm_changes_only_the_mean():
 
 
 def test_a_team_normalises_as_one_thread_does():
-    whole = results(lambda *args: operations.batch_norm(*args, None, 0.1, Alone())[0], (7, 3, 4, 4), (7, 3), (7, 3))
+    whole = results(lambda *args: operations.batch_norm(*args, None, 0.125, Alone())[0], (7, 3, 4, 4), (7, 3), (7, 3))
     cuts = [slice(0, 2), slice(2, 4), slice(4, 7)]
     team = Team(3, rows=7)
     tensors, direction = [random(7, 3, 4, 4), random(7, 3), random(7, 3)], random(7, 3, 4, 4)
@@ -152,7 +153,7 @@ def test_a_team_normalises_as_one_thread_does():
     def work(member):
         for tensor in parts[member]:
             tensor.stop_gradient = False
-        out, *statistics = operations.batch_norm(*parts[member], None, 0.1, Member(team, member))
+        out, *statistics = operations.batch_norm(*parts[member], None, 0.125, Member(team, member))
         (out * direction[cuts[member]]).sum().backward()
         return [out.numpy(), *(tensor.grad.numpy() for tensor in parts[member])], [s.numpy() for s in statistics]
 

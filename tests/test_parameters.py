@@ -116,9 +116,9 @@ def test_a_command_means_its_recipe(program, command, recipe, meaning, capsys):
 # (command without --recipe, the recipe that it means); {} stands for "=" or " " before a value.
 INFERRED = [
     *[(f"--model{{}}{name}{data}", "sagan-imagenet" if name == "sagan" else name)
-      for name, data in (("sagan", " --data_path train"), ("acgan-imagenet", " --dataroot{}train"),
-                         ("acgan-imagenet-torch", " --data_path{}train"), ("acgan-cifar10", ""), ("acgan-mnist", ""),
-                         ("acgan-mlp", ""), ("acgan-digits", ""))],
+      for name, data in (("sagan", " --data_path train"), ("sagan-cifar10", ""),
+                         ("acgan-imagenet", " --dataroot{}train"), ("acgan-imagenet-torch", " --data_path{}train"),
+                         ("acgan-cifar10", ""), ("acgan-mnist", ""), ("acgan-mlp", ""), ("acgan-digits", ""))],
     ("--dataset{}imagenet --dataroot{}train", "acgan-imagenet-torch"),
     ("--dataset{}imagenet --data_path{}train", "sagan-imagenet"),
     ("--dataset{}cifar10 --data_path{}cifar", "sagan-imagenet"),
@@ -203,6 +203,10 @@ def test_published_defaults_of_sagan():
 
 
 ACGAN = {"adv_loss": "dcgan", "d_lr": 2e-4, "g_lr": 2e-4, "beta1": 0.5, "beta2": 0.999, "class_loss_weight": 1.0}
+REACGAN = {
+    "class_loss": "d2d_ce", "class_loss_weight": 0.5, "d2d_embed_dim": 512, "d2d_temperature": 0.5, "d2d_margin": 0.98,
+    "adv_loss": "hinge", "ema_decay": 0.9999,
+}  # fmt: skip
 TUTORIAL = {"dataset": "mnist", "imsize": 32, "batch_size": 64, "z_dim": 100, "niter": 200, "channels": 1}
 PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_classes": 10, "channels": 3}
 
@@ -211,6 +215,43 @@ PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_clas
     ("recipe", "published"),
     {
         "sagan-imagenet": {"model": "sagan", "channels": 3, "num_classes": None, "attention_size": 32},
+        "sagan-imagenet-ema": {
+            "model": "sagan",
+            "imsize": 128,
+            "centercrop": True,
+            "mirror": False,
+            "global_batch_size": 256,
+            "sync_bn": False,
+            "d_lr": 4e-4,
+            "g_lr": 1e-4,
+            "beta1": 0.0,
+            "beta2": 0.999,
+            "d_steps_per_iter": 1,
+            "ema_decay": 0.999,
+            "ema_start": 2000,
+            "use_ema": True,
+            "total_step": 1_000_000,
+            "attention_size": 64,
+        },
+        "sagan-cifar10": {
+            "model": "sagan-cifar10",
+            "g_conv_dim": 256,
+            "d_conv_dim": 128,
+            "attention_size": 16,
+            "imsize": 32,
+            "d_lr": 2e-4,
+            "g_lr": 2e-4,
+            "beta1": 0.5,
+            "beta2": 0.999,
+            "d_steps_per_iter": 5,
+            "batch_size": 64,
+            "total_step": 100_000,
+            "class_loss": "cross_entropy",
+            "mirror": False,
+            "adv_loss": "hinge",
+        },
+        "reacgan-cifar10": REACGAN | {"model": "sagan-cifar10", "imsize": 32, "num_classes": 10, "batch_size": 128},
+        "reacgan-imagenet": REACGAN | {"model": "sagan", "imsize": 128, "num_classes": None, "attention_size": 64},
         "acgan-imagenet": ACGAN | PAIR | {"imsize": 128, "classes": "10,20", "centercrop": True, "save_freq": 5},
         "acgan-imagenet-torch": ACGAN | PAIR | {"imsize": 128, "classes": "10,20", "centercrop": True, "save_freq": 1},
         "acgan-cifar10": ACGAN | PAIR | {"imsize": 32, "classes": None},
@@ -228,7 +269,16 @@ def test_recipes_hold_the_published_settings(recipe, published):
 
 def test_every_published_setting_has_a_recipe():
     rows = "sagan-imagenet acgan-imagenet acgan-imagenet-torch acgan-cifar10 acgan-mnist acgan-mlp acgan-digits"
-    assert sorted(rows.split()) == RECIPES
+    later = "sagan-imagenet-ema sagan-cifar10 reacgan-cifar10 reacgan-imagenet"
+    assert sorted(f"{rows} {later}".split()) == RECIPES
+
+
+@pytest.mark.parametrize("recipe", ["sagan-imagenet-ema", "reacgan-imagenet"])
+def test_batch_norm_of_the_later_recipes_sees_32_images_with_any_number_of_processes(recipe, monkeypatch):
+    for count in (1, 2, 4, 8):
+        monkeypatch.setenv("PADDLE_TRAINERS_NUM", str(count))
+        p = parse(f"--recipe {recipe} --data_path train")
+        assert (p.batch_size, p.rounds) == (256 // count, 8 // count)
 
 
 # Options, their other names, and the layers they come from

@@ -88,6 +88,7 @@ SIZES = {
     "sagan": {"imsize": 32, "attention_size": 16},
     "sagan, one block": {"imsize": 8, "attention_size": 8},
     "sagan, wide": {"imsize": 128, "g_conv_dim": 32, "num_classes": 1000, "z_dim": 128},
+    "sagan-cifar10": {},
     "acgan-imagenet": {},
     "acgan-imagenet, wide": {"g_conv_dim": 64, "z_dim": 110},
     "acgan-imagenet-torch": {},

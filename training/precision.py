@@ -40,12 +40,12 @@ class Precision:
         return images.astype(z.dtype)
 
     def judge(self, D, images, labels):
-        """(real/fake logits, class logits or None) of the discriminator `D`, in the dtype of `images`."""
+        """D's outputs: (adversarial logits, what the class loss reads, or None), in the dtype of `images`."""
         if not self.dtype:
             return D(images, labels)
         with self._autocast():
             logits, classes = D(images, labels)
-        return logits.astype(images.dtype), None if classes is None else classes.astype(images.dtype)
+        return logits.astype(images.dtype), _as_dtype(classes, images.dtype)
 
     def _autocast(self):
         return paddle.amp.auto_cast(dtype=self.dtype, custom_white_list={"conv2d_transpose"})
@@ -73,3 +73,10 @@ class Precision:
             scale, *counts = (arrays[name] for name in SCALER_STATE)
             counts = dict(zip(SCALER_STATE[1:], (int(count[0]) for count in counts), strict=True))
             self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": scale} | counts)
+
+
+def _as_dtype(values, dtype):
+    """`values`, a tensor, a tuple of tensors or None, converted to `dtype`."""
+    if isinstance(values, tuple):
+        return tuple(value.astype(dtype) for value in values)
+    return values if values is None else values.astype(dtype)

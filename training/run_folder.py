@@ -18,6 +18,7 @@ from tqdm import tqdm
 import checkpoint
 import pictures
 import runtime
+from metrics.diversity import class_distance
 from parameters import changed_options
 from processes import collectives
 from utils import (
@@ -33,7 +34,7 @@ from utils import (
     so_far,
 )
 
-# Tags of the metrics in VisualDL, which groups its charts by the part before the slash.
+# Tags of the metrics in VisualDL, in its order. It groups the charts by the part before the slash.
 TAGS = {
     "d_real": "loss/d_real",
     "d_fake": "loss/d_fake",
@@ -46,6 +47,10 @@ TAGS = {
     "D_G_z": "logits/D(G(z))",
     "accuracy_real": "class accuracy/real",
     "accuracy_fake": "class accuracy/fake",
+    "right_real": "health/right_real",
+    "right_fake": "health/right_fake",
+    "d_gradient": "health/d_gradient",
+    "g_gradient": "health/g_gradient",
     "images_per_second": "speed/images_per_second",
     "data_wait": "speed/data_wait",
 }
@@ -64,6 +69,8 @@ class RunFolder:
         self.writes = collectives.rank() == 0
         self._lock = self._writer = self._bar = self._writing = self._measured = None
         self._shown, self._lines = "", []  # the metrics and other lines of this step, printed by `advance`
+        self.notes = {}  # plain values by name that each checkpoint keeps for the run's resume
+        self.real_distance = math.nan  # mean distance of two real images of a class, from `begin` on, on rank 0
         self.path = Path(collectives.on_rank_0(self._claim))
         self.weights = self.path / p.model_weights_dir
         self.images = self.path / p.sample_images_dir
@@ -139,7 +146,10 @@ class RunFolder:
         self._row_names = pictures.row_names(image_set.class_names, shown)
         if numbered := pictures.numbered_names(image_set.class_names, shown):
             collectives.say(f"pictures show these class names as numbers: {numbered}")
-        return pictures.grid(_real_images(image_set, shown), self._row_names)
+        images, missing = _real_images(image_set, shown)
+        rows = np.arange(len(images)) // pictures.COLUMNS
+        self.real_distance = class_distance(images[~missing], rows[~missing])["class_distance"]
+        return pictures.grid(images, self._row_names)
 
     def _open_records(self, real_grid):
         """Open VisualDL's records, which begin with the parameters and the picture of real images."""
@@ -200,8 +210,14 @@ class RunFolder:
             self._bar.set_postfix(shown, refresh=False)
         self._shown = " ".join(f"{name} {value}" for name, value in shown.items())
         self._write_line(f"step {step} {self._shown}")
-        for name, value in metrics.items():
-            self._writer.add_scalar(TAGS[name], value, step)
+        self.chart(step, {TAGS[name]: metrics[name] for name in sorted(metrics, key=list(TAGS).index)})
+
+    def chart(self, step, figures):
+        """Record `figures`, {tag: float}, in VisualDL. Values that are not finite are left out."""
+        if self.writes:
+            for tag, value in figures.items():
+                if math.isfinite(value):
+                    self._writer.add_scalar(tag, value, step)
 
     def log_figures(self, step, figures, seconds):
         """Record the `figures`, floats by name, of a measurement that took `seconds`, in log.txt and in VisualDL."""
@@ -209,18 +225,21 @@ class RunFolder:
             return
         self._logged = (self._logged[0], self._logged[1] + seconds)  # the training speed does not include this time
         shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
-        self._write_line(f"measured at step {step}: {shown}")
-        self._lines.append(f"measured at step {step}: {shown}")
+        self.tell(f"measured at step {step}: {shown}")
         for name, value in figures.items():
-            self._writer.add_scalar(f"measured/{name}", value, step)
+            self._writer.add_scalar(f"scores/{name}", value, step)
         self._measured = step
 
-    def write_samples(self, step, draw):
-        """Write a grid of samples, as PNG and in VisualDL. `draw()` returns them as `sampler.grid_samples` does."""
-        if self.writes:
-            grid = pictures.grid(draw(), self._row_names)
-            pictures.save_image(self.images / f"step-{step:08d}.png", grid)
-            self._writer.add_image("samples/generated", _rgb(grid), step)
+    def tell(self, line):
+        """Write a line to log.txt, and print it when the step is complete. Only rank 0 may call this."""
+        self._write_line(line)
+        self._lines.append(line)
+
+    def write_samples(self, step, samples):
+        """Write a grid of `samples`, as `sampler.grid_samples` returns, as PNG and in VisualDL. Only rank 0 may."""
+        grid = pictures.grid(samples, self._row_names)
+        pictures.save_image(self.images / f"step-{step:08d}.png", grid)
+        self._writer.add_image("samples/generated", _rgb(grid), step)
 
     def save(self, step, state):
         """Write a checkpoint of `state()`, which returns {part: {name: NumPy array}}. A thread writes the file.
@@ -254,7 +273,7 @@ class RunFolder:
         records = [self.path / name for name in (LOG, RECORDS)]
         notes |= {path.name: path.stat().st_size for path in records if path.exists()}
         notes |= {"whole_batch": self.parameters.batch_size * collectives.world_size(), "measured": self._measured}
-        notes |= {"data": self._data, "threads": runtime.threads()}
+        notes |= {"data": self._data, "threads": runtime.threads()} | self.notes
         self._writing = self._thread.submit(self._write, path, step, state(), notes)
 
     def _write(self, path, step, parts, notes):
@@ -378,12 +397,16 @@ def diverged(name, value, step):
 
 
 def _real_images(image_set, classes):
-    """The first COLUMNS real images of each of `classes`, as `sampler.grid_samples` returns. Missing ones are white."""
+    """The first COLUMNS real images of each of `classes`, as `sampler.grid_samples` returns, and which are missing.
+
+    Missing ones are white; `missing` is bool [N].
+    """
     images = np.full((len(classes), pictures.COLUMNS, *image_set.image_shape), 255, np.uint8)
+    missing = np.ones(images.shape[:2], bool)
     for row, label in enumerate(classes):
         for column, index in enumerate(np.flatnonzero(image_set.labels == label)[: pictures.COLUMNS]):
-            images[row, column] = image_set[int(index)][0]
-    return images.reshape(-1, *image_set.image_shape)
+            images[row, column], missing[row, column] = image_set[int(index)][0], False
+    return images.reshape(-1, *image_set.image_shape), missing.flatten()
 
 
 def _escaped(text):

@@ -19,6 +19,11 @@ class Start(NamedTuple):
         """Number of steps that are already done."""
         return self.checkpoint.step if self.checkpoint else 0
 
+    @property
+    def notes(self):
+        """What the run itself has kept in the checkpoint, by name; empty if this is another run's checkpoint."""
+        return self.checkpoint.notes if self.is_own else {}
+
 
 def find_start(parameters, weights, loaded, image_set):
     """The `Start` of a run with its checkpoints in the folder `weights`. Raises UserError if it cannot start there.

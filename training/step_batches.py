@@ -44,9 +44,9 @@ def d_batch(parameters, step, update, images, labels, whole=None):
     """The `DBatch` of a D update with these real uint8 `images` and their `labels`. `whole` is as in `DBatch`."""
     p, whole = parameters, whole or len(labels)
     draws = _Draws(p, step, update, whole)
-    # The projection discriminator compares real and generated images of the same classes. A discriminator with a class
-    # head gets generated images of random classes, as in G's update.
-    fake_labels = labels if p.model == "sagan" else draws.labels("d")
+    # SAGAN's discriminator compares real and generated images of the same classes. ACGAN's gets generated images of
+    # random classes, as in G's update.
+    fake_labels = labels if p.is_sagan else draws.labels("d")
     alpha = draws.rows("alpha", lambda rng, rows: rng.random((rows, 1, 1, 1))) if p.adv_loss == "wgan_gp" else None
     noises = draws.instance_noise("d/real"), draws.instance_noise("d/fake")
     return DBatch(

@@ -22,7 +22,7 @@ from utils import UserError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SMALL = [
-    "sagan128", "sagan_hinge", "sagan_dcgan", "sagan_wgan_gp",
+    "sagan128", "sagan_cifar10", "reacgan_cifar10", "sagan_hinge", "sagan_dcgan", "sagan_wgan_gp",
     "acgan_cifar10", "acgan_mnist", "acgan_mlp",
     "acgan_cifar10_narrow", "acgan_imagenet_narrow", "acgan_mnist_narrow", "acgan_mlp_narrow",
     "published_sagan_paddle", "published_sagan_paddle_float64", "published_sagan_torch",
@@ -235,6 +235,23 @@ def test_fixtures_with_wrong_entries_are_refused(tmp_path, narrow, message, chan
         main([str(path)])
     assert str(refusal.value).startswith(str(path)) and message in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        ('has network "biggan"; known are sagan, sagan-cifar10', {"network": "biggan"}),
+        ("has image_size 64; sagan-cifar10 has 32", {"image_size": 64}),
+        ("has temperature 0, not a number above 0", {"temperature": 0}),
+        ("has margin", {"margin": "wide"}),
+        ("holds class_linear", {"embed_dim": 7}),
+        ("has the unknown loss d_class_fake", {"trajectory": [{"d_class_fake": 1.0}] * 5}),
+    ],
+)
+def test_wrong_entries_of_reacgan_are_refused(message, changes):
+    fixture = Fixture(read(FIXTURES / "reacgan_cifar10.json") | changes)
+    with pytest.raises(UserError, match=message):
+        check(fixture)
 
 
 def test_a_report_does_not_overwrite_a_file(tmp_path):

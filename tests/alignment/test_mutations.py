@@ -20,8 +20,10 @@ import trainer
 from alignment import networks
 from alignment.fixture import Fixture, read
 from layers import BatchNorm, ConditionalBatchNorm, SelfAttention, SNConv2D, SpectrallyNormalized
+from processes.groups import Alone
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+CIFAR, REACGAN = "sagan_cifar10", "reacgan_cifar10"
 SAGAN, PENALTY = "sagan_hinge", "sagan_wgan_gp"
 CIFAR10, MNIST, MLP = "acgan_cifar10_narrow", "acgan_mnist_narrow", "acgan_mlp_narrow"
 MUTANTS = {}
@@ -199,7 +201,7 @@ def _(patch):
         patch,
         sagan_models,
         "Discriminator",
-        lambda original, *args: original(*args[:-1], relu_shortcut=True),
+        lambda original, *args, **options: original(*args, **options | {"relu_shortcut": True}),
     )
 
 
@@ -362,6 +364,73 @@ def _(patch):
 @mutant("the class loss is a softmax over a softmax", CIFAR10, "bp_align D")
 def _(patch):
     wrap(patch, losses, "class_loss", lambda original, logits, labels: original(F.softmax(logits), labels))
+
+
+def change_attention(patch, network):
+    """Build the function `network` of sagan_models with the attention at 8 pixels."""
+    wrap(patch, sagan_models, network, lambda original, p: original(dataclasses.replace(p, attention_size=8)))
+
+
+@mutant("G's attention follows another block", CIFAR, "forward images")
+def _(patch):
+    change_attention(patch, "make_generator")
+
+
+@mutant("D's attention follows another block", CIFAR, "forward d_out")
+def _(patch):
+    change_attention(patch, "make_discriminator")
+
+
+@mutant("D's last blocks halve the resolution too", CIFAR, "forward d_out")
+def _(patch):
+    wrap(
+        patch,
+        sagan_models.DiscriminatorBlock,
+        "forward",
+        lambda original, self, x: original(self, x) if self.downsample else F.avg_pool2d(original(self, x), 2),
+    )
+
+
+@mutant("D2D-CE's margin is 0.5", REACGAN, "forward d2d_ce")
+def _(patch):
+    wrap(patch, losses, "d2d_ce", lambda original, *args: original(*args[:4], 0.5, *args[5:]))
+
+
+@mutant("D2D-CE's temperature is 1", REACGAN, "forward d2d_ce")
+def _(patch):
+    wrap(patch, losses, "d2d_ce", lambda original, *args: original(*args[:3], 1.0, *args[4:]))
+
+
+@mutant("D2D-CE's negatives are images of the own class too", REACGAN, "forward d2d_ce")
+def _(patch):
+    def gather(original, x, group):
+        return original(x, group) if x.is_floating_point() else paddle.full_like(x, -1)
+
+    wrap(patch, operations, "gather", gather)
+
+
+@mutant("D2D-CE's embeddings are not scaled to length 1", REACGAN, "forward d2d_ce")
+def _(patch):
+    patch.setattr(losses, "_unit", lambda vectors: vectors)
+
+
+@mutant("D2D-CE's embeddings of the negatives are constants to the gradient", REACGAN, "bp_align D")
+def _(patch):
+    wrap(patch, operations, "gather", lambda original, x, group: original(x, group).detach())
+
+
+@mutant("D learns D2D-CE from generated images too", REACGAN, "bp_align D")
+def _(patch):
+    def part(original, self, D, images, labels, *rest, real):
+        loss, terms = original(self, D, images, labels, *rest, real=real)
+        if not real:
+            D.eval()  # no further power iteration
+            _, classes = D(images, labels)
+            loss = loss + 0.5 * self._class_loss(classes, labels, Alone())
+            D.train()
+        return loss, terms
+
+    wrap(patch, trainer.Trainer, "_d_part", part)
 
 
 def first_disagreement(fixture):

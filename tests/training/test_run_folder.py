@@ -158,8 +158,8 @@ def test_pictures_show_class_names(make_parameters, tmp_path, capsys):
     samples = np.random.default_rng(0).integers(0, 256, (30, 3, 32, 32), np.uint8)
     with RunFolder(p) as run:
         run.begin(Start(), image_set)
-        run.write_samples(2, lambda: samples)
-        run.write_samples(4, lambda: samples)
+        run.write_samples(2, samples)
+        run.write_samples(4, samples)
         run.write_animation()
     listed = [line for line in capsys.readouterr().out.splitlines() if "as numbers" in line]
     assert len(listed) == 1

@@ -5,9 +5,9 @@ import paddle
 import pytest
 
 import operations
-import trainer as trainer_module
 from dataset import batches, load_dataset
 from trainer import Trainer
+from training import gradients
 from training.twins import Twins
 
 
@@ -21,7 +21,7 @@ def double():
 def trained(p, threads, monkeypatch, steps=2):
     """The state after some steps, and the metrics of the last step. Each thread gets two rows or more."""
     monkeypatch.setenv("MKL_NUM_THREADS", str(threads))
-    monkeypatch.setattr(trainer_module, "PIXELS_PER_THREAD", 1)
+    monkeypatch.setattr(gradients, "PIXELS_PER_THREAD", 1)
     trainer, data = Trainer(p), batches(load_dataset(p), p, first=0)
     for _ in range(steps):
         metrics = trainer.train_step(data)
@@ -37,6 +37,8 @@ def trained(p, threads, monkeypatch, steps=2):
         ("acgan-cifar10", {"dropout": 0.3}),
         ("acgan-mnist", {}),
         ("acgan-mlp", {}),
+        ("sagan-cifar10", {"class_loss": "d2d_ce"}),  # the negatives are the images of all threads
+        ("acgan-cifar10", {"class_loss": "d2d_ce", "dropout": 0.0, "batch_size_in_gpu": 4}),
     ],
 )
 def test_any_number_of_threads_trains_alike(make_parameters, monkeypatch, double, model, changes):
@@ -69,7 +71,7 @@ def test_plain_forms_train_as_the_fast_forms(make_parameters, monkeypatch, doubl
 
 def test_a_loss_that_fails_in_a_thread_ends_the_update(make_parameters, monkeypatch):
     monkeypatch.setenv("MKL_NUM_THREADS", "2")
-    monkeypatch.setattr(trainer_module, "PIXELS_PER_THREAD", 1)
+    monkeypatch.setattr(gradients, "PIXELS_PER_THREAD", 1)
     p = make_parameters("sagan", batch_size=4)
     trainer, data = Trainer(p), batches(load_dataset(p), p, first=0)
     monkeypatch.setattr(trainer, "_d_part", lambda *args, **options: 1 / 0)

@@ -1,0 +1,131 @@
+"""`train.py --dry_run`: time some steps, and tell what the whole run needs."""
+
+import io
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+from PIL import Image
+
+import runtime
+from pictures import ROWS, grid
+from processes import collectives
+from training.health import layer_figures
+from utils import plural
+
+WARM_UP, TIMED = 3, 20  # steps
+MORE_PROCESSES = (2, 4, 8)  # times as many
+FIGURE = 64  # bytes of one figure in VisualDL's records; log.txt needs less
+NETWORK = 1.25e9  # bytes in a second: 10 Gbit/s
+
+
+class Measured(NamedTuple):
+    """What one process was measured to need."""
+
+    step: float  # seconds of a step
+    wait: float  # seconds of it that the step waits for data
+    picture: float  # seconds to draw a picture of samples
+    picture_size: int  # bytes of the picture as PNG
+    checkpoint_size: int  # bytes
+    exchanged: int  # bytes of the gradients that a step would exchange with other processes
+    figures: int  # number of figures that VisualDL gets for a line of the log
+    layer_figures: int  # the same for a picture
+    memory: int | None  # the most bytes that a process used: of its GPU, or of main memory
+
+
+def measure(trainer, image_set):
+    """Train WARM_UP + TIMED steps on `image_set`, and draw a picture. Returns `Measured`; writes nothing."""
+    p, data = trainer.parameters, trainer.data(image_set)
+    for _ in range(WARM_UP):
+        trainer.train_step(data)
+    _finish_device_work()
+    data.waited()
+    begun = time.monotonic()
+    for _ in range(TIMED):
+        metrics = trainer.train_step(data)
+    _finish_device_work()
+    step, wait = (time.monotonic() - begun) / TIMED, data.waited() / TIMED
+    begun = time.monotonic()
+    picture = grid(trainer.sample_grid(trainer.G), [""] * min(p.num_classes, ROWS))
+    picture_seconds = time.monotonic() - begun
+    sizes = [sum(weight.size for weight in network.parameters()) for network in (trainer.D, trainer.G)]
+    return Measured(
+        step,
+        wait,
+        picture_seconds,
+        len(_png(picture)),
+        sum(array.nbytes for arrays in trainer.state().values() for array in arrays.values()),
+        4 * int(np.dot(sizes, [p.d_steps_per_iter, p.g_steps_per_iter])),
+        len(metrics) + 9,
+        len(layer_figures({"G": trainer.G, "D": trainer.D})) + 1,
+        max(collectives.gather(runtime.peak_memory() or 0)) or None,
+    )
+
+
+def report(p, measured, processes):
+    """The lines about a run with the `Parameters` `p` in `processes` processes, of which one was `measured`."""
+    m, steps = measured, p.total_step
+    pictures, logs = math.ceil(steps / p.sample_step), steps // p.log_step
+    saved = math.ceil(steps / p.model_save_step)
+    checkpoints = min(saved, p.keep_checkpoints or saved) + bool(p.eval_step)
+    # A picture is in a PNG, in VisualDL's records and in the animation.
+    disk = checkpoints * m.checkpoint_size + 3 * pictures * m.picture_size
+    disk += FIGURE * (logs * m.figures + pictures * m.layer_figures)
+    seconds = steps * m.step + pictures * m.picture
+    images = p.batch_size * p.d_steps_per_iter * processes  # in a step
+
+    rows = {
+        "seconds per step": f"{m.step:.3g}, of which {m.wait:.2g} wait for data",
+        "images per second": f"{images / m.step:.4g}",
+        "peak memory": f"{_size(m.memory)} of {_place()}{' in each process' * (processes > 1)}"
+        if m.memory
+        else "unknown",
+        "time": f"{_duration(seconds)} for {plural(steps, 'step')} and {plural(pictures, 'picture')}"
+        + ", without the measurements of --eval_step" * bool(p.eval_step),
+        "disk": f"{_size(disk)}, with {plural(checkpoints, 'checkpoint')} of {_size(m.checkpoint_size)}",
+    }
+    yield f"timed {TIMED} steps after {WARM_UP} others; nothing was written"
+    yield from (f"{name:19} {value}" for name, value in rows.items())
+    yield "with more processes, each on a device of its own, by arithmetic:"
+    columns = ("processes", "images in a step", "images per second", "all steps", "as many images")
+    table = [
+        (factor * processes, factor * images, f"{factor * images / m.step:.4g}", _duration(seconds),
+         _duration(seconds / factor))
+        for factor in MORE_PROCESSES
+    ]  # fmt: skip
+    yield from ("".join(f"{cell:>19}" for cell in row) for row in (columns, *table))
+    exchange = f"{_size(m.exchanged)} of gradients, at 10 Gbit/s in up to {2 * m.exchanged / NETWORK:.2g} s"
+    yield f"not counted: each step exchanges {exchange}"
+
+
+def _finish_device_work():
+    if paddle.get_device() != "cpu":
+        paddle.device.synchronize()
+
+
+def _png(picture):
+    file = io.BytesIO()
+    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def _place():
+    return "main memory" if paddle.get_device() == "cpu" else "the GPU"
+
+
+def _size(count):
+    """A number of bytes in words, such as 4.8 MiB."""
+    power = 1 if count < 1000 * 2**10 else 2 if count < 1000 * 2**20 else 3
+    return f"{count / 1024**power:.3g} {('KiB', 'MiB', 'GiB')[power - 1]}"
+
+
+def _duration(seconds):
+    """A time in words: 12 s, 3 min 20 s, 5 h 12 min, 40 days."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 72 * 60 else f"{minutes / 1440:.0f} days"
