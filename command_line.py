@@ -41,7 +41,8 @@ NOT_FROM_CHECKPOINT = (
 ALWAYS_IGNORED = {"batch_size_test": "since the generator always draws 16 samples at once"}
 IGNORED_BY_TRAIN = ("samples", "samples_dir", "samples_npz", "test_path", "which_epoch")
 IGNORED_WITHOUT_EVAL = (
-    "metrics", "reference", "inception_weights", "half_precision", "eval_samples", "test_data_path", "labels",
+    "metrics", "real_split", "reference", "inception_weights", "half_precision", "eval_samples", "test_data_path",
+    "labels",
 )  # fmt: skip
 IGNORED_BY_TEST = (
     "fast_decode", "mirror", "data_in_memory", "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut",
@@ -132,6 +133,8 @@ class CommandLine:
         base, reason, folder = self._base_values(checkpoint_values)
         values = _merge(base, self.given)
         if self.program == "train":
+            if checkpoint_values is not None and not folder:
+                self._count_classes_anew(values)
             self._fit_to_training(values, base, folder)
         else:
             self._fit_to_test(values, base if checkpoint_values is not None else None)
@@ -194,6 +197,11 @@ class CommandLine:
                 f"--recipe {self.named} differs from the trained recipe, {trained.get('recipe')}; leave --recipe out"
             )
         return trained, reason, folder
+
+    def _count_classes_anew(self, values):
+        """Let the data decide the number of classes in `values`, not the checkpoint that the run starts from."""
+        if not self.given.keys() & {"classes", "num_classes"} and values["dataset"] != "fake":
+            values["num_classes"] = None
 
     def _fit_to_training(self, values, base, folder):
         """Complete `values` for train.py: set the batch size of each process and the folder of the run to resume."""
@@ -337,8 +345,11 @@ def _overlay(below, layer):
     values = {**below, **layer}
     if values["dataset"] != below["dataset"]:
         values |= {name: layer.get(name) for name in ("data_path", "test_data_path", "classes", "num_classes")}
+        values["real_split"] = layer.get("real_split", Parameters.real_split)
     if "classes" in layer and "num_classes" not in layer:
         values["num_classes"] = layer["classes"] and count_classes(layer["classes"])
+    if layer.get("test_data_path") and "real_split" not in layer:
+        values["real_split"] = "test"  # who gives test images wants to compare with them
     for one, other in EITHER_OR:
         if one in layer:
             values[other] = layer.get(other)

@@ -84,9 +84,14 @@ def count_classes(text):
 MODEL = one_of(*IMAGE_SIZES)
 DATASET = one_of(*SMALL_IMAGES, "folder", "imagenet", "fake")
 AMP = one_of("bf16", "fp16")
+REAL_SPLIT = one_of("test", "train", "both")
 RESIZE_FILTER = one_of("box", "bilinear", "hamming", "bicubic", "lanczos")
 ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
 CLASS_LOSS = one_of("cross_entropy", "d2d_ce")
+DIFFAUG = Rule(
+    "some of color, translation, cutout, each once, such as color,cutout",
+    lambda text: set(kinds := text.split(",")) <= {"color", "translation", "cutout"} and are_unique(kinds),
+)
 CLASSES = Rule(
     "a range such as 10,20 (10 to 19), a list of names, a list of 3 or more numbers (give two classes by name), or "
     "random:HOW_MANY:SEED",
@@ -186,6 +191,13 @@ class Parameters:
     inst_noise_sigma: float = _loss(0.0, "standard deviation of noise added to the discriminator's images", WEIGHT)
     inst_noise_sigma_iters: int = _loss(2000, "steps until --inst_noise_sigma has fallen to 0", COUNT)
 
+    diffaug: str | None = _loss(
+        None,
+        f"change the discriminator's images at random (DiffAugment), for few images: {DIFFAUG.phrase}",
+        DIFFAUG,
+        "LIST",
+    )
+
     total_step: int = _training(3_000_000, "steps to train for", COUNT)
     niter: int | None = _training(None, "epochs to train for, instead of --total_step", COUNT)
     batch_size: int = _training(64, "images in a step, in each process", UP_TO_65536, also="batchSize")
@@ -242,6 +254,7 @@ class Parameters:
         METRIC_LIST,
         "LIST",
     )
+    real_split: str = _measures("test", f"real images to compare with: {REAL_SPLIT.phrase}", REAL_SPLIT)
     reference: str | None = _measures(
         None, "statistics of real images (.npz with mu, sigma), instead of --test_data_path", metavar="FILE"
     )
@@ -294,11 +307,12 @@ class Parameters:
         if self.metrics != "auto":
             return tuple(self.metrics.split(","))
         data = ()
+        reads_training = self.real_split == "train" and self.data_path
         if self.dataset in CLASSIFIED:
             data = (ANY_DATA, BOTH_SPLITS, CLASSIFIED_DATA)
         elif self.dataset == "cifar10" and not self.reference and (self.data_path or not self.test_data_path):
             data = (ANY_DATA, BOTH_SPLITS)
-        elif self.test_data_path or self.reference or self.dataset == "cifar10":
+        elif self.test_data_path or self.reference or self.dataset == "cifar10" or reads_training:
             data = (ANY_DATA,)
         return tuple(metric.name for metric in METRICS.values() if metric.auto in data)
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from command_options import ENDINGS
-from metrics.record import LAST_LAYER, REAL, SAMPLES, TRAINING
+from metrics.record import LAST_LAYER, REAL, SAMPLES, TEST, TRAINING
 from options import numbers
 from parameters import CLASSIFIED, METRICS, OPTIONS, changed_options
 from utils import UserError
@@ -193,10 +193,17 @@ def _check_measures(p):
         )
     if p.dataset in ("folder", "imagenet"):
         metric_of_set = {name: metric.name for metric in chosen for name in metric.sets}
-        if REAL in metric_of_set and not (p.test_data_path or p.reference):
+        compares = REAL in metric_of_set and not p.reference
+        if compares and p.real_split != "train" and not p.test_data_path:
             raise UserError(
                 f"--metrics {p.metrics} needs real images: give --test_data_path DIR, or --reference FILE for FID"
             )
+        if compares and p.real_split != "test" and not p.data_path:
+            raise UserError(
+                f"--real_split {p.real_split} compares with training images: give --data_path DIR, or --real_split test"
+            )
+        if TEST in metric_of_set and not p.test_data_path:
+            raise UserError(f"--metrics {metric_of_set[TEST]} needs test images: give --test_data_path DIR")
         if TRAINING in metric_of_set and not p.data_path:
             raise UserError(
                 f"--metrics {metric_of_set[TRAINING]} compares --test_data_path with the training images: give "

@@ -12,6 +12,7 @@ import checkpoint
 import losses
 import runtime
 import sampler
+from augment import augment
 from dataset import batches, batches_per_epoch
 from layers import batch_statistics
 from networks import models_of
@@ -21,6 +22,7 @@ from processes import collectives
 from training.collapse import Collapse
 from training.gradients import Gradients
 from training.health import gradient_norm, layer_figures
+from training.new_classes import parts_to_load
 from training.precision import SCALER_STATE, Precision
 from training.run_folder import RunFolder, diverged
 from training.run_start import Start, check_steps_left, find_start
@@ -79,7 +81,7 @@ class Trainer:
             # Start: find the checkpoint to start from, load it, open the records.
             start = find_start(p, run.weights, loaded, image_set)
             if start.checkpoint:
-                self.load(start.step, start.checkpoint.parts, start.checkpoint.path)
+                self.load(start.step, parts_to_load(start, self.G, self.D, p), start.checkpoint.path)
                 missing = _missing_parts(start.checkpoint.parts)
                 collectives.say(f"goes on from {start.checkpoint.path}, step {start.step}{missing}")
             run.begin(start, image_set)
@@ -274,18 +276,29 @@ class Trainer:
         `counts`: False for padding rows, as in `losses.gradient_penalty`.
         """
         p = self.parameters
-        yield self._d_part(D, batch.images, batch.labels, batch.real_noise, group, real=True)
+        real = self._shown(batch.images, batch.real_changes, batch.real_noise)
+        yield self._d_part(D, real, batch.labels, group, real=True)
         with paddle.no_grad():
             fake = self.precision.generate(G, batch.z, batch.fake_labels)
-        yield self._d_part(D, fake, batch.fake_labels, batch.fake_noise, group, real=False)
+        shown = self._shown(fake, batch.fake_changes, batch.fake_noise)
+        yield self._d_part(D, shown, batch.fake_labels, group, real=False)
         if p.adv_loss == "wgan_gp":
-            penalty = losses.gradient_penalty(D, batch.images, fake, batch.labels, batch.alpha, counts)
+
+            def judge(images, labels):
+                return D(augment(images, batch.real_changes, p.diffaug), labels)
+
+            penalty = losses.gradient_penalty(judge, batch.images, fake, batch.labels, batch.alpha, counts)
             yield p.lambda_gp * penalty, {"d_penalty": penalty}
 
-    def _d_part(self, D, images, labels, noise, group, real):
+    def _shown(self, images, changes, noise):
+        """The images that D sees in place of `images`: changed by --diffaug, then with instance noise."""
+        images = augment(images, changes, self.parameters.diffaug)
+        return images if noise is None else images + noise
+
+    def _d_part(self, D, images, labels, group, real):
         """D's loss on `images`, which are all real or all generated, and its terms and metrics by name."""
         kind = "real" if real else "fake"
-        logits, classes = self.precision.judge(D, _noisy(images, noise), labels)
+        logits, classes = self.precision.judge(D, images, labels)
         loss = losses.discriminator_loss(self.parameters.adv_loss, logits, real)
         terms = {f"d_{kind}": loss, "D_x" if real else "D_G_z": logits.mean()}
         if self.parameters.adv_loss != "wgan_gp":  # its logits have no right side
@@ -300,8 +313,9 @@ class Trainer:
     def _g_losses(self, G, D, batch, group, counts=True):
         """Yield G's loss on the rows of `batch`, and its terms by name. Arguments and result are as in `_d_losses`."""
         p = self.parameters
-        fake = _noisy(self.precision.generate(G, batch.z, batch.labels), batch.fake_noise)
-        logits, classes = self.precision.judge(D, fake, batch.labels)
+        fake = self.precision.generate(G, batch.z, batch.labels)
+        shown = self._shown(fake, batch.fake_changes, batch.fake_noise)
+        logits, classes = self.precision.judge(D, shown, batch.labels)
         terms = {"g_adv": losses.generator_loss(p.adv_loss, logits)}
         loss = terms["g_adv"]
         if classes is not None:
@@ -423,10 +437,6 @@ def _frozen(network):
     finally:
         for weight in network.parameters():
             weight.stop_gradient = False
-
-
-def _noisy(images, noise):
-    return images if noise is None else images + noise
 
 
 def _accuracy(classes, labels):

@@ -10,19 +10,22 @@ import numpy as np
 
 import randomness
 from checkpoint import compare_classes
-from dataset import load_dataset
+from dataset import load_dataset, path_option
 from drawing.classes import choose_labels
 from evaluation.extractors import ClassifierExtractor, InceptionExtractor
 from evaluation.measurement import Needs, measure
-from evaluation.reference import content_digest, given_summary, real_summary, summary
+from evaluation.reference import SPLITS, content_digest, given_summary, load_splits, real_summary, summary
 from evaluation.sources import Drawn, RealImages
 from formats.image_files import fit_in_words
 from metrics import all_metrics
 from metrics.class_accuracy import RESOLUTIONS
-from metrics.record import LAST_LAYER, REAL, SAMPLES, TRAINING, Sets, Summary
+from metrics.record import LAST_LAYER, REAL, SAMPLES, TEST, TRAINING, Sets, Summary
 from parameters import CLASSIFIED
 from processes import collectives
 from utils import UserError, file_digest, progress
+
+GIVEN = "given"  # the real images are statistics from a file
+IN_WORDS = {"train": "training images", "test": "test images", "both": "training and test images"}  # by --real_split
 
 
 class Evaluation:
@@ -39,21 +42,32 @@ class Evaluation:
         self.seconds = {}
         self.metrics = [all_metrics()[name] for name in p.chosen_metrics]
         self._by_classifier = p.dataset in CLASSIFIED
-        read = {name for metric in self.metrics for name in metric.sets}
-        wants_training = self.metrics and (self._by_classifier or TRAINING in read)
-        self.test_set = load_dataset(p, "test") if REAL in read and not p.reference else None
-        self.train_set = load_dataset(p, "train") if wants_training else None
+        # The images of each set that a metric may read: samples, statistics from a file, or a split of the real images.
+        self._origin = {SAMPLES: SAMPLES, REAL: GIVEN if p.reference else p.real_split, TRAINING: "train", TEST: "test"}
+        wanted = {self._origin[name] for metric in self.metrics for name in metric.sets}
+        if self.metrics and self._by_classifier:
+            wanted.add("train")
+        self.image_sets = load_splits(p, wanted - {SAMPLES, GIVEN})  # {split: its `ImageSet`}
         self._extractor_class = ClassifierExtractor if self._by_classifier else InceptionExtractor
         self.extractor = None
-        self._known = {}  # {REAL or TRAINING: the Summary of these images}
+        self._known = {}  # {split or GIVEN: the Summary of these images}
         self._real_within_classes = {}  # {name of a metric: its values of the real images, by class}
         if p.reference:
-            self._known[REAL] = given_summary(p.reference, self._needs().layers)
+            self._known[GIVEN] = given_summary(p.reference, self._needs().layers)
+
+    def images_of(self, name):
+        """The real images of the set `name` (REAL, TRAINING or TEST); None if no metric reads them."""
+        return self.image_sets.get(self._origin[name])
+
+    @property
+    def real_set(self):
+        """The real images to compare with. If no metric reads these, the test images; None if none reads those."""
+        return self.images_of(REAL) or self.images_of(TEST)
 
     @property
     def num_classes(self):
         """The number of classes of the real images; None if it is not known."""
-        return self.test_set.num_classes if self.test_set else self.parameters.num_classes
+        return self.real_set.num_classes if self.real_set else self.parameters.num_classes
 
     @property
     def needs_classes(self):
@@ -65,26 +79,30 @@ class Evaluation:
         p = self.parameters
         names = ",".join(metric.name for metric in self.metrics)
         found = {"metrics": names or "none", "real images": p.reference or "none"}
-        if self.test_set:
-            path = p.test_data_path or p.data_path
-            found["real images"] = f"test images of {p.dataset}" + (f" in {path}" if path else "")
-            found |= {"number of real images": len(self.test_set), "transform": fit_in_words(p)}
-        if self.train_set:
+        real, training = self.real_set, self.images_of(TRAINING)
+        if real:
+            split = p.real_split if self.images_of(REAL) else "test"
+            paths = dict.fromkeys(path_option(p, part)[1] for part in SPLITS[split])
+            paths = " and ".join(path for path in paths if path)
+            found["real images"] = f"{IN_WORDS[split]} of {p.dataset}" + (f" in {paths}" if paths else "")
+            found |= {"real split": split, "number of real images": len(real), "transform": fit_in_words(p)}
+        if training:
             found["training images"] = f"of {p.dataset}" + (f" in {p.data_path}" if p.data_path else "")
-            found["number of training images"] = len(self.train_set)
+            found["number of training images"] = len(training)
         metrics = sorted(self.metrics, key=lambda metric: metric.order)
         if self._by_classifier:
             found |= {metric.name: "compared with training images" for metric in metrics if metric.within_class}
         for metric in metrics:
-            found |= metric.settings(count, len(self.test_set) if self.test_set else 0)
+            found |= metric.settings(count, len(real) if real else 0)
         if self.metrics and not self._by_classifier:
             found["half precision"] = p.half_precision
         return found
 
-    def _needs(self, read=None):
-        """The values that a pass over the set of images `read` has to gather for its metrics. None: for all metrics."""
+    def _needs(self, origin=None):
+        """The values that a pass over the images `origin` has to gather: SAMPLES, or a split. None: over any images."""
         p = self.parameters
-        metrics = [metric for metric in self.metrics if read is None or read in metric.sets]
+        origins = [{self._origin[name] for name in metric.sets} for metric in self.metrics]
+        metrics = [metric for metric, own in zip(self.metrics, origins, strict=True) if origin is None or origin in own]
         layers = dict.fromkeys(self._layer(metric) for metric in metrics if metric.layer)
         resolutions = ()
         if any(metric.reads_classes for metric in metrics):
@@ -108,18 +126,25 @@ class Evaluation:
         self.seconds[name] = round(self.seconds.get(name, 0) + seconds, 3)
 
     @functools.cached_property
-    def _test_classes(self):
-        """The test images. If no metric reads them, they are loaded for their classes only. None if none are given."""
+    def _real_classes(self):
+        """The real images. If no metric reads any, the test images, for their classes. None if none are given."""
         p = self.parameters
-        return self.test_set or (load_dataset(p, "test") if p.test_data_path else None)
+        return self.real_set or (load_dataset(p, "test") if p.test_data_path else None)
+
+    @property
+    def draws_real_classes(self):
+        """Whether samples get the classes of the real images, in proportion."""
+        p = self.parameters
+        of_folders = p.dataset in ("folder", "imagenet") and self.real_set
+        return p.labels == "auto" and bool(p.test_data_path or of_folders)
 
     @functools.cached_property
     def class_names(self):
         """The names of the generator's classes: the given ones, else those of the test images, else numbers."""
         if self._class_names:
             return self._class_names
-        if self._test_classes:
-            return self._test_classes.class_names
+        if self._real_classes:
+            return self._real_classes.class_names
         return tuple(map(str, range(self.parameters.num_classes)))
 
     @functools.cached_property
@@ -128,15 +153,13 @@ class Evaluation:
         return choose_labels(self.parameters.labels, self.class_names)
 
     @functools.cached_property
-    def _test_labels(self):
-        """The classes of the test images, shuffled, so that the first few hold all classes too."""
-        return randomness.rng(self.parameters.manual_seed, "test labels").permutation(self._test_classes.labels)
+    def _real_labels(self):
+        """The classes of the real images, shuffled, so that the first few hold all classes too."""
+        return randomness.rng(self.parameters.manual_seed, "test labels").permutation(self._real_classes.labels)
 
     def labels_to_draw(self, count):
-        """The classes of `count` samples: the choice of `labels`, repeated in order, or those of the test images."""
-        p = self.parameters
-        as_test_images = p.labels == "auto" and p.test_data_path
-        classes = self._test_labels if as_test_images else np.array(self.chosen_classes)
+        """The classes of `count` samples: the choice of `labels`, repeated in order, or those of the real images."""
+        classes = self._real_labels if self.draws_real_classes else np.array(self.chosen_classes)
         return classes[np.arange(count) % len(classes)]
 
     def drawn(self, generator, count):
@@ -156,7 +179,7 @@ class Evaluation:
         It depends on the metric, the options for drawing samples, the real images and the extractor.
         """
         p = self.parameters
-        real = file_digest(p.reference) if p.reference else self.test_set and content_digest(self.test_set)
+        real = file_digest(p.reference) if p.reference else self.real_set and content_digest(self.real_set)
         standing = p.standing_batches and (p.standing_batches, p.batch_size)
         drawn = (p.eval_samples, p.labels, p.use_ema, standing, p.truncation)
         extractor = self.extractor and self.extractor.key
@@ -172,7 +195,7 @@ class Evaluation:
     def _check_training_images(self, metric):
         p = self.parameters
         of_folders = p.dataset in ("folder", "imagenet")
-        if TRAINING in metric.sets and of_folders and os.path.samefile(p.data_path, p.test_data_path):
+        if {TEST, TRAINING} <= set(metric.sets) and of_folders and os.path.samefile(p.data_path, p.test_data_path):
             raise UserError(
                 f"--metrics {metric.name} compares test images with training images, but --test_data_path "
                 f"{p.test_data_path} and --data_path {p.data_path} are the same folder: give another --test_data_path, "
@@ -182,8 +205,8 @@ class Evaluation:
     def _check_counts(self, metric, source):
         """Refuse too few or too small images."""
         counts = {"samples": len(source)} if SAMPLES in metric.sets else {}
-        if REAL in metric.sets and self.test_set:
-            counts["real images"] = len(self.test_set)
+        if {REAL, TEST} & set(metric.sets) and self.real_set:
+            counts["real images"] = len(self.real_set)
         for images, count in counts.items():
             if count < metric.fewest:
                 raise UserError(
@@ -205,7 +228,7 @@ class Evaluation:
         if labels is None:
             name = min(metric.name for metric in self.metrics if metric.needs_classes)
             raise UserError(f"--metrics {name} needs the samples' classes: arr_1 in the .npz, or class folders")
-        for images, labels in (("samples", source.labels), ("real images", self.test_set.labels)):
+        for images, labels in (("samples", source.labels), ("real images", self.real_set.labels)):
             counts = np.bincount(labels, minlength=classes)
             for metric in sorted(self.metrics, key=lambda metric: metric.name):
                 few = np.flatnonzero(counts < metric.fewest_of_class)
@@ -216,17 +239,18 @@ class Evaluation:
                     )
 
     def check_names(self, class_names, source):
-        """Raise UserError if `class_names`, the classes of `source`, differ from the names of the test images' classes.
+        """Raise UserError if `class_names`, the classes of `source`, differ from the names of the real images' classes.
 
-        The names matter if a metric needs classes, or if the samples take their classes from the test images.
+        The names matter if a metric needs classes, or if the samples take their classes from the real images.
         """
         p = self.parameters
-        if not (self.needs_classes or (p.labels == "auto" and p.test_data_path)):
+        if not (self.needs_classes or self.draws_real_classes):
             return
         if not class_names:
             collectives.say(f"{source} does not tell the names of its classes, so they are not compared")
-        elif difference := compare_classes(class_names, self._test_classes.class_names):
-            where = f"--test_data_path {p.test_data_path}" if p.test_data_path else f"--dataset {p.dataset}"
+        elif difference := compare_classes(class_names, self._real_classes.class_names):
+            option, path = path_option(p, SPLITS[p.real_split][-1])
+            where = f"{option} {path}" if path else f"--dataset {p.dataset}"
             raise UserError(
                 f"{where} does not have the classes that {source} has ({difference}): give test images of the same "
                 "classes, or give --labels uniform and --metrics that need no classes, such as fid"
@@ -239,9 +263,9 @@ class Evaluation:
             return
         with self.stage("extractor"):
             if self._by_classifier:
-                self.extractor = ClassifierExtractor(p, self.train_set)
+                self.extractor = ClassifierExtractor(p, self.image_sets["train"])
             else:
-                names = self.test_set.class_names if self.test_set else ()
+                names = self.real_set.class_names if self.real_set else ()
                 self.extractor = InceptionExtractor(p, needs, names)
 
     def figures(self, source, stop, writers=(), parts_folder=None, key=None):
@@ -277,24 +301,23 @@ class Evaluation:
     @property
     def real_place(self):
         """The file or folder with the statistics of the real images. None before `figures`, or if none were needed."""
-        return self._known[REAL].place if REAL in self._known else None
+        known = self._known.get(self._origin[REAL]) or self._known.get(self._origin[TEST])
+        return known.place if known else None
 
     def _measure_real_images(self, stop):
-        """Measure the test images and the training images that metrics read. Measures each set only once.
+        """Measure the real images that metrics read. Measures each split only once.
 
         Returns False after a stop signal.
         """
-        for read, image_set, title in (
-            (REAL, self.test_set, "real images"),
-            (TRAINING, self.train_set, "training images"),
-        ):
-            needs = self._needs(read)._replace(score=False)
-            if read in self._known or not (image_set and any(needs)):
+        for split, image_set in self.image_sets.items():
+            needs = self._needs(split)._replace(score=False)
+            if split in self._known or not any(needs):
                 continue
+            title = "training images" if split == "train" else "real images"
             found = real_summary(image_set, self.extractor, needs, title, stop)
             if found is None:
                 return False
-            self._known[read] = found
+            self._known[split] = found
             self._add_seconds("real images", found.earlier)
         return True
 
@@ -309,7 +332,7 @@ class Evaluation:
                 continue
             if metric.name not in self._real_within_classes:
                 # The data sets measured by a classifier have few test images of each class. So use training images.
-                real = RealImages(self.train_set if self._by_classifier else self.test_set)
+                real = RealImages(self.image_sets["train"] if self._by_classifier else self.real_set)
                 if (values := self._values_of_classes(metric, real, "real", stop)) is None:
                     return None
                 self._real_within_classes[metric.name] = values
@@ -320,7 +343,7 @@ class Evaluation:
 
     def _values_of_classes(self, metric, source, title, stop):
         """`metric.within_class` of every class of `source`, float [num_classes]; None after a stop signal."""
-        rank, world_size, classes = collectives.rank(), collectives.world_size(), self.test_set.num_classes
+        rank, world_size, classes = collectives.rank(), collectives.world_size(), self.num_classes
         values = np.zeros(classes)
         rounds = range(0, classes, world_size)  # each process takes one class in a round
         for first in progress(rounds, title=f"{metric.name}, {title}", unit="class", shown=rank == 0):
@@ -332,10 +355,10 @@ class Evaluation:
 
     def _compute(self, samples, stop):
         """The figures by name, from the `Summary` of the samples, on rank 0. Raises _Stopped soon after a signal."""
-        real = self._known_set(REAL, self.test_set)._replace(within_classes=self._real_within_classes)
-        training = self._known_set(TRAINING, self.train_set)
-        samples, real, training = map(self._with_last_layer, (samples, real, training))
-        sets = Sets(samples, real, training, self.num_classes, self.parameters.manual_seed, _progress_until(stop))
+        real, training, test = map(self._known_set, (REAL, TRAINING, TEST))
+        real = real._replace(within_classes=self._real_within_classes)
+        read = map(self._with_last_layer, (samples, real, training, test))
+        sets = Sets(*read, self.num_classes, self.parameters.manual_seed, _progress_until(stop))
         figures = {}
         for metric in self.metrics:
             _raise_if_stopped(stop)
@@ -343,10 +366,11 @@ class Evaluation:
             figures |= {shown[name].name: value for name, value in metric.compute(sets).items()}
         return figures
 
-    def _known_set(self, read, image_set):
-        """The `Summary` of a set of real images, with their classes."""
+    def _known_set(self, name):
+        """The `Summary` of the set `name` of real images, with their classes."""
+        image_set = self.images_of(name)
         labels = image_set.labels if image_set else ()
-        known = self._known.get(read) or Summary(len(labels), {}, None, {}, {})
+        known = self._known.get(self._origin[name]) or Summary(len(labels), {}, None, {}, {})
         return known._replace(labels=labels)
 
     def _with_last_layer(self, known):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import FolderSet
+from checkpoint import compare_classes
+from dataset import FolderSet, ImageSet, load_dataset
 from evaluation.measurement import Needs, measure, remove_parts
 from evaluation.sources import RealImages
 from metrics.fid import load_statistics, save_statistics
@@ -19,6 +20,7 @@ from metrics.record import Summary
 from processes import collectives
 from utils import UserError, atomic_path, progress
 
+SPLITS = {"train": ("train",), "test": ("test",), "both": ("train", "test")}  # by --real_split
 CACHE = "~/.cache/paddle/real-images"  # beside Paddle's own downloads
 
 
@@ -41,6 +43,31 @@ def _cache(folder):
         temporary = tempfile.mkdtemp()
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
         return temporary
+
+
+class BothSplits(ImageSet):
+    """The training images, then the test images, of one data set. Raises UserError if their classes differ."""
+
+    def __init__(self, train, test):
+        if difference := compare_classes(train.class_names, test.class_names):
+            raise UserError(
+                f"--real_split both: the training images and the test images have other classes ({difference}): give "
+                "folders of the same classes, or --real_split test"
+            )
+        super().__init__(train.parameters, train.class_names, np.concatenate([train.labels, test.labels]))
+        self.train, self.test = train, test
+
+    def __getitem__(self, index):
+        return self.train[index] if index < len(self.train) else self.test[index - len(self.train)]
+
+
+def load_splits(parameters, splits):
+    """{split: its `ImageSet`} for `splits`, which are keys of SPLITS."""
+    parts = dict.fromkeys(part for split in splits for part in SPLITS[split])
+    sets = {part: load_dataset(parameters, part) for part in sorted(parts)}
+    if "both" in splits:
+        sets["both"] = BothSplits(sets["train"], sets["test"])
+    return {split: sets[split] for split in sorted(splits)}
 
 
 def summary(gathered, count):
@@ -96,6 +123,8 @@ def _folder(image_set, extractor):
 @functools.cache
 def content_digest(image_set):
     """A text that identifies these images after they are resized and cropped."""
+    if isinstance(image_set, BothSplits):
+        return f"{content_digest(image_set.train)} {content_digest(image_set.test)}"
     p, digest = image_set.parameters, hashlib.blake2b(digest_size=16)
     digest.update(repr((p.imsize, p.centercrop, p.centercrop_size, p.dont_resize, image_set.class_names)).encode())
     if p.exif:  # only if true, so that older entries of the cache stay valid

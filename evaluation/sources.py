@@ -109,13 +109,13 @@ class GeneratorSamples(Drawn):
 
     @property
     def labels_setting(self):
-        p = self.parameters
-        if p.labels == "auto" and p.test_data_path:
-            return "auto: the classes of the test images, shuffled"
-        return f"{p.labels}: repeated in order"
+        if self._draws_real_classes:
+            return "auto: the classes of the real images, shuffled"
+        return f"{self.parameters.labels}: repeated in order"
 
     def choose_classes(self, evaluation):
-        """Set `labels`: the classes that `--labels` chooses, repeated in order, or those of the test images."""
+        """Set `labels`: the classes that `--labels` chooses, repeated in order, or those of the real images."""
+        self._draws_real_classes = evaluation.draws_real_classes
         self.labels = evaluation.labels_to_draw(self.parameters.num_samples)
         self.class_names, self._chosen_classes = evaluation.class_names, evaluation.chosen_classes
 
@@ -189,7 +189,7 @@ class SamplesFromFiles:
 
     def choose_classes(self, evaluation):
         """Set `labels` from the names of the folders, if each names a class of the real images."""
-        self.label(evaluation.test_set and evaluation.test_set.class_names, evaluation.needs_classes)
+        self.label(evaluation.real_set and evaluation.real_set.class_names, evaluation.needs_classes)
 
     def check(self, evaluation):
         evaluation.check(self)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy  # loads scipy.linalg only at its first use
 
-from metrics.record import ANY_DATA, BOTH_SPLITS, LAST_LAYER, REAL, TRAINING, Figure, Metric
+from metrics.record import ANY_DATA, BOTH_SPLITS, LAST_LAYER, TEST, TRAINING, Figure, Metric
 from utils import UserError, atomic_path, npy_header, one_line
 
 WIDEST = 4096  # no published extractor is wider, so a file that claims more is refused
@@ -271,7 +271,7 @@ def _fid_metric(name, title, layer, number_format=".5f", **more):
 
 
 def _floor(sets):
-    return {"fid_floor": fid(sets.training.gaussians[LAST_LAYER], sets.real.gaussians[LAST_LAYER])["fid"]}
+    return {"fid_floor": fid(sets.training.gaussians[LAST_LAYER], sets.test.gaussians[LAST_LAYER])["fid"]}
 
 
 METRICS = (
@@ -281,7 +281,7 @@ METRICS = (
         (Figure("fid_floor", "FID of real test images against training images", ".4f"),),
         _floor,
         order=10,
-        sets=(REAL, TRAINING),
+        sets=(TEST, TRAINING),
         layer=LAST_LAYER,
         auto=BOTH_SPLITS,
     ),

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-SAMPLES, REAL, TRAINING = "samples", "real", "training"  # the sets of images that a metric may read
+# The sets of images that a metric may read. REAL are those of --real_split, or the statistics of --reference.
+SAMPLES, REAL, TRAINING, TEST = "samples", "real", "training", "test"
 LAST_LAYER = "last"  # the layer before the classes, of Inception or of the classifier
 ANY_DATA, BOTH_SPLITS, CLASSIFIED_DATA = "any", "both splits", "classified"  # see `Metric.auto`
 
@@ -42,8 +43,9 @@ class Sets(NamedTuple):
     """The argument of `Metric.compute`."""
 
     samples: Summary
-    real: Summary  # test images
-    training: Summary  # training images
+    real: Summary
+    training: Summary
+    test: Summary
     num_classes: int | None
     seed: int
     progress: Callable  # `with progress(title, unit) as show:` shows a bar, which `show(done, total)` moves
@@ -87,7 +89,9 @@ class Metric:
     @property
     def takes_statistics(self):
         """Whether the real images may be given as statistics, by `--reference`."""
-        return REAL not in self.sets or (self.sets == (SAMPLES, REAL) and bool(self.layer) and not self.features)
+        if not {REAL, TEST} & set(self.sets):
+            return True
+        return self.sets == (SAMPLES, REAL) and bool(self.layer) and not self.features
 
     @property
     def compares_sets(self):

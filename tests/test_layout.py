@@ -19,7 +19,7 @@ FLOORS = (
     {"metrics"},
     {"formats"},
     {"sagan_models", "acgan_models"},
-    {"layers", "losses", "options", "pictures"},
+    {"augment", "layers", "losses", "options", "pictures"},
     {"operations", "predictor"},
     {"runtime"},
     {"processes", "pipeline"},

@@ -393,14 +393,19 @@ def test_another_number_of_threads_is_reported(run_on_folders, tmp_path, capsys,
 def test_weights_of_other_classes_can_start_a_run(run_on_folders, tmp_path, capsys):
     shutil.copytree(run_on_folders / "data", tmp_path / "data")
     rename(tmp_path / "data", *LETTERS)
+    shutil.rmtree(tmp_path / "data" / "xh")
     code, out, err = run(
         tmp_path, ROOT / "train.py", "--pretrained_model", run_on_folders / "run", "--data_path", "data",
         "--total_step", 2, "--name", "mine",
     )  # fmt: skip
     assert code == 0, err
-    assert "was trained on other classes (gone: a, b, c, d, e and 3 more; new: xa, xb, xc, xd, xe and 3 more):" in out
+    line = "was trained on other classes (gone: a, b, c, d, e and 3 more; new: xa, xb, xc, xd, xe and 2 more): class "
+    assert f"{line}embeddings and class heads start anew, and all other weights are kept\n" in out
     loaded = checkpoint.load_file_or_run(tmp_path / "sagan_models" / "mine")
-    assert loaded.class_names == tuple(f"x{name}" for name in LETTERS)
+    assert loaded.class_names == tuple(f"x{name}" for name in LETTERS[:-1])
+    code, out, err = run(tmp_path, ROOT / "train.py", "--resume", "sagan_models/mine", "--total_step", 3)
+    assert code == 0, err
+    assert "step-00000002.safetensors, step 2\n" in out and "other classes" not in out
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(trained, tmp_path):

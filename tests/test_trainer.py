@@ -9,9 +9,13 @@ import pytest
 
 import checkpoint
 import operations
+from augment import augment, random_values
 from dataset import batches, load_dataset
+from processes.groups import Alone
 from trainer import Trainer, resolve
 from training.step_batches import DBatch, GBatch, d_batch, g_batch
+
+DIFFAUG = "color,translation,cutout"
 
 
 def arrays(network):
@@ -103,7 +107,8 @@ def test_a_start_names_the_parts_that_its_checkpoint_lacks(make_parameters, part
 @pytest.mark.parametrize("adv_loss", ["hinge", "dcgan", "wgan_gp", "gan"])
 @pytest.mark.parametrize("model", ["sagan", "sagan-cifar10", "acgan-cifar10", "acgan-mnist", "acgan-mlp"])
 def test_every_loss_trains(make_parameters, model, adv_loss):
-    p = make_parameters(model, adv_loss=adv_loss, inst_noise_sigma=0.1, ema_decay=0.9, d_steps_per_iter=2)
+    options = {"inst_noise_sigma": 0.1, "ema_decay": 0.9, "d_steps_per_iter": 2, "diffaug": DIFFAUG}
+    p = make_parameters(model, adv_loss=adv_loss, **options)
     trainer, data = Trainer(p), fake_data(p)
     for _ in range(2):
         metrics = trainer.train_step(data)
@@ -123,18 +128,9 @@ def test_d2d_ce_trains_with_every_kind_of_network(make_parameters, model, adv_lo
     trainer, data = Trainer(p), fake_data(p)
     for _ in range(2):
         metrics = trainer.train_step(data)
-    expected = {
-        "d_real",
-        "d_fake",
-        "g_adv",
-        "D_x",
-        "D_G_z",
-        "d_class_real",
-        "g_class",
-        "accuracy_real",
-        "accuracy_fake",
-    }
-    assert set(metrics) == expected | ({"d_penalty"} if adv_loss == "wgan_gp" else set())
+    expected = {"d_real", "d_fake", "g_adv", "D_x", "D_G_z", "d_class_real", "g_class", "accuracy_real"}
+    expected |= {"accuracy_fake"} | ({"d_penalty"} if adv_loss == "wgan_gp" else {"right_real", "right_fake"})
+    assert set(metrics) == expected
     assert all(np.isfinite(float(value)) for value in metrics.values())
 
 
@@ -156,13 +152,15 @@ def test_the_class_loss_is_learned(make_parameters, changes, limit):
 @pytest.mark.parametrize("model", ["sagan", "acgan-mlp"])
 def test_accumulated_rounds_equal_one_batch(make_parameters, double, model):
     """No batch norm uses batch statistics here, so 4 rounds of 1 give the gradients of one round of 4."""
-    p = make_parameters(model, dropout=0.0, adv_loss="hinge")
+    p = make_parameters(model, dropout=0.0, adv_loss="hinge", diffaug=DIFFAUG)
     rng = np.random.default_rng(0)
     batch = DBatch(
         paddle.to_tensor(rng.uniform(-1, 1, (4, 3, p.imsize, p.imsize))),
         paddle.to_tensor(rng.integers(5, size=4)),
         paddle.to_tensor(rng.standard_normal((4, p.z_dim))),
         paddle.to_tensor(rng.integers(5, size=4)),
+        real_changes=paddle.to_tensor(random_values(rng, 4, p.imsize)),
+        fake_changes=paddle.to_tensor(random_values(rng, 4, p.imsize)),
     )
     gradients = []
     for size in (None, 2, 1):
@@ -170,7 +168,7 @@ def test_accumulated_rounds_equal_one_batch(make_parameters, double, model):
         trainer.G.eval()  # batch norm and power iterations hold still
         trainer.D.eval()
         trainer.update_discriminator(batch)
-        trainer.update_generator(GBatch(batch.z, batch.labels))
+        trainer.update_generator(GBatch(batch.z, batch.labels, fake_changes=batch.real_changes))
         gradients.append([w.grad.numpy() for n in (trainer.D, trainer.G) for w in n.parameters() if w.grad is not None])
     for cut in gradients[1:]:
         for whole, part in zip(gradients[0], cut, strict=True):
@@ -178,7 +176,7 @@ def test_accumulated_rounds_equal_one_batch(make_parameters, double, model):
 
 
 def test_noise_and_labels_are_pure_functions_of_the_step(make_parameters):
-    p = make_parameters("acgan-digits", inst_noise_sigma=0.5)
+    p = make_parameters("acgan-digits", inst_noise_sigma=0.5, diffaug="color")
     first, trainer, data = g_batch(p, 3, 0), Trainer(p), fake_data(p)
     for _ in range(2):
         trainer.train_step(data)
@@ -187,7 +185,8 @@ def test_noise_and_labels_are_pure_functions_of_the_step(make_parameters):
         assert (np.asarray(a) == np.asarray(b)).all()
     assert [rng.bytes(9) for rng in first.sources(range(4))] == [rng.bytes(9) for rng in again.sources(range(4))]
     for other in (g_batch(p, 3, 1), g_batch(p, 4, 0)):
-        assert (first.z.numpy() != other.z.numpy()).any()
+        for name in ("z", "fake_noise", "fake_changes"):
+            assert (getattr(first, name).numpy() != getattr(other, name).numpy()).any()
 
 
 def test_instance_noise_fades_to_zero(make_parameters):
@@ -197,6 +196,48 @@ def test_instance_noise_fades_to_zero(make_parameters):
         noise = g_batch(p, step, 0).fake_noise
         deviations.append(0 if noise is None else noise.numpy().std())
     np.testing.assert_allclose(deviations, [0.5, 0.25, 0], rtol=0.05)
+
+
+def test_the_discriminator_sees_augmented_images_only(make_parameters, monkeypatch):
+    """Real and generated ones, in both updates and in the penalty, each with random values of its own."""
+    p = make_parameters("acgan-mlp", dropout=0.0, adv_loss="wgan_gp", diffaug="color,cutout")
+    trainer, seen = Trainer(p), []
+    images, labels, _ = next(fake_data(p))
+    d, g = d_batch(p, 0, 0, paddle.to_tensor(images), paddle.to_tensor(labels)), g_batch(p, 0, 0)
+    generated = [trainer.G(batch.z, labels) for batch, labels in ((d, d.fake_labels), (g, g.labels))]
+    forward = trainer.D.forward
+    monkeypatch.setattr(trainer.D, "forward", lambda images, labels: seen.append(images) or forward(images, labels))
+    trainer.update_discriminator(d)
+    trainer.update_generator(g)
+    mixed = d.alpha * d.images + (1 - d.alpha) * generated[0]
+    plain = (d.images, generated[0], mixed, generated[1])
+    changes = (d.real_changes, d.fake_changes, d.real_changes, g.fake_changes)
+    for found, images, values in zip(seen, plain, changes, strict=True):
+        assert len({*map(tuple, values.tolist())}) == len(images)
+        np.testing.assert_allclose(found.numpy(), augment(images, values, "color,cutout").numpy(), atol=1e-5)
+        assert (found.numpy() != images.numpy()).mean() > 0.5
+    assert len({tuple(values.flatten().tolist()) for values in changes}) == 3
+
+
+def test_the_generator_learns_through_the_augmentation(make_parameters, double):
+    """The gradient of G's loss, against differences."""
+    p = make_parameters("acgan-mlp", dropout=0.0, diffaug=DIFFAUG)
+    trainer, batch = Trainer(p), g_batch(p, 0, 0)
+
+    def loss():
+        ((loss, _),) = trainer._g_losses(trainer.G, trainer.D, batch, Alone())
+        return loss
+
+    weight = trainer.G.linears[0].weight
+    loss().backward()
+    before, direction = weight.numpy().copy(), np.random.default_rng(0).standard_normal(weight.shape)
+    values = []
+    for step in (1e-6, -1e-6):
+        weight.set_value(before + step * direction)
+        values.append(float(loss()))
+    slope = (weight.grad.numpy() * direction).sum()
+    np.testing.assert_allclose((values[0] - values[1]) / 2e-6, slope, rtol=1e-5)
+    assert abs(slope) > 1e-6
 
 
 @pytest.mark.parametrize("start", [0, 3])
@@ -228,7 +269,7 @@ def test_a_resumed_training_in_the_plain_forms_equals_an_unbroken_one(make_param
 
 def check_resumed_training(make_parameters, model, tmp_path, **changes):
     """5 steps straight against 3, a checkpoint file, and 2 more: the same bits."""
-    p = make_parameters(model, ema_decay=0.9, **changes)
+    p = make_parameters(model, ema_decay=0.9, diffaug=DIFFAUG, **changes)
     images = load_dataset(p)
     straight, data = Trainer(p), batches(images, p, first=0)
     for _ in range(5):

@@ -4,15 +4,20 @@ from typing import NamedTuple
 
 from checkpoint import Checkpoint, compare_classes, load, load_file_or_run, load_newest
 from dataset import check_count
+from parameters import from_values
 from processes import collectives
 from utils import UserError, plural
 
 
 class Start(NamedTuple):
-    """The start of a run. `checkpoint` is None for new weights. `is_own`: whether this run wrote the checkpoint."""
+    """The start of a run. `checkpoint` is None for new weights. `is_own`: whether this run wrote the checkpoint.
+
+    `has_other_classes`: whether the checkpoint was trained on other classes than those of the data.
+    """
 
     checkpoint: Checkpoint | None = None
     is_own: bool = False
+    has_other_classes: bool = False
 
     @property
     def step(self):
@@ -44,7 +49,7 @@ def find_start(parameters, weights, loaded, image_set):
     if start.is_own:
         _check_whole_batch(p, start.checkpoint)
     if start.checkpoint:
-        _check_classes(p, start, image_set)
+        start = start._replace(has_other_classes=_has_other_classes(p, start, image_set))
     check_count(p, image_set)
     check_steps_left(p, start)
     return start
@@ -73,15 +78,20 @@ def check_steps_left(parameters, start):
         )
 
 
-def _check_classes(parameters, start, image_set):
-    """Refuse to resume with other classes, because a label would mean another class.
+def _has_other_classes(parameters, start, image_set):
+    """Whether the checkpoint was trained on other classes. Prints the difference.
 
-    For weights from another run, only print the difference.
+    Refuses to resume a run with other classes, because a label would mean another class. If the checkpoint has no names
+    of classes, only the numbers of classes are compared.
     """
     path, class_names = start.checkpoint.path, start.checkpoint.class_names
     if not class_names:
         collectives.say(f"{path} does not tell the names of its classes, so they are not compared")
-        return
+        before = from_values(start.checkpoint.parameters, path).num_classes
+        if start.is_own or before == image_set.num_classes:
+            return False
+        _say_other_classes(path, f"{before} instead of {image_set.num_classes}")
+        return True
     difference = compare_classes(class_names, image_set.class_names)
     if difference and start.is_own:
         raise UserError(
@@ -89,9 +99,15 @@ def _check_classes(parameters, start, image_set):
             "give data with those classes, or start another run"
         )
     if difference:
-        collectives.say(
-            f"{path} was trained on other classes ({difference}): its weights are now trained on the new classes"
-        )
+        _say_other_classes(path, difference)
+    return bool(difference)
+
+
+def _say_other_classes(path, difference):
+    collectives.say(
+        f"{path} was trained on other classes ({difference}): class embeddings and class heads start anew, and all "
+        "other weights are kept"
+    )
 
 
 def _check_whole_batch(parameters, own):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
+import augment
 import operations
 import randomness
 import sampler
@@ -28,6 +29,8 @@ class DBatch(NamedTuple):
     fake_noise: paddle.Tensor = None
     whole: int = None  # number of rows in the batch of all processes; None: the same as here
     sources: object = None  # dropout's sources of random numbers for a range of rows; None: Paddle's
+    real_changes: paddle.Tensor = None  # `augment.random_values` for --diffaug, [N, augment.WIDTH]
+    fake_changes: paddle.Tensor = None
 
 
 class GBatch(NamedTuple):
@@ -38,6 +41,7 @@ class GBatch(NamedTuple):
     fake_noise: paddle.Tensor = None  # instance noise, [N, C, H, W]
     whole: int = None  # number of rows in the batch of all processes
     sources: object = None  # as in `DBatch`
+    fake_changes: paddle.Tensor = None  # as in `DBatch`
 
 
 def d_batch(parameters, step, update, images, labels, whole=None):
@@ -49,16 +53,17 @@ def d_batch(parameters, step, update, images, labels, whole=None):
     fake_labels = labels if p.is_sagan else draws.labels("d")
     alpha = draws.rows("alpha", lambda rng, rows: rng.random((rows, 1, 1, 1))) if p.adv_loss == "wgan_gp" else None
     noises = draws.instance_noise("d/real"), draws.instance_noise("d/fake")
-    return DBatch(
-        sampler.to_range(images, p), labels, draws.noise("d"), fake_labels, alpha, *noises, whole, draws.dropout("d")
-    )
+    changes = draws.changes("d/real"), draws.changes("d/fake")
+    real = sampler.to_range(images, p)
+    return DBatch(real, labels, draws.noise("d"), fake_labels, alpha, *noises, whole, draws.dropout("d"), *changes)
 
 
 def g_batch(parameters, step, update):
     """The `GBatch` of a G update."""
     whole = parameters.batch_size * collectives.world_size()
     draws = _Draws(parameters, step, update, whole)
-    return GBatch(draws.noise("g"), draws.labels("g"), draws.instance_noise("g/fake"), whole, draws.dropout("g"))
+    noise, changes = draws.instance_noise("g/fake"), draws.changes("g/fake")
+    return GBatch(draws.noise("g"), draws.labels("g"), noise, whole, draws.dropout("g"), changes)
 
 
 def blocks_of(parameters, whole):
@@ -93,6 +98,13 @@ class _Draws:
         sigma = p.inst_noise_sigma * (1 - self.step / p.inst_noise_sigma_iters)
         shape = (p.channels, p.imsize, p.imsize)
         return sigma * self.rows(f"instance noise/{role}", lambda rng, rows: rng.standard_normal((rows, *shape)))
+
+    def changes(self, role):
+        """The random values of --diffaug; None without it."""
+        p = self.parameters
+        if not p.diffaug:
+            return None
+        return self.rows(f"diffaug/{role}", lambda rng, rows: augment.random_values(rng, rows, p.imsize))
 
     def dropout(self, role):
         """As `DBatch.sources`. For the plain forms it seeds Paddle's random numbers instead, alike in all processes."""

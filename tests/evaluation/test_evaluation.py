@@ -325,7 +325,7 @@ class CountingImageSet:
 
 def test_real_images_are_compared_once_for_several_evaluations(make_parameters):
     evaluation = Evaluation(make_parameters(**DIGITS, metrics="ms_ssim,distance"))
-    real = evaluation.train_set = CountingImageSet(evaluation.train_set)
+    real = evaluation.image_sets["train"] = CountingImageSet(evaluation.image_sets["train"])
     stop = runtime.StopRequest()
     assert evaluation.figures(NoiseDigits(stop, stop_at=0), stop) is None
     first, asked = evaluation.figures(NoiseDigits(), runtime.StopRequest()), real.asked

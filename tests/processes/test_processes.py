@@ -17,6 +17,7 @@ import runtime
 
 ROOT = Path(runtime.__file__).parent
 DRIFTS = 30
+DIFFAUG = "color,translation,cutout"
 SAGAN = {"model": "sagan", "adv_loss": "dcgan", "global_batch_size": 8, "steps": 3}
 ACGAN = {"model": "acgan-digits", "dropout": 0.5, "global_batch_size": 8, "steps": 3}
 SYNC = {"sync_bn": True}
@@ -24,14 +25,14 @@ D2D_CE = {"class_loss": "d2d_ce", "d2d_embed_dim": 8}
 LAST = {"dont_drop_last": True}  # 1,437 digits: the last batch of 8 has 5 images, the last of 4 has 1
 SHORT = {
     "sagan": SAGAN | SYNC,
-    "sagan-noise": SAGAN | SYNC | {"inst_noise_sigma": 0.3, "g_steps_per_iter": 2},
+    "sagan-noise": SAGAN | SYNC | {"inst_noise_sigma": 0.3, "g_steps_per_iter": 2, "diffaug": DIFFAUG},
     "reacgan": SAGAN | SYNC | D2D_CE,
     "acgan": ACGAN | SYNC,
     "acgan-incomplete": ACGAN | SYNC | LAST | {"first": 178},
     "acgan-one-image": ACGAN | SYNC | LAST | {"first": 358, "global_batch_size": 4, "adv_loss": "wgan_gp"},
     "acgan-d2d-incomplete": ACGAN | SYNC | D2D_CE | LAST | {"first": 178},
     "acgan-d2d-one-image": ACGAN | SYNC | D2D_CE | LAST | {"first": 358, "global_batch_size": 4},
-    "acgan-penalty": ACGAN | SYNC | {"adv_loss": "wgan_gp", "d_steps_per_iter": 2},
+    "acgan-penalty": ACGAN | SYNC | {"adv_loss": "wgan_gp", "d_steps_per_iter": 2, "diffaug": DIFFAUG},
 }
 CUTS = {f"{name}-{rounds}": case | {"rounds": rounds} for name, case in SHORT.items() for rounds in (1, 2)}
 BLOCKS = {name: case | {"sync_bn": False} for name, case in CUTS.items()}

@@ -36,7 +36,7 @@ def trained(p, threads, monkeypatch, steps=2):
         ("sagan", {"batch_size_in_gpu": 4}),  # two rounds of accumulation
         ("acgan-cifar10", {"dropout": 0.3}),
         ("acgan-mnist", {}),
-        ("acgan-mlp", {}),
+        ("acgan-mlp", {"diffaug": "color,translation,cutout"}),
         ("sagan-cifar10", {"class_loss": "d2d_ce"}),  # the negatives are the images of all threads
         ("acgan-cifar10", {"class_loss": "d2d_ce", "dropout": 0.0, "batch_size_in_gpu": 4}),
     ],
