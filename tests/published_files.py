@@ -40,3 +40,11 @@ def write_paddle_sagan(path, figures, dtype="float32"):
         "D_optimizer_state_dict": adam.state_dict(),
     }
     paddle.save(content, str(path))
+
+
+def published(place):
+    """A checkpoint of each published format: {kind: path}."""
+    write_paddle_sagan(place / "sagan.pdparams", paddle_fixture("published_sagan_paddle"))
+    paddle.save(paddle_state(paddle_fixture("published_acgan_paddle"), "G", "float32"), str(place / "G_499.pdparams"))
+    torch = {name: PTH / name for name in ("sagan.pth", "sagan_legacy.pth", "imagenet_netG_epoch_0.pth")}
+    return {"paddle-sagan": place / "sagan.pdparams", "paddle-acgan": place / "G_499.pdparams", **torch}

@@ -3,11 +3,10 @@
 import shutil
 
 import numpy as np
-import paddle
 import pytest
 from commands import ROOT, run, start, wait_for
 from PIL import Image
-from published_files import PTH, paddle_fixture, paddle_state, write_paddle_sagan
+from published_files import PTH, published
 from test_faults import fill, mounted
 
 import checkpoint
@@ -86,15 +85,6 @@ def test_a_film_walks_between_seeds_or_classes(model, tmp_path, walk, ending):
     else:
         expected = pictures.captioned(generator.draw([3, 8], [12, 12]), ["3", "8"])
     assert np.abs(frame - expected).mean() < 8  # a GIF has 256 colours
-
-
-def published(folder):
-    """A checkpoint of each published format: {kind: path}."""
-    write_paddle_sagan(folder / "sagan.pdparams", paddle_fixture("published_sagan_paddle"))
-    state = paddle_state(paddle_fixture("published_acgan_paddle"), "G", "float32")
-    paddle.save(state, str(folder / "G_499.pdparams"))
-    torch = {name: PTH / name for name in ("sagan.pth", "sagan_legacy.pth", "imagenet_netG_epoch_0.pth")}
-    return {"paddle-sagan": folder / "sagan.pdparams", "paddle-acgan": folder / "G_499.pdparams", **torch}
 
 
 @pytest.mark.parametrize("kind", ["paddle-sagan", "paddle-acgan", "sagan.pth", "imagenet_netG_epoch_0.pth"])
