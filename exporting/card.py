@@ -35,7 +35,7 @@ DATA = {
     ),
     "fake": ("other", "Random colours, which only test the program."),
 }
-UNKNOWN = ("other", "TODO: name the images, their source and their licence here.")
+UNKNOWN = ("other", "Not known here: before you publish, name the images, their source and their licence.")
 PAPERS = {
     "sagan": "Zhang, Goodfellow, Metaxas, Odena, *Self-Attention Generative Adversarial Networks*, ICML 2019, "
     "https://arxiv.org/abs/1805.08318",
