@@ -62,13 +62,18 @@ class CommandLine:
 
     def __init__(self, argv=None, program="train"):
         self.program = program
+        argv = sys.argv[1:] if argv is None else argv
+        argument = COMMANDS[program].argument if program in COMMANDS else ""
+        if argument and argv and not argv[0].startswith("-"):
+            argv = [f"--{argument}", *argv]
         self._options, self.spelled = parse(
-            sys.argv[1:] if argv is None else argv,
+            argv,
             names := _options_by_spelling(program),
             HIDDEN.get(program, set()),
             _recipe_list if "recipe" in names else str,
             prog=f"{program}.py",
-            usage=f"python {program}.py {'[--recipe NAME|FILE] ' * ('recipe' in names)}[--OPTION VALUE ...]",
+            usage=f"python {program}.py {'RUN ' * bool(argument)}{'[--recipe NAME|FILE] ' * ('recipe' in names)}"
+            "[--OPTION VALUE ...]",
             description=COMMANDS[program].description if program in COMMANDS else OF_RECIPES,
         )
         self.given = _to_fields(self._options)

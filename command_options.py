@@ -4,17 +4,20 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import NamedTuple
 
-from options import NUMBERS, Rule, numbers, option, whole_number
+from options import NUMBERS, Rule, numbers, one_of, option, whole_number
 from parameters import LABELS
 
 ENDINGS = {"film": (".gif", ".webp"), "grid": (".png",)}  # of the file that generate.py writes
 OUT = Rule("a file name that ends in .npz or .zip", lambda path: path.lower().endswith((".npz", ".zip")))
 WALK = Rule(f"`classes`, or {NUMBERS.phrase}", lambda text: text == "classes" or NUMBERS.accepts(text))
 FRAMES = whole_number(2, 1000)
+HTML = Rule("a file name that ends in .html", lambda path: path.lower().endswith(".html"))
+LANGUAGE = one_of("en", "cn")
 
 _packing = partial(option, group="Packing")
 _drawing = partial(option, group="Drawing")
 _exporting = partial(option, group="Export")
+_page = partial(option, group="Page")
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,27 @@ class Exporting:
     out: str | None = _exporting(None, "the folder to write; left out: a new folder in sagan_models", metavar="DIR")
 
 
+@dataclass(frozen=True)
+class Page:
+    """The options of gallery.py that are not fields of `Parameters`."""
+
+    lang: str = _page("en", "language: en or cn", LANGUAGE, "en|cn")
+    labels: str = _page("auto", "classes to show: names or numbers; of more than ten, ten are shown", LABELS, "LIST")
+    out: str | None = _page(
+        None, "the .html file to write; left out: gallery.html in a new folder in sagan_models", HTML, "FILE"
+    )
+
+
 class Command(NamedTuple):
-    """A command with options of its own. `own`: their dataclass. `shared`: names of its fields of `Parameters`."""
+    """A command with options of its own. `own`: their dataclass. `shared`: names of its fields of `Parameters`.
+
+    `argument`: the option whose value may come first, without the option's name.
+    """
 
     own: type
     shared: tuple
     description: str
+    argument: str = ""
 
     @property
     def options(self):
@@ -129,4 +147,11 @@ COMMANDS = {
         "names of this project and of PyTorch, config.json, a model card, and examples. In brackets: the defaults;\n"
         "the settings in the weights override them.",
     ),
-}
+    "gallery": Command(
+        Page,
+        (*OF_GENERATORS, "data_path", "test_data_path", "inception_weights", "num_workers"),
+        "RUN is a run's folder, or a checkpoint of this project or published. In brackets: the defaults; the settings\n"
+        "in the weights override them.",
+        argument="pretrained_model",
+    ),
+}  # fmt: skip

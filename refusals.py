@@ -127,6 +127,26 @@ def check_drawing(d, given):
         _check_out(d)
 
 
+def check_page(page, given):
+    """Refuse the options `page`, a `Page`, and `given`, the other options of gallery.py."""
+    for name in ("data_path", "test_data_path", "inception_weights"):
+        _must_exist(name, given.get(name))
+    if not given.get("pretrained_model"):
+        raise UserError(
+            "give the run or the checkpoint to show, such as: python gallery.py sagan_models/acgan-digits-1"
+        )
+    if page.out is not None:
+        _check_new_file(page.out)
+
+
+def _check_new_file(path):
+    if os.path.exists(path):
+        raise UserError(f"--out {path} exists already: give another name")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UserError(f"--out {path}: there is no folder {folder}; make it, or give another name")
+
+
 def _check_out(d):
     """Refuse a path that does not fit the kind of output, or that exists already."""
     endings = ENDINGS.get(d.kind, ())
@@ -137,14 +157,10 @@ def _check_out(d):
         raise UserError(
             f"--out {d.out} is one file, but each image is a file: give a folder, or add --grid or --interpolate"
         )
-    if not endings:
+    if endings:
+        _check_new_file(d.out)
+    else:
         check_new_folder(d.out)
-        return
-    if os.path.exists(d.out):
-        raise UserError(f"--out {d.out} exists already: give another name")
-    folder = os.path.dirname(d.out) or "."
-    if not os.path.isdir(folder):
-        raise UserError(f"--out {d.out}: there is no folder {folder}; make it, or give another name")
 
 
 def check_new_folder(out):

@@ -15,8 +15,8 @@ from acgan_models import STACKS
 from alignment import draw
 from alignment.compare import compare, compare_all
 from checkpoint import load_network
-from formats.published_weights import arrange, is_transposed, our_name, recognise
-from formats.pytorch_names import LAYERS, MLP, SAGAN
+from formats.published_weights import SAGAN, arrange, is_transposed, our_name, recognise
+from formats.pytorch_names import LAYERS, MLP
 from parameters import IMAGE_SIZES, SAGANS, Parameters
 from trainer import Trainer
 from training.step_batches import DBatch, GBatch

@@ -1,5 +1,7 @@
 """Draw images by class and seed from a checkpoint's generator, and walk between seeds or between classes."""
 
+import dataclasses
+
 import numpy as np
 
 import checkpoint
@@ -31,12 +33,15 @@ class OpenGenerator:
             sampler.use_standing_statistics(self.network, parameters)
         self._frozen = sampler.snapshot(self.network, parameters)
 
-    def draw(self, labels, seeds):
+    def draw(self, labels, seeds, truncation=None):
         """Images of classes `labels` and `seeds`, both int [N]: uint8 [N, C, H, W].
 
         Seed k gives sample k of test.py with the same `manual_seed`, and its bits do not depend on the other images.
+        `truncation` replaces that of the parameters.
         """
-        return sampler.generate(self._frozen, self.parameters, seeds, labels)
+        p = self.parameters
+        p = dataclasses.replace(p, truncation=truncation) if truncation else p
+        return sampler.generate(self._frozen, p, seeds, labels)
 
     def grid(self, labels, seeds):
         """Images of each of `labels` with each of `seeds`, class by class: uint8 [labels · seeds, C, H, W]."""

@@ -18,7 +18,7 @@ LARGEST = 10**8  # pixels of a picture, or of all frames of a film
 
 
 def new_folder(name):
-    """Make and return the next folder NAME-NUMBER."""
+    """Make and return the next folder NAME-NUMBER in FOLDER."""
     for number in itertools.count(max(run_numbers(FOLDER, name), default=0) + 1):
         folder = Path(FOLDER, f"{name}-{number}")
         try:

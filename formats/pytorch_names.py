@@ -34,12 +34,13 @@ MLP = {
     },
 }
 D2D_CE = {"snlinear2": "class_linear"}  # what ReACGAN's D has besides SAGAN's layers
-SAGAN = {"G": SAGAN["G"], "D": SAGAN["D"] | D2D_CE}
+SAGANS = {"G": SAGAN["G"], "D": SAGAN["D"] | D2D_CE}
 LAYERS = {
-    **dict.fromkeys(("sagan", "sagan-cifar10"), SAGAN),
-    **dict.fromkeys(STACKS, STACK),
+    "sagan": SAGANS,
+    "sagan-cifar10": SAGANS,
     "acgan-mnist": MNIST,
     "acgan-mlp": MLP,
+    **dict.fromkeys(STACKS, STACK),
 }
 
 

@@ -42,9 +42,11 @@ def write_paddle_sagan(path, figures, dtype="float32"):
     paddle.save(content, str(path))
 
 
-def published(place):
+def published(folder):
     """A checkpoint of each published format: {kind: path}."""
-    write_paddle_sagan(place / "sagan.pdparams", paddle_fixture("published_sagan_paddle"))
-    paddle.save(paddle_state(paddle_fixture("published_acgan_paddle"), "G", "float32"), str(place / "G_499.pdparams"))
-    torch = {name: PTH / name for name in ("sagan.pth", "sagan_legacy.pth", "imagenet_netG_epoch_0.pth")}
-    return {"paddle-sagan": place / "sagan.pdparams", "paddle-acgan": place / "G_499.pdparams", **torch}
+    write_paddle_sagan(folder / "sagan.pdparams", paddle_fixture("published_sagan_paddle"))
+    state = paddle_state(paddle_fixture("published_acgan_paddle"), "G", "float32")
+    paddle.save(state, str(folder / "G_499.pdparams"))
+    names = ("sagan.pth", "sagan_legacy.pth", "imagenet_netG_epoch_0.pth", "cifar10_netG_epoch_0.pth")
+    torch = {name: PTH / name for name in names}
+    return {"paddle-sagan": folder / "sagan.pdparams", "paddle-acgan": folder / "G_499.pdparams", **torch}

@@ -7,8 +7,8 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A folder stands for the modules in it.
 FLOORS = (
     {"benchmarks"},
-    {"train", "test", "convert", "pack", "generate", "export", "alignment"},
-    {"trainer", "tester", "exporting"},
+    {"train", "test", "convert", "pack", "generate", "gallery", "export", "alignment"},
+    {"trainer", "tester", "exporting", "pages"},
     {"training", "evaluation", "packing"},
     {"drawing"},
     {"sampler", "checkpoint", "dataset"},

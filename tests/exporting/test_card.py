@@ -48,7 +48,10 @@ def test_the_card_has_what_a_hub_reads(card_of):
 
 def test_the_licence_of_ones_own_images_is_left_to_the_user(card_of):
     card = card_of(dataset="folder")
-    assert "license: other" in card and "Not known here: before you publish, name the images, their source and their licence." in card
+    assert (
+        "license: other" in card
+        and "Not known here: before you publish, name the images, their source and their licence." in card
+    )
 
 
 def test_scores_are_those_of_a_report_on_the_same_weights(card_of):
