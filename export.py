@@ -1,9 +1,8 @@
 """Write a generator as a folder for other programs: `python export.py --pretrained_model FILE_OR_RUN --out DIR`."""
 
-import signal
+import system
 
-# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import dataclasses  # noqa: E402
 

@@ -1,9 +1,8 @@
 """Make a page of pictures of a run or a checkpoint: `python gallery.py RUN` writes one HTML file."""
 
-import signal
+import system
 
-# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 from pathlib import Path  # noqa: E402
 

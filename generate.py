@@ -1,9 +1,8 @@
 """Draw images from a generator by class and seed. `python generate.py` needs no option; `--help` lists the options."""
 
-import signal
+import system
 
-# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import dataclasses  # noqa: E402
 from pathlib import Path  # noqa: E402

@@ -232,6 +232,7 @@ class Parameters:
         metavar="auto|DIR",
     )
     log_step: int = _output(10, "steps between lines of the log", COUNT)
+    tipc_log: bool = _output(False, "also print each line of the log in the form that Paddle's TIPC reads")
     sample_step: int = _output(100, "steps between pictures of samples", COUNT)
     model_save_step: int = _output(100, "steps between checkpoints", COUNT)
     save_freq: int | None = _output(None, "epochs between checkpoints, instead of --model_save_step", COUNT)

@@ -16,7 +16,7 @@ OPTIONS_OF_DRAWING = {
 # of images in a step also depends on the number of processes, so `training/run_start.py` checks it.
 CHANGEABLE = frozenset({
     "total_step", "niter", "d_lr", "g_lr", "batch_size", "global_batch_size", "batch_size_in_gpu", "log_step",
-    "sample_step", "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path",
+    "tipc_log", "sample_step", "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path",
     "test_data_path", "num_workers", "data_in_memory", "device", "threads", "parallel",
     "amp", "recompute", "dry_run",
 })  # fmt: skip

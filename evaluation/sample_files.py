@@ -5,7 +5,6 @@ resume.
 """
 
 import contextlib
-import fcntl
 import glob
 import io
 import math
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+import system
 from drawing.classes import class_folder
 from pictures import save_image
 from processes import collectives
@@ -80,8 +80,8 @@ class NPZWriter:
             raise UserError(f"--samples_npz {self.path} exists already: give another file")
         for part in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.part"):
             if part != self._part:
-                with _locked(part, self.path):
-                    part.unlink()
+                _locked(part, self.path).close()
+                part.unlink()
         if resumes and not self._part.exists():
             raise UserError(
                 f"--samples_npz {self.path}: {self._part} is gone, and it held the first samples: give another file"
@@ -119,6 +119,7 @@ class NPZWriter:
             archive.write(self._part, "arr_0.npy")
             with archive.open("arr_1.npy", "w") as member:
                 np.lib.format.write_array(member, self.labels)
+        self.lock.close()  # because Windows removes only closed files
         self._part.unlink()
 
 
@@ -126,7 +127,7 @@ def _locked(part, path):
     """Open and lock the hidden file `part` of `path`. Raises UserError if another test has locked it."""
     file = open(part, "rb")  # noqa: SIM115, closing it releases the lock
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        system.try_lock(file)
     except BlockingIOError:
         file.close()
         raise UserError(f"--samples_npz {path} is being written by another test: give another file") from None

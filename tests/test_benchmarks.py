@@ -10,6 +10,7 @@ from commands import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 
+import check_gpu
 import flops
 import sample
 import train_step
@@ -75,3 +76,29 @@ def test_operations_are_counted_with_their_gradients():
         F.conv2d_transpose(out, weight, stride=2)
         F.linear(paddle.randn([3, 8]), paddle.randn([8, 9]))
     assert counter.count.multiply_adds == 4 * 6 * 5 * 7 + 2 * 5 * 8 * 8 * 27 + 3 * 8 * 9
+
+
+@pytest.mark.slow
+def test_the_check_of_gpus_passes_on_the_cpu_with_two_processes(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "check_gpu.py", "--device", "cpu", "--processes", "2"]
+    done = subprocess.run([*command, "--out", tmp_path / "page.md"], capture_output=True, text=True)
+    page = (tmp_path / "page.md").read_text()
+    assert done.returncode == 0, page
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
+    results = {row[0]: row[1] for row in rows}
+    skipped = {name for name, result in results.items() if result == "skipped"}
+    assert skipped == {"20 steps in bfloat16", "20 steps in float16", "speed"}
+    assert len(results) == 9 and set(results.values()) == {"pass", "skipped"}
+    assert all(row[2] for row in rows) and "Paddle" in page
+
+
+def test_a_failed_check_has_its_figure_and_a_missing_gpu_is_named(tmp_path):
+    with pytest.raises(check_gpu.Failure, match=r"metrics differ by 2.0e-02, at most 1.0e-02 allowed"):
+        check_gpu.within(0.02, 0.01, "metrics differ by")
+    with pytest.raises(check_gpu.Failure):
+        check_gpu.within(float("nan"), 0.01, "metrics differ by")
+    checks = check_gpu.Checks("cpu", 1, tmp_path)
+    with pytest.raises(check_gpu.Failure, match=r"exit code 2: train\.py: --imsize"):
+        checks.train("wrong", "--recipe", "sagan-imagenet", "--dataset", "fake", "--imsize", "33")
+    with pytest.raises(check_gpu.Skipped, match="one GPU is visible"):
+        checks.processes_agree()

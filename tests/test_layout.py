@@ -24,6 +24,7 @@ FLOORS = (
     {"runtime"},
     {"processes", "pipeline"},
     {"randomness", "utils"},
+    {"system"},
 )
 
 

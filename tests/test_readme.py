@@ -17,7 +17,11 @@ PAGES = [ROOT / "README.md", ROOT / "README_cn.md", ROOT / "sagan_models" / "REA
 PAGES += (ROOT / "weights").glob("*.md")
 OF_OTHER_PROGRAMS = {
     "nnodes", "rank", "master", "host", "nproc_per_node", "ips",  # paddle.distributed.launch
-    "logdir", "signal", "python", "help",  # visualdl, sbatch, uv
+    "logdir", "python", "help",  # visualdl, uv
+    "no", "find", "only",  # pip: --no-index, --find-links, --only-binary
+    "depth", "f",  # git, kubectl
+    "signal", "nodes", "gpus", "export",  # sbatch
+    "processes",  # benchmarks/check_gpu.py
     "report", "torch_python", "turns", "batch", "width", "load", "ours_before", "markdown",  # alignment, benchmarks
 }  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import itertools
 import math
 import os
@@ -18,6 +17,7 @@ from tqdm import tqdm
 import checkpoint
 import pictures
 import runtime
+import system
 from metrics.diversity import class_distance
 from parameters import changed_options
 from processes import collectives
@@ -109,6 +109,7 @@ class RunFolder:
         p, step = self.parameters, start.step
         notes = start.checkpoint.notes if start.is_own else dict.fromkeys((LOG, RECORDS), 0)
         self._class_names, self._data = image_set.class_names, image_set.fingerprint()
+        self._images = len(image_set)
         real_grid = self._real_grid(image_set)  # before anything is written: too many broken images are refused here
         with atomic_path(self.path / RUN_FILE) as temporary:  # first, because this file marks a run's folder
             temporary.write_text(p.to_yaml(), encoding="utf-8")
@@ -208,6 +209,8 @@ class RunFolder:
         shown = {name: f"{value:.4g}" for name, value in metrics.items()}
         if self._bar is not None:
             self._bar.set_postfix(shown, refresh=False)
+        if p.tipc_log:
+            self._lines.append(_tipc_line(step, step * batch // self._images, metrics, batch))
         self._shown = " ".join(f"{name} {value}" for name, value in shown.items())
         self._write_line(f"step {step} {self._shown}")
         self.chart(step, {TAGS[name]: metrics[name] for name in sorted(metrics, key=list(TAGS).index)})
@@ -297,13 +300,10 @@ class RunFolder:
 
     def _point_latest_to(self, path):
         """Make the symbolic link `weights/latest` point to `path`, a checkpoint that is already on the disk."""
-        try:
-            with atomic_path(self.weights / "latest") as temporary:
-                temporary.unlink()
-                temporary.symlink_to(path.name)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):  # the file system has no links
-                raise
+        temporary = self.weights / ".tmp-latest"  # a killed program may have left it
+        temporary.unlink(missing_ok=True)
+        if system.link(path.name, temporary):
+            system.replace(temporary, self.weights / "latest")
 
     def finish(self):
         """Wait, on every process, until all is on the disk. A launcher ends all processes when the first one exits."""
@@ -393,6 +393,18 @@ def diverged(name, value, step):
     return UserError(
         f"{name} is {value} at step {step}: training has diverged; --resume goes on from the last good checkpoint: "
         "give it a lower --d_lr and --g_lr, or start a new run with another --manual_seed"
+    )
+
+
+def _tipc_line(step, epoch, metrics, batch):
+    """A line of the log in the form that TIPC, Paddle's test of models, reads. `batch`: images in a step.
+
+    The reader's cost is the time that a step waits for data. The loss is D's, without its class loss.
+    """
+    pace, wait, loss = metrics["images_per_second"], metrics["data_wait"], metrics["d_real"] + metrics["d_fake"]
+    return (
+        f"[epoch {epoch}, iter {step}][TRAIN]avg_samples: {batch:.1f} , avg_reader_cost: {wait:.5f} sec, "
+        f"avg_batch_cost: {batch / pace:.5f} sec, loss: {loss:.5f} , avg_ips: {pace:.5f} images/sec"
     )
 
 
