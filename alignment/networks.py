@@ -15,7 +15,7 @@ from acgan_models import STACKS
 from alignment import draw
 from alignment.compare import compare, compare_all
 from checkpoint import load_network
-from formats.published_weights import SAGAN, arrange, is_transposed, our_name, recognise
+from formats.published_weights import arrange, is_transposed, our_name, recognise
 from formats.pytorch_names import LAYERS, MLP
 from parameters import IMAGE_SIZES, SAGANS, Parameters
 from trainer import Trainer
@@ -185,7 +185,7 @@ class Pair:
         """The inputs of the D update of `step`."""
         size, channels = self.fixture.whole("image_size"), self._channels()
         real = draw.labels(step, "real", self.batch, self.classes, self.seed)
-        fake = real if self.layers is SAGAN else draw.labels(step, "d", self.batch, self.classes, self.seed)
+        fake = real if self.layers is LAYERS["sagan"] else draw.labels(step, "d", self.batch, self.classes, self.seed)
         alpha = draw.rng(f"alpha/{step}", self.seed).uniform(size=(self.batch, 1, 1, 1))
         images = draw.images(step, self.batch, channels, size, self.seed)
         noise = draw.noise(step, "d", self.batch, self.z_dim, self.seed)
