@@ -132,6 +132,10 @@ def test_every_command_runs_on_a_stand_in_for_windows(tmp_path):
           for data in ("images", "images", "packed.npz", "packed.zip")),
         ["convert.py", "runs/mine", "mine.pdparams"],
         ["convert.py", "runs/mine", "mine.safetensors"],
+        ["generate.py", "--out", "sheets"],
+        ["generate.py", "--pretrained_model", "runs/mine", "--interpolate", "0,1", "--frames", "4", "--out", "walk.gif"],
+        ["export.py", "--pretrained_model", "runs/mine", "--out", "exported"],
+        ["gallery.py", "runs/mine", "--out", "page.html"],
     ]  # fmt: skip
     code, out, err = run(tmp_path, ROOT / "tests" / "without_posix.py", json.dumps(commands))
     assert code == 0, err
