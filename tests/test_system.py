@@ -133,7 +133,7 @@ def test_every_command_runs_on_a_stand_in_for_windows(tmp_path):
         ["convert.py", "runs/mine", "mine.pdparams"],
         ["convert.py", "runs/mine", "mine.safetensors"],
         ["generate.py", "--out", "sheets"],
-        ["generate.py", "--pretrained_model", "runs/mine", "--interpolate", "0,1", "--frames", "4", "--out", "walk.gif"],
+        ["generate.py", "--pretrained_model", "runs/mine", "--interpolate", "0,1", "--frames", "4", "--out", "w.gif"],
         ["export.py", "--pretrained_model", "runs/mine", "--out", "exported"],
         ["gallery.py", "runs/mine", "--out", "page.html"],
     ]  # fmt: skip
