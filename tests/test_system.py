@@ -87,7 +87,7 @@ def test_a_system_without_locks_is_told_from_a_locked_file(tmp_path, without_fcn
 
 def test_bytes_are_read_without_pread(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"0123456789")
-    monkeypatch.delattr(os, "pread")
+    monkeypatch.delattr(os, "pread", raising=False)
     descriptor = system.open_to_read(tmp_path / "file")
     assert [system.read_at(descriptor, 3, offset) for offset in (7, 0, 9)] == [b"789", b"012", b"9"]
     os.close(descriptor)
