@@ -81,6 +81,7 @@ class Tester:
         report.write(folder, figures, settings, self.parameters, evaluation.seconds)
         # The report is complete: remove the files that only an interrupted test needs.
         remove_parts(folder)
+        self._unlock()  # because Windows removes only closed files
         (folder / LOCK_FILE).unlink()
         print(f"report: {folder / 'report.md'}")
 
@@ -91,8 +92,11 @@ class Tester:
             folder, resumes = collectives.on_rank_0(self._claim, key)
             yield Path(folder), resumes
         finally:
-            for file in self._locks:
-                file.close()
+            self._unlock()
+
+    def _unlock(self):
+        for file in self._locks:
+            file.close()
 
     def _claim(self, key):
         """Find and lock the folder of the report. Returns its path, and whether this test was interrupted in it."""

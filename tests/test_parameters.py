@@ -229,6 +229,7 @@ PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_clas
             "d_steps_per_iter": 1,
             "ema_decay": 0.999,
             "ema_start": 2000,
+            "real_split": "train",
             "use_ema": True,
             "total_step": 1_000_000,
             "attention_size": 64,
@@ -258,6 +259,7 @@ PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_clas
         "acgan-mnist": ACGAN | TUTORIAL | {"dropout": 0.25},
         "acgan-mlp": ACGAN | TUTORIAL | {"dropout": 0.4},
         "acgan-digits": {"model": "acgan-digits", "dataset": "digits", "imsize": 16, "channels": 1},
+        "sagan-digits": {"model": "sagan", "dataset": "digits", "imsize": 16, "attention_size": 8, "channels": 1},
     }.items(),
 )
 def test_recipes_hold_the_published_settings(recipe, published):
@@ -269,7 +271,7 @@ def test_recipes_hold_the_published_settings(recipe, published):
 
 def test_every_published_setting_has_a_recipe():
     rows = "sagan-imagenet acgan-imagenet acgan-imagenet-torch acgan-cifar10 acgan-mnist acgan-mlp acgan-digits"
-    later = "sagan-imagenet-ema sagan-cifar10 reacgan-cifar10 reacgan-imagenet"
+    later = "sagan-imagenet-ema sagan-cifar10 reacgan-cifar10 reacgan-imagenet sagan-digits"
     assert sorted(f"{rows} {later}".split()) == RECIPES
 
 
@@ -279,6 +281,14 @@ def test_batch_norm_of_the_later_recipes_sees_32_images_with_any_number_of_proce
         monkeypatch.setenv("PADDLE_TRAINERS_NUM", str(count))
         p = parse(f"--recipe {recipe} --data_path train")
         assert (p.batch_size, p.rounds) == (256 // count, 8 // count)
+
+
+def test_a_batch_smaller_than_the_rounds_of_its_recipe_is_one_round(monkeypatch):
+    p = parse("--recipe reacgan-imagenet --data_path train --batch_size 4")
+    assert (p.batch_size, p.batch_size_in_gpu, p.rounds) == (4, None, 1)
+    assert "--batch_size_in_gpu 32" in refusal("--data_path train --batch_size 4 --batch_size_in_gpu 32")
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "16")
+    assert parse("--recipe reacgan-imagenet --data_path train").rounds == 1
 
 
 # Options, their other names, and the layers they come from
@@ -788,7 +798,8 @@ def test_yaml_reads_back_what_was_written(seed, files):
     values = {name: _random_value(field, draw) for name, field in FIELDS.items()}
     p = Parameters(**values | {"recipe": draw.choice(["mine", "日本 é", "a: b", "#c", "1e-4"])})
     (files / "p.yaml").write_text(p.to_yaml(), "utf-8")
-    assert Parameters(**read_parameters(files / "p.yaml")) == dataclasses.replace(p, resume=None, name=None)
+    of_one_command = {"resume": None, "name": None, "dry_run": False}
+    assert Parameters(**read_parameters(files / "p.yaml")) == dataclasses.replace(p, **of_one_command)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

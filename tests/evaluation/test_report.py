@@ -91,6 +91,9 @@ def verdicts(text):
            "84.7 % of 1000 classes, of 100 models", "")]),
         ("acgan-imagenet-torch", ("accuracy",), [("read as the class asked for", "10.1 % ± 2.0, of 100 models", "")]),
         ("acgan-cifar10", ("inception_score", "fid"), [("Inception Score", "8.25 ± 0.07", ""), ("FID", "", "")]),
+        ("sagan-imagenet-ema", ("fid", "inception_score"), [("FID", "", "12.83"), ("Inception Score", "", "69.54")]),
+        ("sagan-cifar10", ("fid", "inception_score"), [("FID", "", "9.43"), ("Inception Score", "", "9.32")]),
+        ("reacgan-cifar10", ("fid", "inception_score"), [("FID", "", "3.87"), ("Inception Score", "", "9.85")]),
         ("acgan-digits", ("classifier_fid",), [("classifier FID", "", "")]),
     ],
 )  # fmt: skip
