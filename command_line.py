@@ -6,22 +6,22 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
+from command_options import COMMANDS, OF_RECIPES
 from options import parse, spellings
 from parameters import (
     BY_PROGRAM,
     HIDDEN,
     OPTIONS,
-    PACKING,
     PUBLISHED,
     RECIPES,
     SAGANS,
     SMALL_IMAGES,
-    Packing,
     Parameters,
     check_classes,
     check_crop,
     check_fit,
     count_classes,
+    paths_in,
     read_parameters,
     read_recipe,
     typed_options,
@@ -49,17 +49,12 @@ IGNORED_BY_TEST = (
     "fast_decode", "mirror", "data_in_memory", "dont_shuffle", "dont_drop_last", "d_conv_dim", "relu_shortcut",
     "dropout", "eval_step", "eval_samples", "lr",
 )  # fmt: skip
-# The options of pack.py: those that decide which images are read, and how.
-OF_PACK = (
-    "recipe", "model", "dataset", "data_path", "test_data_path", "classes", "num_classes", "imsize", "centercrop",
-    "centercrop_size", "dont_resize", "resize_filter", "exif", "num_workers",
-)  # fmt: skip
 # Two options that set the same thing. One on the command line overrides the other in a recipe, a run or a checkpoint.
 EITHER_OR = (("total_step", "niter"), ("model_save_step", "save_freq"), ("batch_size", "global_batch_size"))
 
 
 class CommandLine:
-    """The command line of `program` ("train", "test" or "pack"). No other code reads the arguments.
+    """The command line of `program`: "train", "test", or a name in COMMANDS. No other code reads the arguments.
 
     `given`: {field name: typed value} of its options, without --recipe. `spelled`: the option names as the user spelled
     them. `named`: the value of --recipe, or None. `recipe`: the recipe to use. `reason`: why this recipe is used.
@@ -68,15 +63,19 @@ class CommandLine:
 
     def __init__(self, argv=None, program="train"):
         self.program = program
+        argv = sys.argv[1:] if argv is None else argv
+        argument = COMMANDS[program].argument if program in COMMANDS else ""
+        if argument and argv and not argv[0].startswith("-"):
+            argv = [f"--{argument}", *argv]
         self._options, self.spelled = parse(
-            sys.argv[1:] if argv is None else argv,
-            _options_by_spelling(program),
-            HIDDEN[program],
-            _recipe_list,
+            argv,
+            names := _options_by_spelling(program),
+            HIDDEN.get(program, set()),
+            _recipe_list if "recipe" in names else str,
             prog=f"{program}.py",
-            usage=f"python {program}.py [--recipe NAME|FILE] [--OPTION VALUE ...]",
-            description="In brackets: the defaults, which are those of sagan-imagenet. Other recipes change some of\n"
-            "them (recipes/NAME.yaml); options on the command line override the recipe.",
+            usage=f"python {program}.py {'RUN ' * bool(argument)}{'[--recipe NAME|FILE] ' * ('recipe' in names)}"
+            "[--OPTION VALUE ...]",
+            description=COMMANDS[program].description if program in COMMANDS else OF_RECIPES,
         )
         self.given = _to_fields(self._options)
         self.named = self.given.pop("recipe", None)
@@ -127,6 +126,8 @@ class CommandLine:
         if self.program == "test" and (folder := self.given.get("check_path")):
             return generator_file(folder, self.given.get("which_epoch", Parameters.which_epoch)), "--check_path"
         path = self.given.get("pretrained_model")
+        if path and self.program == "test":
+            path = paths_in(path)[0]  # of several models, the first one
         if not path or (self.program == "train" and self.run_to_resume()):
             return None
         return path, "--pretrained_model"
@@ -147,6 +148,8 @@ class CommandLine:
             self._fit_to_test(values, base if checkpoint_values is not None else None)
             if values["samples"] and not self.named:
                 values["recipe"], reason = "none", "--samples"  # the recipe that drew them is unknown
+        if "batch_size_in_gpu" not in self.given and values["batch_size"] < (values["batch_size_in_gpu"] or 0):
+            values["batch_size_in_gpu"] = None  # the recipe's rounds are larger than this batch, so it is one round
         parameters = Parameters(**values)
         check_fit(parameters)
         check_classes(parameters, self.given, self.recipe)
@@ -160,9 +163,24 @@ class CommandLine:
         print(f"recipe {parameters.recipe} ({reason})", flush=True)
         return parameters
 
+    def own_options(self):
+        """The options of this command alone, as the dataclass that COMMANDS names."""
+        command = COMMANDS[self.program]
+        return command.own(**{name: value for name, value in self._options.items() if name in command.options})
+
+    def parameters_to_draw(self, checkpoint_values):
+        """The `Parameters` for drawing from a checkpoint, whose parameters are `checkpoint_values`, by field name."""
+        base, _, _ = self._base_values(checkpoint_values)
+        values = _merge(base, self.given)
+        self._fit_to_test(values, base)
+        parameters = Parameters(**values)
+        check_fit(parameters)
+        check_classes(parameters, self.given, self.recipe)
+        return parameters
+
     def parameters_of_pack(self):
         """(`Parameters`, `Packing`) of pack.py. Prints the recipe and the reason for it."""
-        packing = Packing(**{name: value for name, value in self._options.items() if name in PACKING})
+        packing = self.own_options()
         parameters = Parameters(**_merge(self.recipe_values, self.given))
         check_crop(parameters)
         check_classes(parameters, self.given, self.recipe)
@@ -213,6 +231,8 @@ class CommandLine:
         if trained is not None and self.given.get("num_classes") is None:
             # The generator's number, even if the test data have another one.
             values["num_classes"] = trained.get("num_classes")
+        if len(paths_in(values["pretrained_model"] or "")) > 1:  # several models, and each has other classes
+            values |= {"classes": self.given.get("classes"), "num_classes": self.given.get("num_classes")}
 
     def _explain_published_options(self):
         for name in ("result_path", "class_result_path", "log_path"):
@@ -220,7 +240,7 @@ class CommandLine:
                 print(f"--{name} has {PUBLISHED[name].metadata['help']}", file=sys.stderr)
         if self._options.get("ngpu", 1) > 1:
             print("--ngpu has no effect: python -m paddle.distributed.launch train.py uses every GPU", file=sys.stderr)
-        for name, means in BY_PROGRAM[self.program].items():
+        for name, means in BY_PROGRAM.get(self.program, {}).items():
             if name in self.spelled:
                 print(f"--{name} means --{means} in {self.program}.py, as published", file=sys.stderr)
 
@@ -237,8 +257,10 @@ class CommandLine:
 
 def _options_by_spelling(program):
     """{option's name on the command line of `program`, without dashes: the option}."""
-    if program == "pack":
-        return spellings([OPTIONS[name] for name in OF_PACK]) | spellings(PACKING.values())
+    if program in COMMANDS:
+        command = COMMANDS[program]
+        shared = [option for name, option in OPTIONS.items() if name in command.shared and name not in command.options]
+        return spellings(command.options.values()) | spellings(shared)
     names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
     return names | {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
 
@@ -365,6 +387,6 @@ def _reasons_without_effect(p, program):
     hidden = [name for name, option in OPTIONS.items() if option.metadata["group"] in HIDDEN["test"]]
     reasons = dict.fromkeys((*hidden, *IGNORED_BY_TEST), "in test.py") | ALWAYS_IGNORED
     reasons["batch_size"] = None if p.standing_batches else "without --standing_batches"
-    of_samples = p.samples and not p.test_path
-    reasons["save_path"] = None if of_samples else "in this test; --test_path says where the report goes"
+    in_save_path = (p.samples or len(p.pretrained_models) > 1) and not p.test_path
+    reasons["save_path"] = None if in_save_path else "in this test; --test_path says where the report goes"
     return reasons

@@ -5,10 +5,9 @@ A .safetensors file has this project's format. A .pdparams file is for `paddle.l
 optimizer states.
 """
 
-import signal
+import system
 
-# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import argparse  # noqa: E402
 from pathlib import Path  # noqa: E402

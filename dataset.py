@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 import randomness
+import system
 from formats.image_files import class_folders, count_turned, fit, read_image, say_once, say_skipped
 from formats.image_lists import list_images
 from formats.packed_data import check_packed, is_packed, open_packed
@@ -21,7 +22,7 @@ from formats.published_data import read_cifar10, read_mnist
 from pipeline import Reading, read_ahead
 from processes.blocks import blocks
 from processes.collectives import rank
-from utils import UserError, free_memory, one_line, progress
+from utils import UserError, one_line, progress
 
 CLASS_NAMES = {
     "digits": tuple("0123456789"),
@@ -286,7 +287,7 @@ class MemorySet(ImageSet):
     def __init__(self, source):
         p = source.parameters
         super().__init__(p, source.class_names, np.empty(len(source), np.int64))
-        size, free = len(source) * math.prod(self.image_shape), free_memory()
+        size, free = len(source) * math.prod(self.image_shape), system.free_memory()
         if size > free:
             raise UserError(
                 f"--data_in_memory needs {size / 1e9:.1f} GB for {len(source)} images, and {free / 1e9:.1f} GB are "

@@ -38,6 +38,26 @@ class Constants(nn.Layer):
             self.register_buffer(name, tensor if tensor is None else tensor.detach().clone())
 
 
+class ClassTable(Constants):
+    """A row of `values` [classes, features] for each class: labels int64 [N] to [N, features]."""
+
+    def forward(self, labels):
+        return F.embedding(labels, self.values)
+
+
+def mix_classes(folded, mixtures):
+    """Change `folded` so that its label m stands for a mixture of classes. Returns it.
+
+    `mixtures`: [M, classes]. Its row m holds the weights of the classes, and they sum to 1. Only the tables of the
+    classes' embeddings depend on the class, and `mixtures` is multiplied with them.
+    """
+    for layer in folded.sublayers():
+        if isinstance(layer, ClassTable):
+            weights = paddle.to_tensor(np.asarray(mixtures), dtype=layer.values.dtype)
+            layer.register_buffer("values", paddle.matmul(weights, layer.values))
+    return folded
+
+
 class Linear(Constants):
     """[N, in] to [N, out]. `weight` is [in, out]."""
 
@@ -67,12 +87,15 @@ class ConvTranspose(Constants):
         return F.conv2d_transpose(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
 
-class ClassAffine(Constants):
+class ClassAffine(nn.Layer):
     """x [N, C, H, W] times `scale`, plus `shift`. Both are tables [classes, C]."""
 
+    def __init__(self, scale, shift):
+        super().__init__()
+        self.scale, self.shift = ClassTable(values=scale), ClassTable(values=shift)
+
     def forward(self, x, labels):
-        scale, shift = F.embedding(labels, self.scale), F.embedding(labels, self.shift)
-        return x * scale.unsqueeze([2, 3]) + shift.unsqueeze([2, 3])
+        return x * self.scale(labels).unsqueeze([2, 3]) + self.shift(labels).unsqueeze([2, 3])
 
 
 class Pixels(Constants):
@@ -189,7 +212,7 @@ class Stack(nn.Layer):
         wide = kernel.reshape([len(kernel), -1])
         weight = paddle.matmul(generator.linear.weight, wide)
         bias = paddle.mv(wide.t(), generator.linear.bias) + paddle.repeat_interleave(bias, self.side**2)
-        self.table = Constants(values=weight[: self.classes])
+        self.table = ClassTable(values=weight[: self.classes])
         self.linear = Linear(weight=weight[self.classes :], bias=bias)
         middle = zip(convs[1:], list(generator.convs)[1:], strict=False)
         self.convs = nn.LayerList([ConvTranspose(_stride(conv), _padding(conv), *folded) for folded, conv in middle])
@@ -197,7 +220,7 @@ class Stack(nn.Layer):
         self.last = Pixels(_padding(last), last.weight, last.bias)
 
     def forward(self, z, labels):
-        out = self.linear(z[:, self.classes :]) + F.embedding(labels, self.table.values)
+        out = self.linear(z[:, self.classes :]) + self.table(labels)
         out = F.relu(out.reshape([-1, out.shape[1] // self.side**2, self.side, self.side]))
         for conv in self.convs:
             out = F.relu(conv(out))
@@ -210,7 +233,7 @@ class Upsampling(nn.Layer):
     def __init__(self, generator):
         super().__init__()
         self.size = generator.size
-        self.embedding = Constants(values=generator.embedding.weight)
+        self.embedding = ClassTable(values=generator.embedding.weight)
         scale, shift = (paddle.repeat_interleave(values, self.size**2) for values in _affine(generator.norm))
         self.linear = Linear(weight=generator.linear.weight * scale, bias=generator.linear.bias * scale + shift)
         self.convs = nn.LayerList()
@@ -220,7 +243,7 @@ class Upsampling(nn.Layer):
         self.last = Conv(1, weight=generator.convs[-1].weight, bias=generator.convs[-1].bias)
 
     def forward(self, z, labels):
-        out = self.linear(F.embedding(labels, self.embedding.values) * z)
+        out = self.linear(self.embedding(labels) * z)
         out = out.reshape([-1, out.shape[1] // self.size**2, self.size, self.size])
         for conv in self.convs:
             out = F.leaky_relu(conv(out), 0.2)
@@ -233,7 +256,7 @@ class MLP(nn.Layer):
     def __init__(self, generator):
         super().__init__()
         self.image_shape = generator.image_shape
-        self.embedding = Constants(values=generator.embedding.weight)
+        self.embedding = ClassTable(values=generator.embedding.weight)
         self.linears = nn.LayerList()
         norms = [None, *generator.norms, None]
         for linear, norm in zip(generator.linears, norms, strict=True):
@@ -244,7 +267,7 @@ class MLP(nn.Layer):
             self.linears.append(Linear(weight=weight, bias=bias))
 
     def forward(self, z, labels):
-        out = paddle.concat([F.embedding(labels, self.embedding.values), z], axis=1)
+        out = paddle.concat([self.embedding(labels), z], axis=1)
         for linear in self.linears[:-1]:
             out = F.leaky_relu(linear(out), 0.2)
         return paddle.tanh(self.linears[-1](out)).reshape([-1, *self.image_shape])

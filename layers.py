@@ -408,11 +408,15 @@ class SelfAttention(nn.Layer):
         self._softmax = _softmax_twice_differentiable if twice_differentiable else F.softmax
         self._pool = _max_pool_twice_differentiable if twice_differentiable else _max_pool
 
-    def forward(self, x):
+    def weights(self, x):
+        """The weights of the keys (last axis) for each position, [N, HW, HW/4]. They sum to 1 over the keys."""
         query = _positions(self.theta(x))  # [N, C/8, HW]
         key = _positions(self._pool(self.phi(x)))  # [N, C/8, HW/4]
+        return self._softmax(paddle.matmul(query, key, transpose_x=True))
+
+    def forward(self, x):
+        attention = self.weights(x)
         value = _positions(self._pool(self.g(x)))  # [N, C/2, HW/4]
-        attention = self._softmax(paddle.matmul(query, key, transpose_x=True))  # [N, HW, HW/4], sums to 1 over keys
         attended = paddle.matmul(value, attention, transpose_y=True).reshape([*value.shape[:2], *x.shape[2:]])
         return x + self.gamma * self.out(attended)
 

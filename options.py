@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import math
+import re
 import typing
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ FLAT_TOKENS = {  # YAML tokens of one mapping of plain values
     *(yaml.StreamStartToken, yaml.StreamEndToken, yaml.DocumentStartToken, yaml.BlockMappingStartToken),
     *(yaml.BlockEndToken, yaml.KeyToken, yaml.ValueToken, yaml.ScalarToken),
 }
+MOST_NUMBERS = 10_000  # in a list of NUMBERS
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -58,6 +60,27 @@ SHARE = Rule("a number from 0 up to, but not including, 1", lambda x: 0 <= x < 1
 PLAIN_NAME = Rule(
     "a plain name without slashes, of at most 200 bytes",
     lambda s: s.isprintable() and not {"/", "\\"} & set(s) and s.strip(". ") and len(s.encode()) <= 200,
+)
+
+
+def numbers(text):
+    """The whole numbers that `text`, such as "0-15" or "0,7,12", lists. None if the syntax is wrong.
+
+    None too for numbers above 2^31 - 1, for more than MOST_NUMBERS, and for a number given twice.
+    """
+    listed = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,10})(?:-([0-9]{1,10}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < 2**31 or last - first >= MOST_NUMBERS - len(listed):
+            return None
+        listed += range(first, last + 1)
+    return listed if are_unique(listed) else None
+
+
+NUMBERS = Rule(
+    f"whole numbers and ranges such as 0-15 or 0,7,12, at most {MOST_NUMBERS:,}, each once",
+    lambda text: numbers(text) is not None,
 )
 
 

@@ -3,10 +3,9 @@
 `train.py` and `test.py` read FILE by --data_path and --test_data_path. `--help` lists the options.
 """
 
-import signal
+import system
 
-# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import runtime  # noqa: E402
 from command_line import CommandLine  # noqa: E402

@@ -37,7 +37,7 @@ from utils import UserError
 
 RECIPES = Path(__file__).with_name("recipes")
 IMAGE_SIZES = {  # model: the image sizes, in pixels, that its networks can be built for
-    "sagan": (32, 64, 128, 256),
+    "sagan": (16, 32, 64, 128, 256),
     "sagan-cifar10": (32,),
     "acgan-imagenet": (128,),
     "acgan-imagenet-torch": (128,),
@@ -68,6 +68,11 @@ MAY_DIFFER_BY_PROCESS = (
     "pretrained_model",
     "save_path",
 )
+
+
+def paths_in(text):
+    """The paths in `text`, with commas between them. A file or folder with a comma in its name is one path."""
+    return [text] if os.path.exists(text) else text.split(",")
 
 
 def count_classes(text):
@@ -109,7 +114,6 @@ UP_TO_65536 = whole_number(1, 65536)
 UP_TO_256 = whole_number(0, 256)
 THREADS = whole_number(1, 256)
 DEVICE = Rule("cpu, gpu or gpu:NUMBER, from 0 to 999", re.compile("cpu|gpu(:[0-9]{1,3})?").fullmatch)
-OUT = Rule("a file name that ends in .npz or .zip", lambda path: path.lower().endswith((".npz", ".zip")))
 STATE_DICT = Rule(
     "state_dict (a pickled model contains code, and this project runs no code from files)", "state_dict".__eq__
 )
@@ -125,9 +129,8 @@ _testing = partial(option, group="Testing")
 _measures = partial(option, group="Measures")
 _runtime = partial(option, group="Runtime")
 _published = partial(option, group="Accepted as published")
-_packing = partial(option, group="Packing")
 # Groups that `--help` leaves out.
-HIDDEN = {"train": {"Testing"}, "test": {"Losses", "Training", "Output of a run"}, "pack": set()}
+HIDDEN = {"train": {"Testing"}, "test": {"Losses", "Training", "Output of a run"}}
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,10 @@ class Parameters:
     d2d_embed_dim: int = _loss(512, "d2d_ce: width of the embeddings of images and classes", SIZE)
     d2d_temperature: float = _loss(0.5, "d2d_ce: temperature, which divides similarities", POSITIVE)
     d2d_margin: float = _loss(
-        0.98, "d2d_ce: an image closer than this to its class, or closer than 1 minus this to no image, is easy", SHARE
+        0.98,
+        "d2d_ce: an image is close enough to its class from this cosine on, and far enough from other images below 1 "
+        "minus it",
+        SHARE,
     )
     inst_noise_sigma: float = _loss(0.0, "standard deviation of noise added to the discriminator's images", WEIGHT)
     inst_noise_sigma_iters: int = _loss(2000, "steps until --inst_noise_sigma has fallen to 0", COUNT)
@@ -222,7 +228,10 @@ class Parameters:
     beta2: float = _training(0.9, "Adam's beta2", SHARE)
     ema_decay: float = _training(0.0, "decay per step of the generator's moving average; 0: no average", SHARE)
     ema_start: int = _training(
-        0, "the moving average is a copy of the generator until this step; 0: it forgets faster at first", COUNT_OR_0
+        0,
+        "the moving average is a copy of the generator until this step; 0: it averages from the first step on, and "
+        "forgets faster at first",
+        COUNT_OR_0,
     )
 
     dry_run: bool = _output(False, "train 20 steps, print time, memory and disk of the whole run, and write nothing")
@@ -234,6 +243,7 @@ class Parameters:
         metavar="auto|DIR",
     )
     log_step: int = _output(10, "steps between lines of the log", COUNT)
+    tipc_log: bool = _output(False, "also print each line of the log in the form that Paddle's TIPC reads")
     sample_step: int = _output(100, "steps between pictures of samples", COUNT)
     model_save_step: int = _output(100, "steps between checkpoints", COUNT)
     save_freq: int | None = _output(None, "epochs between checkpoints, instead of --model_save_step", COUNT)
@@ -245,7 +255,10 @@ class Parameters:
     max_frames_per_gif: int = _output(5000, "pictures in one animation", COUNT)
 
     pretrained_model: str | None = _weights(
-        None, "a checkpoint, of this project or published, or a run's folder", metavar="PATH", also="netG"
+        None,
+        "a checkpoint, of this project or published, or a run's folder; in test.py also several: PATH,PATH,…",
+        metavar="PATH",
+        also="netG",
     )
     state_dict_or_model: str = _weights("state_dict", "content of the --pretrained_model file", STATE_DICT)
 
@@ -300,6 +313,11 @@ class Parameters:
     )
     device: str | None = _runtime(None, "cpu, gpu or gpu:NUMBER; left out: a GPU if there is one", DEVICE)
     parallel: bool = _runtime(True, "no effect: python -m paddle.distributed.launch makes a run parallel")
+
+    @property
+    def pretrained_models(self):
+        """The paths that `pretrained_model` names for test.py."""
+        return paths_in(self.pretrained_model) if self.pretrained_model else []
 
     @property
     def chosen_metrics(self):
@@ -383,27 +401,12 @@ class _Published:
     log_path: str | None = _published(None, "no effect: the log is in the run's folder", metavar="DIR")
 
 
-@dataclass(frozen=True)
-class Packing:
-    """The options of pack.py that are not fields of `Parameters`."""
-
-    out: str | None = _packing(None, "the file to write: .npz, or .zip in StyleGAN's format", OUT, "FILE")
-    label_list: str | None = _packing(
-        None,
-        "for images without class folders, such as ImageNet's validation set: a text file with FILE CLASS on each line,"
-        " or CLASS alone for each file in order",
-        metavar="FILE",
-    )
-
-
 OPTIONS = {option.name: option for option in fields(Parameters)}
-PACKING = {option.name: option for option in fields(Packing)}
 PUBLISHED = {option.name: option for option in fields(_Published)}
 # Published names that mean another option in one of the two programs, as they do in the Paddle ACGAN replication.
 BY_PROGRAM = {
     "train": {"check_path": "save_path"},
     "test": {"batchSize": "num_samples", "result_path": "test_path"},
-    "pack": {},
 }
 
 

@@ -1,7 +1,8 @@
-"""Pictures: a grid with one row for each class (its name and its images), and an animation of such grids."""
+"""Pictures for people: enlarged images with names, as a grid with a row for each class, or as the frames of a film."""
 
 import functools
 import math
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +15,7 @@ SMALL = 64  # pixels; images with smaller sides are enlarged to about this size
 WIDEST_NAME = 12  # in multiples of the letter size; longer names are cut
 FRAME, FRAME_LETTERS = 320, 12  # pixels: largest side of a frame's images together; size of letters in a frame
 FRAME_TIME, LAST_FRAME_TIME = 100, 3000  # milliseconds that the frames of an animation are shown
+FILM_SMALL, FILM_COLUMNS, FILM_TIME = 128, 5, 50  # as SMALL, COLUMNS and FRAME_TIME, for `captioned` and `save_film`
 
 
 def save_image(path, image):
@@ -59,15 +61,60 @@ def grid(images, names):
     return np.atleast_3d(np.asarray(picture))
 
 
-def _factor(side):
+def captioned(images, captions, title=""):
+    """A picture of images uint8 [N, C, H, W] on white, each with its caption below, and with `title` above all.
+
+    Small images are enlarged by a whole factor. Returns uint8 [height, width, C].
+    """
+    images = enlarged(images, FILM_SMALL)
+    count, channels, height, width = images.shape
+    letters = max(14, width // 10)
+    font, line = _font(letters), letters * 3 // 2
+    columns = min(count, FILM_COLUMNS)
+    rows, top = math.ceil(count / columns), line if title else 0
+    mode = "L" if channels == 1 else "RGB"
+    picture = Image.new(mode, (columns * (width + GAP) + GAP, top + rows * (height + line) + GAP), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.text((GAP, top // 2), _shortened(title, font, picture.width - 2 * GAP), "#303030", font, anchor="lm")
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(index, columns)
+        left, upper = GAP + column * (width + GAP), GAP + top + row * (height + line)
+        picture.paste(_picture(image.transpose(1, 2, 0)), (left, upper))
+        middle = (left + width // 2, upper + height + line // 2)
+        draw.text(middle, _shortened(caption, font, width), "#303030", font, anchor="mm")
+    return np.atleast_3d(np.asarray(picture))
+
+
+def save_film(path, frames):
+    """Write `frames`, each uint8 [height, width, C], to the .gif or .webp file `path`, atomically. It repeats."""
+    convert = _gif_frame if Path(path).suffix.lower() == ".gif" else _webp_frame
+    frames = map(convert, frames)
+    with atomic_path(path) as temporary:
+        next(frames).save(temporary, save_all=True, append_images=frames, duration=FILM_TIME, loop=0, quality=90)
+
+
+def _gif_frame(frame):
+    return _picture(frame).convert("RGB").quantize(method=Image.Quantize.FASTOCTREE)
+
+
+def _webp_frame(frame):
+    return _picture(frame).convert("RGB")
+
+
+def enlarged(images, small=SMALL):
+    """Images [N, C, H, W], enlarged by a whole factor to about `small` pixels a side if they are smaller."""
+    factor = _factor(images.shape[-1], small)
+    return images.repeat(factor, axis=2).repeat(factor, axis=3)
+
+
+def _factor(side, small=SMALL):
     """The whole factor by which images of `side` pixels a side are enlarged."""
-    return max(1, SMALL // side)
+    return max(1, small // side)
 
 
 def _cells(images, rows):
     """A picture of the images in rows, without names: uint8 [height, width, C]."""
-    factor = _factor(images.shape[-1])
-    images = images.repeat(factor, axis=2).repeat(factor, axis=3)
+    images = enlarged(images)
     count, channels, height, width = images.shape
     columns = count // rows
     cells = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, np.uint8)

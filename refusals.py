@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+from command_options import ENDINGS
 from metrics.record import LAST_LAYER, REAL, SAMPLES, TEST, TRAINING
+from options import numbers
 from parameters import CLASSIFIED, METRICS, OPTIONS, changed_options
 from utils import UserError
 
@@ -14,7 +16,7 @@ OPTIONS_OF_DRAWING = {
 # of images in a step also depends on the number of processes, so `training/run_start.py` checks it.
 CHANGEABLE = frozenset({
     "total_step", "niter", "d_lr", "g_lr", "batch_size", "global_batch_size", "batch_size_in_gpu", "log_step",
-    "sample_step", "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path",
+    "tipc_log", "sample_step", "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path",
     "test_data_path", "num_workers", "data_in_memory", "device", "threads", "parallel",
     "amp", "recompute", "dry_run",
 })  # fmt: skip
@@ -68,7 +70,9 @@ def check_test(p, given):
             "give one thing to test: --pretrained_model PATH (a checkpoint or run), or --check_path DIR, or "
             "--samples PATH to measure existing images"
         )
-    for name in ("pretrained_model", "samples", "test_data_path"):
+    for path in p.pretrained_models:
+        _must_exist("pretrained_model", path)
+    for name in ("samples", "test_data_path"):
         _must_exist(name, getattr(p, name))
     if p.check_path:
         generator_file(p.check_path, p.which_epoch)
@@ -77,7 +81,8 @@ def check_test(p, given):
             f"--{min(without_effect)} has no effect: --samples measures existing images and draws none; leave it out"
         )
     _check_measures(p)
-    for name in ("samples_dir", "save_path" if p.samples and not p.test_path else "test_path"):
+    in_save_path = (p.samples or len(p.pretrained_models) > 1) and not p.test_path
+    for name in ("samples_dir", "save_path" if in_save_path else "test_path"):
         check_place(p, name, ("test_data_path",))
 
 
@@ -106,6 +111,68 @@ def check_packing(p, packing):
     folder = os.path.dirname(packing.out) or "."
     if not os.path.isdir(folder):
         raise UserError(f"--out {packing.out}: there is no folder {folder}; make it, or give another name")
+
+
+def check_drawing(d, given):
+    """Refuse the options `d`, a `Drawing`, that contradict each other. `given`: the names of those given."""
+    if d.grid and d.interpolate:
+        raise UserError("--grid writes a picture and --interpolate a film: give one of them")
+    if "frames" in given and not d.interpolate:
+        raise UserError("--frames has no effect without --interpolate: leave it out")
+    if d.interpolate not in (None, "classes"):
+        if "seeds" in given:
+            raise UserError("--interpolate and --seeds both choose the seeds: give one of them")
+        if len(stops := numbers(d.interpolate)) < 2:
+            raise UserError(f"--interpolate {d.interpolate} names one seed: give two or more, such as 0,7,12")
+        if len(stops) > d.frames:
+            raise UserError(f"--frames {d.frames} is less than the {len(stops)} seeds of --interpolate: give more")
+    if d.out is not None:
+        _check_out(d)
+
+
+def check_page(page, given):
+    """Refuse the options `page`, a `Page`, and `given`, the other options of gallery.py."""
+    for name in ("data_path", "test_data_path", "inception_weights"):
+        _must_exist(name, given.get(name))
+    if not given.get("pretrained_model"):
+        raise UserError(
+            "give the run or the checkpoint to show, such as: python gallery.py sagan_models/acgan-digits-1"
+        )
+    if page.out is not None:
+        _check_new_file(page.out)
+
+
+def _check_new_file(path):
+    if os.path.exists(path):
+        raise UserError(f"--out {path} exists already: give another name")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UserError(f"--out {path}: there is no folder {folder}; make it, or give another name")
+
+
+def _check_out(d):
+    """Refuse a path that does not fit the kind of output, or that exists already."""
+    endings = ENDINGS.get(d.kind, ())
+    if endings and not d.out.lower().endswith(endings):
+        option = "--interpolate" if d.interpolate else "--grid"
+        raise UserError(f"--out {d.out}: {option} writes a file that ends in {' or '.join(endings)}; give such a name")
+    if not endings and d.out.lower().endswith(sum(ENDINGS.values(), ())):
+        raise UserError(
+            f"--out {d.out} is one file, but each image is a file: give a folder, or add --grid or --interpolate"
+        )
+    if endings:
+        _check_new_file(d.out)
+    else:
+        check_new_folder(d.out)
+
+
+def check_new_folder(out):
+    """Refuse the folder of --out if it is a file or holds files."""
+    if os.path.isdir(out):
+        if os.listdir(out):
+            raise UserError(f"--out {out} is not empty: give another folder")
+    elif os.path.lexists(out):
+        raise UserError(f"--out {out} exists already and is no folder: give another name")
 
 
 def generator_file(check_path, epoch):

@@ -9,16 +9,15 @@ import time
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import system
 from processes import collectives
 from processes.watch import GRACE_SECONDS
 from utils import UserError, program
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# A process gets SIGHUP when its terminal or SSH session ends. Under `nohup` it is ignored; it stays ignored here.
-if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-    STOP_SIGNALS += (signal.SIGHUP,)
+# Under `nohup` SIGHUP is ignored; it stays ignored here.
+STOP_SIGNALS = tuple(number for number in system.STOPPING if signal.getsignal(number) != signal.SIG_IGN)
+BROKEN_PIPE = 128 + 13  # exit code when nobody reads the output any more: 13 is SIGPIPE
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from malloc.h
 BURST_SECONDS = 5  # see `stop_signals`
 COPIES = 4  # to a GPU, whose pinned memory is kept
@@ -31,7 +30,7 @@ def _set_environment():
 
     By default Paddle computes on one thread. The Intel MKL in its CPU wheel uses slow code on AMD processors.
     """
-    info = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
+    info = system.processor()
     threads = str(max(1, _physical_cores(info) // int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))))
     if "OMP_NUM_THREADS" not in os.environ:  # not set here, because paddle warns if it is set
         os.environ.setdefault("MKL_NUM_THREADS", threads)
@@ -123,12 +122,7 @@ def peak_memory():
 
     if paddle.get_device() != "cpu":
         return paddle.device.cuda.max_memory_allocated()
-    try:
-        import resource  # Windows has none
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return system.peak_memory()
 
 
 def parallel(function, items):
@@ -166,7 +160,7 @@ def run(main):
     except BrokenPipeError:
         # The reader of the output, such as `head`, has ended. End silently, as SIGPIPE ends other programs. Python
         # ignores SIGPIPE itself; this stays so, because a closed socket to another process must not end this one.
-        code, reason = 128 + signal.SIGPIPE, "nobody reads its output any more"
+        code, reason = BROKEN_PIPE, "nobody reads its output any more"
     except Exception as error:
         if collectives.is_watched():
             # If another process has died, a collective raises an error here. Give the watch time to end this process.
@@ -250,7 +244,7 @@ def quit_on_signals(cleanly=False, with_paddle=True):
         import paddle  # noqa: F401, imported first: when it loads, it sets its own handler for SIGTERM
 
     _on_signals(_exit_cleanly if cleanly else _exit_at_once)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    system.release_signals()
 
 
 def _on_signals(handler):

@@ -8,7 +8,7 @@ from scipy.special import ndtr, ndtri
 
 import randomness
 import runtime
-from folding import fold
+from folding import fold, mix_classes
 from layers import BatchNorm
 from pictures import COLUMNS
 from predictor import Predictor, compiled
@@ -30,18 +30,24 @@ def to_pixels(images, parameters):
     return images.round().clip(0, 255).astype("uint8")
 
 
-def snapshot(generator, parameters):
+def snapshot(generator, parameters, mixtures=None):
     """G in evaluation mode, as it is now, for `generate`. After its weights change, make a new one.
 
     It is a function from noise [CHUNK, z_dim] and labels int64 [CHUNK], both NumPy, to a list of one array, the images.
     On a CPU it is the folded generator, compiled. On a GPU, in float64, and where Paddle cannot compile it, it is the
     generator itself.
+
+    `mixtures`, [M, num_classes]: label m stands for the weighted mean `mixtures[m]` of the classes' embeddings.
     """
+
+    def folded():
+        return fold(generator) if mixtures is None else mix_classes(fold(generator), mixtures)
+
     if paddle.get_device() == "cpu" and paddle.get_default_dtype() == "float32":
         inputs = [([CHUNK, parameters.z_dim], "float32"), ([CHUNK], "int64")]
-        if predictor := compiled("the generator", lambda: fold(generator), inputs, _threads_of_predictor()):
+        if predictor := compiled("the generator", folded, inputs, _threads_of_predictor()):
             return predictor
-    return partial(_run_eagerly, generator)
+    return partial(_run_eagerly, generator if mixtures is None else folded())
 
 
 def _threads_of_predictor():
@@ -54,19 +60,24 @@ def _threads_of_predictor():
 
 
 def generate(frozen, parameters, indices, labels, purpose="sample"):
-    """Draw samples `indices` of classes `labels` (both int [N]) from a `snapshot`. Returns uint8 [N, C, H, W].
+    """Draw samples `indices` of classes `labels` (both int [N]) from a `snapshot`. Returns uint8 [N, C, H, W]."""
+    indices = np.asarray(indices)
+    return draw_noise(frozen, parameters, noises(parameters, indices, purpose), labels, _rows_in_batch(indices))
 
-    A matrix product rounds a row differently when the number of rows differs. So G always gets CHUNK rows, and sample i
-    is always in the same row. Its bits then depend only on the seed, i and its class.
+
+def draw_noise(frozen, parameters, z, labels, rows):
+    """Draw the images of noise `z` [N, z_dim] and classes `labels` from a `snapshot`. Returns uint8 [N, C, H, W].
+
+    A matrix product rounds a row differently when the number of rows differs. So G always gets CHUNK rows, and image i
+    is in the row `rows[i]`, from 0 to CHUNK - 1. Its bits then depend only on its noise, its class and this row.
     """
-    p, indices, labels = parameters, np.asarray(indices), np.asarray(labels)
-    rows = _rows_in_batch(indices)
+    p, labels, rows = parameters, np.asarray(labels), np.asarray(rows)
 
     def draw(places):
-        z, classes = np.zeros([CHUNK, p.z_dim]), np.zeros(CHUNK, np.int64)  # rows without a sample stay 0
-        z[rows[places]] = _noises(p, purpose, indices[places])
+        batch, classes = np.zeros([CHUNK, p.z_dim]), np.zeros(CHUNK, np.int64)  # rows without an image stay 0
+        batch[rows[places]] = z[places]
         classes[rows[places]] = labels[places]
-        (images,) = frozen(z.astype(paddle.get_default_dtype()), classes)
+        (images,) = frozen(batch.astype(paddle.get_default_dtype()), classes)
         return to_pixels(images[rows[places]], p)
 
     calls = _group_into_calls(rows)
@@ -77,7 +88,7 @@ def generate(frozen, parameters, indices, labels, purpose="sample"):
 
 def generate_batch(generator, parameters, indices, labels, purpose="sample"):
     """Like `generate`, but in one call of the generator itself, for batch norms that use the batch's own statistics."""
-    z = _noises(parameters, purpose, indices).astype(paddle.get_default_dtype())
+    z = noises(parameters, indices, purpose).astype(paddle.get_default_dtype())
     (images,) = _run_eagerly(generator, z, np.asarray(labels))
     return to_pixels(images, parameters)
 
@@ -105,7 +116,7 @@ def _group_into_calls(rows):
     return [np.flatnonzero(call == number) for number in range(counts.max())]
 
 
-def _noises(parameters, purpose, indices):
+def noises(parameters, indices, purpose="sample"):
     """Noise [N, z_dim] of the samples `indices`."""
     p = parameters
     return np.stack([_noise(randomness.rng(p.manual_seed, purpose, i), p) for i in indices])

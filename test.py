@@ -1,9 +1,8 @@
 """Draw samples from a trained generator and measure them: `python test.py --pretrained_model FILE_OR_RUN_FOLDER`."""
 
-import signal
+import system
 
-# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import runtime  # noqa: E402
 from command_line import CommandLine  # noqa: E402

@@ -1,7 +1,6 @@
 """Small helpers that several modules share."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+import system
 
 LOCK_FILE = ".lock"
 RUN_FILE = "parameters.yaml"  # in every run folder
@@ -63,11 +64,11 @@ def atomic_path(path):
         os.close(descriptor)
     try:
         yield Path(name)
-        _flush(name)
+        system.flush(name)
         os.chmod(name, 0o666 & ~_UMASK)
-        os.replace(name, path)
+        system.replace(name, path)
         with contextlib.suppress(OSError):  # not every file system flushes folders
-            _flush(path.parent)
+            system.flush(path.parent)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename in (None, name):
@@ -106,12 +107,12 @@ def remove_leftovers(folder):
 def lock(folder):
     """Lock `folder` against other processes. Returns the open file that holds the lock.
 
-    The kernel releases the lock when the file is closed or this process ends. Raises BlockingIOError if another process
+    The system releases the lock when the file is closed or this process ends. Raises BlockingIOError if another process
     holds the lock; the error's text names that process.
     """
     file = open(Path(folder, LOCK_FILE), "a+", encoding="utf-8", errors="replace")  # noqa: SIM115, the caller closes it
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        system.try_lock(file)
     except BlockingIOError:
         file.seek(0)
         owner = " ".join(file.read(200).split()) or "another process"
@@ -126,26 +127,6 @@ def lock(folder):
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
-
-
-def _flush(path):
-    """Write a file's content, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def free_memory():
-    """The bytes of memory that are still free: on the machine, and at most the limit of a container or a Slurm job."""
-    free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with contextlib.suppress(OSError, ValueError), open("/proc/meminfo") as file:
-        free += [1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")]
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # ValueError: "max", which is no limit
-            free.append(int(Path(limit).read_text()))
-    return min(free)
 
 
 def npy_header(member):

@@ -15,7 +15,8 @@ from acgan_models import STACKS
 from alignment import draw
 from alignment.compare import compare, compare_all
 from checkpoint import load_network
-from formats.published_weights import SAGAN, STACK, arrange, is_transposed, our_name, recognise
+from formats.published_weights import arrange, is_transposed, our_name, recognise
+from formats.pytorch_names import LAYERS, MLP
 from parameters import IMAGE_SIZES, SAGANS, Parameters
 from trainer import Trainer
 from training.step_batches import DBatch, GBatch
@@ -24,38 +25,6 @@ from utils import UserError
 FLOAT64, FLOAT32 = 1e-7, 1e-4  # tolerances; the lower precision of reference and ours decides
 
 KINDS = {"mnist": "acgan-mnist", "mlp": "acgan-mlp", "cifar10": "acgan-cifar10", "imagenet": "acgan-imagenet-torch"}
-
-# {name of a layer in the PyTorch references: our name}.
-MNIST = {
-    "G": {
-        "label_emb": "embedding",
-        "l1.0": "linear",
-        "conv_blocks.0": "norm",
-        **{f"conv_blocks.{at}": f"convs.{index}" for index, at in enumerate((2, 6, 9))},
-        **{f"conv_blocks.{at}": f"norms.{index}" for index, at in enumerate((3, 7))},
-    },
-    "D": {
-        **{f"conv_blocks.{at}": f"convs.{index}" for index, at in enumerate((0, 3, 7, 11))},
-        **{f"conv_blocks.{at}": f"norms.{index}" for index, at in enumerate((6, 10, 14))},
-        "adv_layer.0": "heads.adversarial",
-        "aux_layer.0": "heads.classes",
-    },
-}
-MLP = {
-    "G": {
-        "label_emb": "embedding",
-        **{f"model.{at}": f"linears.{index}" for index, at in enumerate((0, 2, 5, 8, 11))},
-        **{f"model.{at}": f"norms.{index}" for index, at in enumerate((3, 6, 9))},
-    },
-    "D": {
-        **{f"model.{at}": f"linears.{index}" for index, at in enumerate((0, 2, 5))},
-        "adv_layer.0": "heads.adversarial",
-        "aux_layer.0": "heads.classes",
-    },
-}
-D2D_CE = {"snlinear2": "class_linear"}  # what ReACGAN's D has besides SAGAN's layers
-SAGAN = {"G": SAGAN["G"], "D": SAGAN["D"] | D2D_CE}
-LAYERS = {**dict.fromkeys(SAGANS, SAGAN), "acgan-mnist": MNIST, "acgan-mlp": MLP, **dict.fromkeys(STACKS, STACK)}
 
 # {name of a figure in a fixture: our figure}. Ours is a metric of `Trainer` in LOSSES, and a function of D's
 # (adversarial, class) logits in OUTPUTS.
@@ -216,7 +185,7 @@ class Pair:
         """The inputs of the D update of `step`."""
         size, channels = self.fixture.whole("image_size"), self._channels()
         real = draw.labels(step, "real", self.batch, self.classes, self.seed)
-        fake = real if self.layers is SAGAN else draw.labels(step, "d", self.batch, self.classes, self.seed)
+        fake = real if self.layers is LAYERS["sagan"] else draw.labels(step, "d", self.batch, self.classes, self.seed)
         alpha = draw.rng(f"alpha/{step}", self.seed).uniform(size=(self.batch, 1, 1, 1))
         images = draw.images(step, self.batch, channels, size, self.seed)
         noise = draw.noise(step, "d", self.batch, self.z_dim, self.seed)

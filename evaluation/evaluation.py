@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import re
 import time
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 import randomness
 from checkpoint import compare_classes
 from dataset import load_dataset, path_option
+from drawing.classes import choose_labels
 from evaluation.extractors import ClassifierExtractor, InceptionExtractor
 from evaluation.measurement import Needs, measure
 from evaluation.reference import SPLITS, content_digest, given_summary, load_splits, real_summary, summary
@@ -20,7 +20,6 @@ from formats.image_files import fit_in_words
 from metrics import all_metrics
 from metrics.class_accuracy import RESOLUTIONS
 from metrics.record import LAST_LAYER, REAL, SAMPLES, TEST, TRAINING, Sets, Summary
-from options import did_you_mean
 from parameters import CLASSIFIED
 from processes import collectives
 from utils import UserError, file_digest, progress
@@ -378,34 +377,6 @@ class Evaluation:
         """`known`, in which LAST_LAYER, the metrics' name of the extractor's last layer, gives its Gaussian."""
         last = known.gaussians.get(self._extractor_class.last_layer)
         return known._replace(gaussians=known.gaussians | {LAST_LAYER: last})
-
-
-def choose_labels(labels, class_names):
-    """The numbers of the classes that the option `labels` chooses, in its order. "auto" and "uniform" choose all.
-
-    Commas separate words. A word is the name of a class, or its number. If a class has the name 3, then 3 means that
-    class. A name that contains commas can only be given alone. Raises UserError for other words and for a class given
-    twice. The message names the existing classes.
-    """
-    if labels in ("auto", "uniform"):
-        return list(range(len(class_names)))
-    words = [labels] if labels in class_names else [word.strip() for word in labels.split(",")]
-    chosen = [_number_of_class(word, class_names) for word in words]
-    for place, label in enumerate(chosen):
-        if label in chosen[:place]:
-            first = words[chosen.index(label)]
-            raise UserError(f"--labels {labels}: {first!r} and {words[place]!r} are the same class; give it once")
-    return chosen
-
-
-def _number_of_class(word, class_names):
-    if word in class_names:
-        return class_names.index(word)
-    if re.fullmatch("[0-9]{1,5}", word) and int(word) < len(class_names):
-        return int(word)
-    listed = ", ".join(class_names[:5]) + ", …" * (len(class_names) > 5)
-    hint = "" if word.isdecimal() else did_you_mean(word, class_names)
-    raise UserError(f"--labels {word:.80} is not a class: there are {len(class_names)}, from 0: {listed}{hint}")
 
 
 class _Stopped(Exception):

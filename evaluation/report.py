@@ -38,7 +38,8 @@ PLAIN = {
     "inception weights": "published file",
 }  # fmt: skip
 SAGAN = {"dataset": "imagenet", "num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
-ACGAN = {"dataset": "imagenet", "classes drawn": 10, "imsize": 128} | PLAIN
+ACGAN = {"dataset": "imagenet", "models": 100, "classes drawn": 1000, "imsize": 128} | PLAIN
+AVERAGE = {"weights": "moving average"}
 CIFAR10 = {"dataset": "cifar10", "num_samples": 50_000, "classes drawn": 10, "imsize": 32} | PLAIN
 # Recipe -> figure -> its published values.
 PUBLISHED = {
@@ -50,15 +51,28 @@ PUBLISHED = {
     "acgan-imagenet": {
         "accuracy": Published("10.1 % ± 2.0, of 100 models", None, ACGAN),
         "accuracy_64": Published("7.0 %, of 100 models", None, ACGAN),
-        "varied_class_share": Published("84.7 % of 1000 classes, of 100 models", None, ACGAN | {"classes drawn": 1000}),
+        "varied_class_share": Published("84.7 % of 1000 classes, of 100 models", None, ACGAN),
     },
     "acgan-cifar10": {"inception_score": Published("8.25 ± 0.07", None, CIFAR10)},
+    "sagan-imagenet-ema": {  # mmgeneration's
+        "fid": Published(None, "12.83", SAGAN | AVERAGE | {"real split": "train"}),
+        "inception_score": Published(None, "69.54", SAGAN | AVERAGE),
+    },
+    "sagan-cifar10": {  # mmgeneration's
+        "fid": Published(None, "9.43", CIFAR10 | {"real split": "train"}),
+        "inception_score": Published(None, "9.32", CIFAR10),
+    },
+    "reacgan-cifar10": {  # StudioGAN's
+        "fid": Published(None, "3.87", CIFAR10 | AVERAGE | {"real split": "train"}),
+        "inception_score": Published(None, "9.85", CIFAR10 | AVERAGE),
+    },
 }
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
 UNKNOWN = {  # recipe: sentences about unknown facts of its published figures
     "acgan-imagenet": (
         "The paper's figures are of 100 models of 10 classes each, taken together; the number of samples is unknown.",
     ),
+    "reacgan-cifar10": ("The published figures are of other networks, BigGAN's.",),
 }
 UNKNOWN["acgan-imagenet-torch"] = UNKNOWN["acgan-imagenet"]
 
@@ -144,7 +158,7 @@ def write(folder, figures, settings, parameters, seconds):
 def _markdown(figures, content, parameters):
     """The report as Markdown."""
     recipe, settings = parameters.recipe, content["settings"]
-    lines = ["# " + _escaped(f"{'' if recipe == 'none' else f'{recipe}: '}{settings['samples']}"), ""]
+    lines = ["# " + escaped(f"{'' if recipe == 'none' else f'{recipe}: '}{settings['samples']}"), ""]
     # The table of figures, beside published ones if there are any, and the sentences about them.
     published = {name: found for name, found in PUBLISHED.get(recipe, {}).items() if name in figures}
     if not figures:
@@ -155,11 +169,11 @@ def _markdown(figures, content, parameters):
             paper, replication = published[name][:2] if name in published else (None, None)
             lines.append(_row(line, text, paper or "", replication or ""))
         for line in (*_comparison(published, settings), *UNKNOWN.get(recipe, ())):
-            lines += ["", _escaped(line)]
+            lines += ["", escaped(line)]
     else:
         lines += ["| figure | |", "|---|---|", *(_row(line, text) for line, text, _ in rows(figures))]
     for line in cautions(figures, settings):
-        lines += ["", _escaped(line)]
+        lines += ["", escaped(line)]
     # The table of settings.
     lines += ["", "| setting | |", "|---|---|"]
     lines += [_row(name.replace("_", " "), _shown(value)) for name, value in settings.items()]
@@ -171,10 +185,10 @@ def _markdown(figures, content, parameters):
 
 def _row(*cells):
     """A row of a table in Markdown."""
-    return f"| {' | '.join(_escaped(str(cell)) for cell in cells)} |"
+    return f"| {' | '.join(escaped(str(cell)) for cell in cells)} |"
 
 
-def _escaped(text):
+def escaped(text):
     """`text` as one line of Markdown without markup. Text from a stranger's file might contain markup."""
     text = MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -5,7 +5,6 @@ resume.
 """
 
 import contextlib
-import fcntl
 import glob
 import io
 import math
@@ -15,23 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+import system
+from drawing.classes import class_folder
 from pictures import save_image
 from processes import collectives
 from utils import UserError, atomic_path
-
-LONGEST = 60  # letters of a class's name in a folder's name: at 4 bytes a letter, they fit into 255 bytes
-
-
-def class_folder(label, name):
-    """The name of the folder for samples of the class with this number and name, such as "0003-daisy".
-
-    The number keeps the folders in order. It also makes them different if names share their first LONGEST letters, or
-    if they differ only in case and the file system ignores case. If the name equals the number, the folder has only the
-    number.
-    """
-    plain = "".join("_" if letter in '/\\<>:"|?*' or not letter.isprintable() else letter for letter in name)
-    plain = plain[:LONGEST].strip(" .")  # Windows drops spaces and dots at the end
-    return f"{label:04d}" if plain in ("", str(label)) else f"{label:04d}-{plain}"
 
 
 class PNGWriter:
@@ -93,8 +80,8 @@ class NPZWriter:
             raise UserError(f"--samples_npz {self.path} exists already: give another file")
         for part in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.part"):
             if part != self._part:
-                with _locked(part, self.path):
-                    part.unlink()
+                _locked(part, self.path).close()
+                part.unlink()
         if resumes and not self._part.exists():
             raise UserError(
                 f"--samples_npz {self.path}: {self._part} is gone, and it held the first samples: give another file"
@@ -132,6 +119,7 @@ class NPZWriter:
             archive.write(self._part, "arr_0.npy")
             with archive.open("arr_1.npy", "w") as member:
                 np.lib.format.write_array(member, self.labels)
+        self.lock.close()  # because Windows removes only closed files
         self._part.unlink()
 
 
@@ -139,7 +127,7 @@ def _locked(part, path):
     """Open and lock the hidden file `part` of `path`. Raises UserError if another test has locked it."""
     file = open(part, "rb")  # noqa: SIM115, closing it releases the lock
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        system.try_lock(file)
     except BlockingIOError:
         file.close()
         raise UserError(f"--samples_npz {path} is being written by another test: give another file") from None

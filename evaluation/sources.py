@@ -35,13 +35,13 @@ from PIL import Image
 import checkpoint
 import pictures
 import sampler
-from evaluation.sample_files import class_folder
+from drawing.classes import class_folder
+from drawing.generator import describe, load_generator
 from formats.image_files import FORMATS, folder_names, image_names, read_image, say_skipped
 from formats.packed_data import map_images
 from layers import forwards_to_settle
-from networks import models_of
 from processes import collectives
-from utils import UserError, file_digest, one_line, open_file_digest, plural, progress
+from utils import UserError, file_digest, one_line, open_file_digest, progress
 
 WIDEST = 4096  # pixels a side
 
@@ -91,24 +91,18 @@ class GeneratorSamples(Drawn):
 
     def __init__(self, parameters, loaded):
         p = parameters
-        part = "G_ema" if p.use_ema and "G_ema" in loaded.parts else "G"
-        if part not in loaded.parts:
-            raise UserError(f"{loaded.path} holds no generator")
-        generator = models_of(p).make_generator(p)
-        checkpoint.load_network(generator, loaded.parts[part], loaded.path)
-        generator.eval()
+        generator, part = load_generator(p, loaded)
         super().__init__(generator, p, labels=None)
         self.checkpoint_names, self.class_names = loaded.class_names, None
         self.file = loaded.path
         self.default_folder = checkpoint.run_of(loaded.path) / f"test-{self.file.stem}"
-        steps = f" after {plural(loaded.step, 'step')}" if loaded.step else ""  # 0: published weights without a step
-        average = ", moving average of its weights" if part == "G_ema" else ""
-        self.description = f"{p.model}{steps}{average}"
+        self.description = describe(p, loaded, part)
         self.opened = f"{self.file}: {self.description}"
         self.settings = {
             "weights": "moving average" if part == "G_ema" else "as trained",
             "batch statistics": f"standing, over {p.standing_batches} batches" if p.standing_batches else "running",
             "truncation": p.truncation,
+            "models": 1,
             **_changed_in_training(p),
             **_steps_to_settle(generator, p, loaded.step),
         }
@@ -141,12 +135,18 @@ class GeneratorSamples(Drawn):
 
     def write_pictures(self, folder):
         """Write class_grid.png: a row of samples for each of the first `pictures.ROWS` chosen classes."""
-        path, names, classes = folder / "class_grid.png", self.class_names, self._chosen_classes[: pictures.ROWS]
+        classes = self._chosen_classes[: pictures.ROWS]
         images = sampler.grid_samples(self.snapshot, self.parameters, classes)
-        pictures.save_image(path, pictures.grid(images, pictures.row_names(names, classes)))
-        print(f"class grid: {path}")
-        if numbered := pictures.numbered_names(names, classes):
-            print(f"the class grid shows these class names as numbers: {numbered}")
+        write_class_grid(folder, images, self.class_names, classes)
+
+
+def write_class_grid(folder, images, class_names, classes):
+    """Write class_grid.png into `folder`: `images`, as `sampler.grid_samples` returns them for `classes`."""
+    path = folder / "class_grid.png"
+    pictures.save_image(path, pictures.grid(images, pictures.row_names(class_names, classes)))
+    print(f"class grid: {path}")
+    if numbered := pictures.numbered_names(class_names, classes):
+        print(f"the class grid shows these class names as numbers: {numbered}")
 
 
 def _changed_in_training(parameters):

@@ -10,6 +10,7 @@ from array import array
 from collections import Counter
 from typing import NamedTuple
 
+import system
 from formats.stored_zip import CENTRAL, FULL_16, FULL_32, UTF_8
 
 MOST = 10**7  # files
@@ -195,7 +196,7 @@ def read_member(descriptor, member):
 def _read(descriptor, offset, size):
     content = b""
     while len(content) < size:  # one read may return fewer bytes
-        part = os.pread(descriptor, size - len(content), offset + len(content))
+        part = system.read_at(descriptor, size - len(content), offset + len(content))
         if not part:
             raise ValueError("it is cut short")
         content = content + part if content else part

@@ -4,7 +4,6 @@ A cache file is one line of JSON, padded with spaces to a multiple of 64 bytes, 
 the names, joined by slashes, which no name contains.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import system
 from formats.image_files import image_names, say_once
 from utils import atomic_path, one_line
 
@@ -102,7 +102,7 @@ def _written(cached, changes, found, path):
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         with open(cached.parent / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            system.wait_for_lock(lock)
             if known := _read(cached, changes):
                 return known
             content = found.ends.astype("<i8").tobytes(), found.names

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+import system
 from formats.safe_pickle import load_pickle
 from utils import UserError
 
@@ -153,15 +154,13 @@ def _download_cifar10():
 
 def _download(url, md5, module):
     """The path in Paddle's cache of the file at `url`. Downloads it if it is not there."""
-    import fcntl
-
     from paddle.dataset import common
 
     folder = Path(common.DATA_HOME, module)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # without it, several processes would write the same file
+            system.wait_for_lock(lock)  # without it, several processes would write the same file
             return common.download(url, module, md5)
     except (OSError, RuntimeError) as error:
         raise UserError(

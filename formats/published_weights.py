@@ -43,11 +43,12 @@ _ATTENTION = {
 _CONVOLUTIONS = {"snconv2d1": "conv1", "snconv2d2": "conv2", "snconv2d0": "shortcut"}
 _CONDITIONAL = {f"cond_bn{k}.{layer}": f"cond_bn{k}.{layer}" for k in (1, 2) for layer in ("bn", "embed")}
 
-# {the replication's name of a layer: our name}. None: a layer that the published network holds but never uses.
+# {the replication's name of a layer: our name}. None: a layer that the published network holds but never uses. The
+# sixth block is for 256 pixels, which no replication has.
 SAGAN = {
     "G": {
         "snlinear0": "linear",
-        **_blocks([f"block{k}" for k in range(1, 6)], _CONVOLUTIONS | _CONDITIONAL),
+        **_blocks([f"block{k}" for k in range(1, 7)], _CONVOLUTIONS | _CONDITIONAL),
         **_ATTENTION,
         "bn": "bn",
         "snconv2d1": "conv",
@@ -73,7 +74,7 @@ STACK = {
         "fc_aux": "heads.classes",
     },
 }
-_LEAVES = {"running_mean": "_mean", "running_var": "_variance", "sigma": "gamma"}
+LEAVES = {"running_mean": "_mean", "running_var": "_variance", "sigma": "gamma"}
 
 
 def our_name(layers, name):
@@ -84,7 +85,7 @@ def our_name(layers, name):
     layer, _, leaf = name.rpartition(".")
     if layer not in layers:
         raise UserError(f"holds {printable(name)}, which its network does not have")
-    return layers[layer] and f"{layers[layer]}.{_LEAVES.get(leaf, leaf)}"
+    return layers[layer] and f"{layers[layer]}.{LEAVES.get(leaf, leaf)}"
 
 
 def is_transposed(name, array):

@@ -7,6 +7,7 @@ import os
 import numpy as np
 from PIL import Image
 
+import system
 from formats.archives import read_member
 from formats.image_files import EXTENSIONS
 from utils import one_line
@@ -29,7 +30,7 @@ class PNGs:
     """PNG files of one size in a ZIP: `pngs[i]` is uint8 [H, W, 1 or 3]. Threads and forked processes may share it."""
 
     def __init__(self, path, members):
-        self.members, self.descriptor = members, os.open(path, os.O_RDONLY)
+        self.members, self.descriptor = members, system.open_to_read(path)
         self.shape = None
         self.shape = (len(members), *self[0].shape)
 

@@ -1,7 +1,6 @@
 """The file that pack.py writes, while it grows. A killed program leaves only hidden files, and goes on from them."""
 
 import contextlib
-import fcntl
 import glob
 import io
 import json
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+import system
 from formats.packed_data import ABOUT
 from formats.stored_zip import StoredZip
 from formats.stylegan_data import STYLEGAN_LABELS
@@ -123,7 +123,7 @@ class Growing:
 
     def _lock(self):
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.try_lock(self._file)
         except BlockingIOError:
             self._file.close()
             raise UserError(f"--out {self.out} is being written by another pack.py: give another file") from None
@@ -176,7 +176,11 @@ class Growing:
         self._content.finish(labels, about)
         self._file.flush()
         os.fsync(self._file.fileno())
-        os.replace(self._part, self.out)
+        try:
+            os.replace(self._part, self.out)
+        except PermissionError:  # Windows renames only closed files
+            self.close()
+            system.replace(self._part, self.out)
         self._journal.unlink(missing_ok=True)
         self.close()
 

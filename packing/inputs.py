@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+import system
 from dataset import FolderSet, ImageSet, check_image_set, choose_classes, chosen_places, load_dataset, path_option
 from formats.archives import read_member, tar_members, zip_members
 from formats.image_files import EXTENSIONS, image_names
@@ -65,7 +66,7 @@ class SourceSet(FolderSet):
         ImageSet.__init__(self, parameters, [class_names[c] for c in chosen], new_label[labels[places]])
         self.option, self.folder = option, path
         self.files, self._contents = [files[place] for place in places], [contents[place] for place in places]
-        self._archive = None if os.path.isdir(path) else os.open(path, os.O_RDONLY)
+        self._archive = None if os.path.isdir(path) else system.open_to_read(path)
         self._skipped, self._lock, self.reading = skipped, threading.Lock(), Reading()
 
     def path(self, place):

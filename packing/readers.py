@@ -1,6 +1,7 @@
 """Processes that read images: each works on its own share of the blocks and sends them through its own pipe.
 
-A pool with one pipe for all, such as Python's, would wait for ever for a process that is killed while it sends.
+A pool with one pipe for all, such as Python's, would wait for ever for a process that is killed while it sends. Windows
+cannot fork processes, so there threads read the images. They are nearly as fast (see `pipeline`).
 """
 
 import multiprocessing
@@ -9,10 +10,14 @@ import queue
 import signal
 import threading
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
+import system
 from utils import UserError
 
+CHECK_SECONDS = 0.5  # between two calls of `check`
 BLOCKS_AHEAD = 4  # that wait in the memory of this process, for each reader
 
 
@@ -24,9 +29,12 @@ class Died(Exception):
 def reading(work, items, readers, check):
     """A context that gives an iterator over `work(item)` for each of `items`, in order, done by `readers` processes.
 
-    They are forked, so `work` is not copied. Each calls `check()` twice a second, in a thread. A UserError in one is
-    raised here. Raises Died if one ends early.
+    They are forked, so `work` is not copied. Each calls `check()` every CHECK_SECONDS, in a thread. A UserError in one
+    is raised here. Raises Died if one ends early.
     """
+    if "fork" not in multiprocessing.get_all_start_methods():
+        yield _read_in_threads(work, items, readers, check)
+        return
     context = multiprocessing.get_context("fork")
     started = []
     for number in range(readers):
@@ -47,6 +55,25 @@ def reading(work, items, readers, check):
             process.kill()
         for process, _ in started:
             process.join()
+
+
+def _read_in_threads(work, items, readers, check):
+    pool, ahead = ThreadPoolExecutor(readers), deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(work, item))
+            if len(ahead) > BLOCKS_AHEAD * readers:
+                yield _result(ahead.popleft(), check)
+        for future in ahead:
+            yield _result(future, check)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _result(future, check):
+    while wait([future], CHECK_SECONDS).not_done:
+        check()
+    return future.result()
 
 
 def _in_order(waiting, count):
@@ -73,8 +100,9 @@ def _receive(receiver, blocks):
 def _run(work, items, sender, check, parent):
     """The work of a reader."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one ends the others
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    for number in system.STOPPING:
+        if number != signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_stay, args=(check, parent), daemon=True).start()
     for item in items:
         try:
@@ -87,6 +115,6 @@ def _run(work, items, sender, check, parent):
 def _stay(check, parent):
     """Call `check` as long as the process `parent` lives. Then end this process, however that one ended."""
     while os.getppid() == parent:
-        time.sleep(0.5)
+        time.sleep(CHECK_SECONDS)
         check()
     os._exit(1)

@@ -552,7 +552,7 @@ def test_images_in_memory_make_the_same_batches_and_are_read_once(animals, capsy
 
 
 def test_images_that_do_not_fit_into_memory_are_refused(animals, monkeypatch):
-    monkeypatch.setattr(dataset, "free_memory", lambda: 70_000)
+    monkeypatch.setattr(dataset.system, "free_memory", lambda: 70_000)
     p = folder(animals, data_in_memory=True)
     with pytest.raises(UserError, match=r"^--data_in_memory needs 0.0 GB for 400 images, and 0.0 GB are free: leave"):
         next(batches(load_dataset(p), p, 0))

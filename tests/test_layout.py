@@ -7,12 +7,14 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A folder stands for the modules in it.
 FLOORS = (
     {"benchmarks"},
-    {"train", "test", "convert", "pack", "alignment"},
-    {"trainer", "tester"},
+    {"train", "test", "convert", "pack", "generate", "gallery", "demo", "export", "alignment"},
+    {"trainer", "tester", "exporting", "pages"},
     {"training", "evaluation", "packing"},
+    {"drawing"},
     {"sampler", "checkpoint", "dataset"},
     {"networks", "command_line", "folding"},
     {"refusals"},
+    {"command_options"},
     {"parameters"},
     {"metrics"},
     {"formats"},
@@ -22,6 +24,7 @@ FLOORS = (
     {"runtime"},
     {"processes", "pipeline"},
     {"randomness", "utils"},
+    {"system"},
 )
 
 

@@ -133,3 +133,30 @@ def test_pictures_without_class_names_fit_into_an_animation(tmp_path):
     pictures.save_animation(tmp_path / "a.gif", paths, names, 16)
     old, new = (frame[20:, -320:] for frame, _ in frames(tmp_path / "a.gif"))
     assert old.shape == new.shape and np.corrcoef(old.ravel(), new.ravel())[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_captions_are_below_enlarged_images(channels):
+    images = noise(7, 16, channels)
+    picture = pictures.captioned(images, ["cat"] * 6 + ["a very long name that does not fit below its image"], "title")
+    side, gap = 128, pictures.GAP  # 5 images in a row
+    assert picture.dtype == np.uint8 and picture.shape[1:] == (5 * (side + gap) + gap, channels)
+    top = (picture.shape[0] - gap - 2 * (side + 21)) + gap  # letters of 14 pixels have lines of 21
+    for index, (row, column) in ((0, (0, 0)), (4, (0, 4)), (6, (1, 1))):
+        place = picture[top + row * (side + 21) :, gap + column * (side + gap) :][:side, :side]
+        assert (place == images[index].repeat(8, 1).repeat(8, 2).transpose(1, 2, 0)).all()
+        below = picture[top + row * (side + 21) + side :, gap + column * (side + gap) :][:21, :side]
+        assert below.min() < 100 and below[:, 0].min() == 255
+    assert picture[:top].min() < 100
+
+
+@pytest.mark.parametrize("name", ["walk.gif", "walk.webp"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_film_has_all_frames_and_repeats(tmp_path, name, channels):
+    frames = [np.full([40, 60, channels], 25 * number, np.uint8) for number in range(8)]
+    pictures.save_film(tmp_path / name, iter(frames))
+    with Image.open(tmp_path / name) as film:
+        assert film.n_frames == 8 and film.size == (60, 40) and film.info["loop"] == 0
+        for number in (0, 5):
+            film.seek(number)
+            assert np.abs(np.asarray(film.convert("L")).astype(int) - 25 * number).max() <= 3

@@ -9,13 +9,19 @@ import pytest
 from commands import LIMIT, ROOT, SMALL, run
 from PIL import Image
 
+from command_options import COMMANDS
 from options import spellings
-from parameters import BY_PROGRAM, OPTIONS, PACKING, PUBLISHED
+from parameters import BY_PROGRAM, OPTIONS, PUBLISHED
 
 PAGES = [ROOT / "README.md", ROOT / "README_cn.md", ROOT / "sagan_models" / "README.md", *(ROOT / "docs").glob("*.md")]
+PAGES += (ROOT / "weights").glob("*.md")
 OF_OTHER_PROGRAMS = {
     "nnodes", "rank", "master", "host", "nproc_per_node", "ips",  # paddle.distributed.launch
-    "logdir", "signal", "python", "help",  # visualdl, sbatch, uv
+    "logdir", "python", "help",  # visualdl, uv
+    "no", "find", "only",  # pip: --no-index, --find-links, --only-binary
+    "depth", "f",  # git, kubectl
+    "signal", "nodes", "gpus", "export",  # sbatch
+    "processes",  # benchmarks/check_gpu.py
     "report", "torch_python", "turns", "batch", "width", "load", "ours_before", "markdown",  # alignment, benchmarks
 }  # fmt: skip
 
@@ -60,7 +66,8 @@ def test_link_targets_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_on_pages_exist(page):
-    known = {*spellings(OPTIONS.values()), *spellings(PACKING.values()), *spellings(PUBLISHED.values())}
+    known = {*spellings(OPTIONS.values()), *spellings(PUBLISHED.values())}
+    known |= {name for command in COMMANDS.values() for name in command.options}
     known |= OF_OTHER_PROGRAMS
     known |= {name for names in BY_PROGRAM.values() for name in names}
     assert set(re.findall(r"(?<![\w-])--([A-Za-z]\w*)", page.read_text(encoding="utf-8"))) - known == set()

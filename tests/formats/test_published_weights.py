@@ -4,12 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from published_files import FIXTURES, PTH, paddle_fixture, paddle_state, write_paddle_sagan
 
 import acgan_models
 import checkpoint
@@ -22,8 +22,6 @@ from formats.safe_pickle import load_state
 from parameters import Parameters
 from utils import UserError
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-PTH = FIXTURES / "published"  # written by PyTorch
 TORCH = json.loads((PTH / "figures.json").read_text())
 
 
@@ -54,37 +52,6 @@ def assert_figures(figures, G, D, tolerance):
     rows = [compare("forward", name, expected[name], ours[name].numpy(), tolerance) for name in expected]
     assert [(row.quantity, row.difference) for row in rows if not row.agrees] == []
     assert len(rows) > 1
-
-
-def paddle_fixture(name):
-    figures = json.loads((FIXTURES / f"{name}.json").read_text())
-    outputs = {key: value for key, value in figures["eval_forward"].items() if key != "validity"}  # sigmoid of d_out
-    return figures | {"outputs": outputs}
-
-
-def paddle_state(figures, role, dtype):
-    """A Paddle network's state dictionary of tensors, as the replication saves it."""
-    shapes = figures[f"{role}_state"]
-    state = {name: draw.weight(f"{role}.{name}", shape, figures["seed"]) for name, shape in shapes.items()}
-    draw.settle(state)
-    return {name: paddle.to_tensor(array.astype(dtype)) for name, array in state.items()}
-
-
-def write_paddle_sagan(path, figures, dtype="float32"):
-    """A checkpoint as the Paddle SAGAN replication saves it, with an Adam optimizer's state."""
-    states = {role: paddle_state(figures, role, dtype) for role in "GD"}
-    layer = paddle.nn.Linear(2, 2)
-    adam = paddle.optimizer.Adam(1e-4, 0.0, 0.9, parameters=layer.parameters())
-    layer(paddle.ones([1, 2])).sum().backward()
-    adam.step()
-    content = {
-        "step": 100_000,
-        "G_state_dict": states["G"],
-        "G_optimizer_state_dict": adam.state_dict(),
-        "D_state_dict": states["D"],
-        "D_optimizer_state_dict": adam.state_dict(),
-    }
-    paddle.save(content, str(path))
 
 
 CASES = [("", "float32", FLOAT32), ("_float64", "float64", FLOAT64)]

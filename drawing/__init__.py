@@ -1,0 +1,1 @@
+"""Images by class and seed: the generator that draws them, and the work of generate.py."""

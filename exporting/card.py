@@ -1,0 +1,126 @@
+"""The model card: README.md of an exported folder, in the format of the model hubs (YAML above, Markdown below)."""
+
+import contextlib
+import json
+
+import yaml
+
+import checkpoint
+from evaluation.report import escaped, rows
+from utils import file_digest, plural
+
+# {data set: (the licence in the hubs' words, a sentence on the data)}.
+DATA = {
+    "digits": (
+        "cc-by-4.0",
+        "The 1,797 digits of scikit-learn: the test set of *Optical Recognition of Handwritten Digits* (E. Alpaydin, "
+        "C. Kaynak, 1998, UCI Machine Learning Repository, https://doi.org/10.24432/C50P49), licence CC BY 4.0.",
+    ),
+    "mnist": (
+        "cc-by-sa-3.0",
+        "MNIST (Y. LeCun, C. Cortes, http://yann.lecun.com/exdb/mnist/), licence CC BY-SA 3.0.",
+    ),
+    "fashion-mnist": (
+        "mit",
+        "Fashion-MNIST (Zalando, https://github.com/zalandoresearch/fashion-mnist), licence MIT.",
+    ),
+    "cifar10": (
+        "other",
+        "CIFAR-10 (A. Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html). Its authors state no licence.",
+    ),
+    "imagenet": (
+        "other",
+        "ImageNet, or images in its layout. ImageNet's terms (https://image-net.org/download) allow research that is "
+        "not commercial.",
+    ),
+    "fake": ("other", "Random colours, which only test the program."),
+}
+UNKNOWN = ("other", "Not known here: before you publish, name the images, their source and their licence.")
+PAPERS = {
+    "sagan": "Zhang, Goodfellow, Metaxas, Odena, *Self-Attention Generative Adversarial Networks*, ICML 2019, "
+    "https://arxiv.org/abs/1805.08318",
+    "acgan": "Odena, Olah, Shlens, *Conditional Image Synthesis with Auxiliary Classifier GANs*, ICML 2017, "
+    "https://arxiv.org/abs/1610.09585",
+}
+
+
+def model_card(generator, loaded, name, has_onnx):
+    """The text of the card of the model `name`: an `OpenGenerator` of the `Checkpoint` `loaded`."""
+    p = generator.parameters
+    family = "sagan" if p.is_sagan else "acgan"
+    licence, data = DATA.get(p.dataset, UNKNOWN)
+    head = {
+        "license": licence,
+        "library_name": "paddlepaddle",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["gan", "class-conditional", family, "image-generation", *(["onnx"] if has_onnx else [])],
+    }
+    steps = f", after {plural(loaded.step, 'step')}" if loaded.step else ""
+    normed = "[0, 1]" if p.dont_normalize else "[-1, 1]"
+    examples = ["python example_paddle.py   # needs paddlepaddle alone; writes grid.png"]
+    if has_onnx:
+        examples.append("python example_onnx.py     # needs onnxruntime alone; writes grid.png")
+    average = "The weights are the moving average of the training's." if generator.part == "G_ema" else ""
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False).strip(),
+        "---",
+        "",
+        f"# {escaped(name)}",
+        "",
+        f"A class-conditional GAN's generator ({family.upper()}): images of {p.imsize}x{p.imsize} pixels and "
+        f"{plural(p.channels, 'channel')}, of {_classes(generator.class_names)}.",
+        "",
+        f"- Architecture: {PAPERS[family]}",
+        f"- Recipe: `{p.recipe}`{steps}. {average}".rstrip(),
+        f"- Inputs: `z` float32 [N, {p.z_dim}] from N(0, 1), `labels` int64 [N] from 0 to {p.num_classes - 1}",
+        f"- Output: `images` float32 [N, {p.channels}, {p.imsize}, {p.imsize}] in {normed}",
+        "",
+        "## Use",
+        "",
+        "```bash",
+        *examples,
+        "```",
+        "",
+        "`config.json` has the sizes and the names of the classes. `model.safetensors` has the weights for the project "
+        "that trained them, `pytorch.safetensors` has them with the names and shapes of the reference network in "
+        "PyTorch.",
+        "",
+        "## Training data and licence",
+        "",
+        data,
+        "The licence above is that of the data. The project's code has the licence Apache 2.0.",
+        "",
+        "## Scores",
+        "",
+        *_scores(loaded.path),
+        "",
+        "## Intended use and limits",
+        "",
+        "For research, teaching and demonstrations. The generator draws only images like those of its training data, "
+        "and only of these classes. A sample can show the wrong class or no object, and it can resemble a training "
+        "image. The generator repeats the biases of its data. Its images are not facts and not portraits.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _classes(names):
+    """The names of the classes in words; of more than 12, their number and the first three."""
+    shown = ", ".join(map(escaped, names if len(names) <= 12 else names[:3]))
+    return f"{len(names)} classes ({shown}{', …' * (len(names) > 12)})"
+
+
+def _scores(path):
+    """Lines on the newest report of test.py on the checkpoint `path`."""
+    digest = file_digest(path)
+    reports = sorted(checkpoint.run_of(path).glob("test-*/report.json"), key=lambda file: file.stat().st_mtime)
+    for report in reversed(reports):
+        # A report that somebody has changed may hold anything.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            content = json.loads(report.read_text(encoding="utf-8"))
+            settings, figures = content["settings"], content["figures"]
+            table = [f"| {title} | {text} |" for title, text, _ in rows(figures)]
+            if table and settings["sha256"] == digest:
+                count = f"{int(settings['num_samples']):,}"
+                return ["| figure | |", "|---|---|", *table, "", f"Measured by `test.py` on {count} samples."]
+    return ["Not measured. `test.py` measures the weights; an export after it has its figures here."]

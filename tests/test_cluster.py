@@ -1,0 +1,170 @@
+"""cluster/: the Slurm script on a real Slurm with two nodes, and the Kubernetes job.
+
+The Slurm runs on this machine alone: `slurmctld`, and `slurmd` once for each node. It needs root and Debian's packages
+slurm-wlm and munge.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import LIMIT, ROOT, SMALL, run
+
+import checkpoint
+
+NODES = ("n1", "n2")
+needs_slurm = pytest.mark.skipif(
+    not all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch"))) or os.geteuid() != 0,
+    reason="Slurm is not installed, or this is not root: apt install slurm-wlm munge",
+)
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={control}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+ReturnToService=2
+SchedulerParameters=requeue_delay=1
+KillWait=60
+MinJobAge=600
+MpiDefault=none
+{nodes}
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+class Slurm:
+    """A Slurm of two nodes. Its commands find it by SLURM_CONF."""
+
+    def __init__(self, folder):
+        host = socket.gethostname()
+        (folder / "state").mkdir()
+        nodes = "\n".join(
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={free_port()} CPUs=1" for name in NODES
+        )
+        path = folder / "slurm.conf"
+        path.write_text(CONFIGURATION.format(host=host, control=free_port(), folder=folder, nodes=nodes))
+        self.environment = os.environ | {"SLURM_CONF": str(path)}
+        self.started = []
+        self._munge(folder)
+        self._start("slurmctld", "-D")
+        for name in NODES:
+            self._start("slurmd", "-D", "-N", name)
+        self.wait_for(lambda: self.run("sinfo", "--noheader", "--format", "%T %D") == "idle 2", 60)
+
+    def _munge(self, folder):
+        if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
+            return  # it runs already
+        for path in ("/run/munge", "/var/log/munge", "/var/lib/munge"):
+            os.makedirs(path, exist_ok=True)
+            shutil.chown(path, "munge", "munge")
+        self._start("runuser", "-u", "munge", "--", "munged", "--force", "--foreground")
+        self.wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0, 20)
+
+    def _start(self, *command):
+        log = subprocess.DEVNULL
+        self.started.append(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
+
+    def run(self, *command):
+        result = subprocess.run(command, env=self.environment, text=True, capture_output=True, timeout=60)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+    def state(self, job):
+        fields = self.run("scontrol", "show", "job", job, "--oneliner").split()
+        return next(field.partition("=")[2] for field in fields if field.startswith("JobState="))
+
+    @staticmethod
+    def wait_for(condition, seconds=LIMIT):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def stop(self):
+        for process in reversed(self.started):
+            process.terminate()
+        for process in self.started:
+            process.wait(60)
+
+
+@pytest.fixture
+def slurm(tmp_path_factory):
+    slurm = Slurm(tmp_path_factory.mktemp("slurm"))
+    yield slurm
+    slurm.stop()
+
+
+@needs_slurm
+@pytest.mark.slow
+def test_a_slurm_job_on_two_nodes_is_requeued_and_ends_as_an_uninterrupted_one(slurm, tmp_path):
+    for entry in ROOT.iterdir():
+        if entry.name not in ("sagan_models", "log"):
+            (tmp_path / entry.name).symlink_to(entry)
+    options = [*SMALL, "--total_step", "300", "--log_step", "1", "--model_save_step", "1000", "--batch_size", "8"]
+    options += ["--threads", "1"]
+    # The same training, never interrupted.
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "train.py", "--name", "whole", *options]
+    code, _, err = run(tmp_path, *launch)
+    assert code == 0, err
+    # The job's Python is the one of these tests.
+    slurm.environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PROCESSES": "1"}
+    (tmp_path / ".venv").unlink(missing_ok=True)
+    command = ["sbatch", "--parsable", "--nodes", "2", "--gpus-per-node", "0", "cluster/slurm.sh", "--name", "mine"]
+    job = subprocess.run(
+        [*command, *options], cwd=tmp_path, env=slurm.environment, text=True, capture_output=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    log, mine = tmp_path / f"gan-{job}.log", tmp_path / "sagan_models" / "mine"
+    slurm.wait_for(lambda: (mine / "log.txt").exists() and " step 3 " in (mine / "log.txt").read_text())
+    slurm.run("scancel", "--batch", "--signal", "USR1", job)  # what Slurm sends before the time limit
+    slurm.wait_for(lambda: slurm.state(job) in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"))
+    text = log.read_text()
+    assert slurm.state(job) == "COMPLETED", text
+    assert f"job {job}, start 1, nodes n[1-2], meeting at" in text and f"job {job}, start 2" in text
+    assert "goes back into the queue" in text
+    assert (
+        "resumed at step" in (mine / "log.txt").read_text()
+        and "in each of 2 processes" in (mine / "log.txt").read_text()
+    )
+    ends = [
+        checkpoint.load(folder / "weights" / "latest").parts for folder in (mine, tmp_path / "sagan_models" / "whole")
+    ]
+    for part, arrays in ends[0].items():
+        for name, array in arrays.items():
+            assert (array == ends[1][part][name]).all(), f"{part}/{name}"
+
+
+def test_the_kubernetes_job_has_the_fields_of_a_paddlejob():
+    """The names are those of the training operator's schema, kubeflow.org/v1 PaddleJob."""
+    (job,) = yaml.safe_load_all((ROOT / "cluster" / "paddlejob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "PaddleJob")
+    assert set(job) == {"apiVersion", "kind", "metadata", "spec"} and set(job["spec"]) <= {
+        "paddleReplicaSpecs",
+        "runPolicy",
+    }
+    ((name, worker),) = job["spec"]["paddleReplicaSpecs"].items()
+    assert name == "Worker" and set(worker) == {"replicas", "restartPolicy", "template"}
+    (container,) = worker["template"]["spec"]["containers"]
+    assert container["name"] == "paddle"  # the operator looks for this name

@@ -1,0 +1,170 @@
+"""Every command in the READMEs and in docs/ runs, or is named here with the test that stands for it or what it needs.
+
+The commands run in a folder with small stand-ins for the data that they name. Options that make them short are added.
+"""
+
+import io
+import itertools
+import os
+import pickle
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+from commands import LIMIT, ROOT
+from PIL import Image
+from safetensors.numpy import save_file
+
+from metrics.imagenet_classes import WORDNET_IDS
+from metrics.inception import Network
+from metrics.inception_weights import published_name
+
+PAGES = [*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("test_tipc/**/*.md")]
+PAGES += [ROOT / "sagan_models" / "README.md"]
+# Commands that do not run here, by their beginning: the test that runs them or their parts, or what they need.
+ELSEWHERE = {
+    "make demo": "tests/test_commands.py, and make itself in tests/test_makefile.py",
+    "make test": "it runs this test",
+    "make lint": ".ci/run",
+    "make format": "it changes files",
+    "make setup": "tests/test_makefile.py",
+    "make check-gpu": "needs a GPU; tests/test_benchmarks.py runs it on the CPU",
+    ".ci/run": "it runs this test",
+    "source .venv/bin/activate": "make's environment",
+    "python -m pytest": "it is a part of the suite",
+    "python -m alignment": "tests/alignment/test_alignment.py",
+    "python train.py --recipe acgan-mnist": "needs a network: Paddle downloads MNIST",
+    "python train.py --recipe acgan-cifar10 --class_loss": "needs a network: Paddle downloads CIFAR-10",
+    "python -m paddle.distributed.launch --nnodes": "tests/processes/test_hosts.py",
+    "sbatch": "tests/test_cluster.py",
+    "kubectl": "needs a Kubernetes cluster",
+    "visualdl": "a server; tests/test_commands.py reads its records",
+    "bash test_tipc": "tests/test_tipc.py",
+    "cp models/": "needs a network",
+    "git clone": "needs a network",
+    "grep": "the log of TIPC's scripts",
+    "py -3.12": "Windows",
+    r".venv\Scripts": "Windows; tests/test_system.py",
+    "python -m pip": "needs a network",
+    "python3.12 -m venv": "tests/test_makefile.py",
+    ".venv/bin/python -m pip": "needs packages from another machine",
+    "uv venv": "needs uv",
+    "cd ": "AI Studio's folders; tests/test_notebooks.py",
+    "unzip": "AI Studio's folders",
+    "export PYTHONPATH": "AI Studio's folders",
+}
+SHORT = {  # options that make a command short; the last value of an option counts
+    "train.py": "--total_step 1 --niter none --device cpu --batch_size 4 --batch_size_in_gpu 4 --g_conv_dim 4 "
+    "--d_conv_dim 4 --num_workers 0",
+    "test.py": "--num_samples 40 --device cpu",
+    "pack.py": "--num_workers 1",
+}
+
+
+def commands_of(page):
+    """The commands in a page's blocks, each on one line, without comments."""
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"^```(?:bash|bat)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = " ".join(re.sub(r"(^|\s)#.*", "", line).split())
+            if command:
+                yield command
+
+
+def runs_here(command):
+    return not any(command.startswith(beginning) for beginning in ELSEWHERE)
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands_of(page) if runs_here(command)})
+
+
+def pictures(folder, names, count):
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = np.random.default_rng((number, index)).integers(256, size=(48, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+
+
+def cifar10(path):
+    """An archive like that of CIFAR-10, with 20 images in each batch."""
+    batch = {"data": np.zeros((20, 3072), np.uint8), "labels": [i % 10 for i in range(20)]}
+    content = pickle.dumps(batch, protocol=2)
+    with tarfile.open(path, "w:gz") as tar:
+        for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with stand-ins for everything that the commands name, and links to the project's files."""
+    place = tmp_path_factory.mktemp("place")
+    for entry in ROOT.iterdir():
+        if not entry.name.startswith(".") and entry.name not in ("sagan_models", "log"):
+            (place / entry.name).symlink_to(entry)
+    for name in ("flowers", "flowers-test", "home/aistudio/data/flowers"):
+        pictures(place / name, ("daisy", "iris", "rose", "tulip"), 3)
+    for name in ("ImageNet/train", "ImageNet/val"):
+        pictures(place / name, sorted(WORDNET_IDS)[:20], 2)
+    np.savez(place / "samples.npz", np.zeros((20, 32, 32, 3), np.uint8), np.arange(20))
+    rng = np.random.default_rng(0)
+    weights = {published_name(name): 0.05 * rng.standard_normal(tensor.shape).astype(np.float32) + ("var" in name)
+               for name, tensor in Network(["2048"]).state_dict().items()}  # fmt: skip
+    weights |= {
+        "fc.weight": rng.standard_normal((1008, 2048)).astype(np.float32),
+        "fc.bias": np.zeros(1008, np.float32),
+    }
+    save_file(weights, place / "inception.safetensors")
+    mu, sigma = np.zeros(2048), np.eye(2048)
+    np.savez(place / "VIRTUAL_imagenet128.npz", mu=mu, sigma=sigma)
+    cifar10(place / "cifar-10-python.tar.gz")
+    for name, data in (("flowers", "flowers"), ("imagenet", "ImageNet/train")):
+        execute(place, f"python train.py --data_path {data} --save_path runs --name {name} --imsize 32")
+    execute(place, "python train.py")
+    execute(place, "python train.py --data_path flowers --name flowers --imsize 32")
+    execute(place, "python pack.py --data_path ImageNet/train --imsize 128 --centercrop --out packed.npz")
+    return place
+
+
+def execute(place, command):
+    """Run a command of a page in `place`, made short. Other paths than those below `place` are put there."""
+    command = command.replace("/home/aistudio", f"{place}/home/aistudio").replace("/content", f"{place}/content")
+    words = [word for word in shlex.split(command)[1:] if word != "…"]
+    values = dict(itertools.pairwise(words))  # {option: its value}
+    new = f"new-{len(list(place.glob('new-*')))}"
+    (place / new).mkdir()
+    places = {"DIR": "flowers" if values.get("--data_path") == "DIR" else f"{new}/folder", "FILE": f"{new}/samples.npz"}
+    places |= {"RUN": "runs/imagenet" if "ImageNet" in command else "runs/flowers"}
+    if "pack.py" not in words:
+        places["imagenet-128.npz"] = "packed.npz"
+    run = place / values.get("--save_path", "sagan_models") / values.get("--name", "")
+    program = next(word for word in words if word.endswith(".py"))
+    more = "--total_step 4 --device cpu" if "--resume" in words and run.exists() else SHORT.get(program, "")
+    more = "--device cpu" if "--samples" in words else more
+    if {"--test_data_path", "--reference", "--eval_step"} & set(words):
+        more += " --inception_weights inception.safetensors"
+    if "--eval_step" in words:
+        more += " --eval_step 1 --eval_samples 20"
+    words = [sys.executable, *(places.get(word, word) for word in words), *more.split()]
+    environment = os.environ | {"HOME": str(place)}
+    done = subprocess.run(words, cwd=place, env=environment, text=True, capture_output=True, timeout=LIMIT)
+    assert done.returncode == 0, f"{shlex.join(words[1:])}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_command_is_one_that_runs_or_is_named():
+    assert all(command.split()[0] in ("python", "make") for command in COMMANDS), COMMANDS
+    known = {command for page in PAGES for command in commands_of(page)}
+    unused = [text for text in ELSEWHERE if not any(command.startswith(text) for command in known)]
+    assert unused == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_a_page_runs(place, command):
+    execute(place, command)
