@@ -27,6 +27,7 @@ def main():
         # Imported only here, because they import paddle, which is slow. Other mistakes are reported without it.
         from checkpoint import load_file_or_run
         from drawing.generator import OpenGenerator
+        from pages.demo_images import Demo
 
         loaded = load_file_or_run(model, wanted=("G", "G_ema"))
         parameters = command.parameters_to_draw(loaded.parameters)
@@ -36,7 +37,7 @@ def main():
             raise UserError(f"{error}; demo.py needs Gradio: pip install -r requirements/demo.txt") from None
         runtime.quit_on_signals(cleanly=True)
         runtime.start(parameters)
-        demo = demo_page.Demo(OpenGenerator(parameters, loaded), folder)
+        demo = Demo(OpenGenerator(parameters, loaded), folder)
         page = demo_page.build(demo, serving.lang)
         address = demo_page.serve(page, serving.host, serving.port)
         print(
