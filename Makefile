@@ -6,7 +6,7 @@
 ## make setup      install into .venv (the other commands do this too); GPU=1: a GPU build, GPU=0: the CPU build,
 ##                 default: the build for this machine's GPUs, if it has any; PYTHON=…: the Python to use
 ##                 (3.10 to 3.13; with Paddle 2, 3.10 to 3.12)
-## make export-env install what export.py needs for ONNX into .venv-export
+## make export-env install the converter to ONNX, for export.py, into .venv-export
 ## make clean      remove caches, but keep runs and environments
 
 # To use a mirror of PyPI, set pip's own variable: PIP_INDEX_URL=https://pypi.tuna.tsinghua.edu.cn/simple make setup
@@ -42,7 +42,7 @@ ifeq ($(BUILD) $(PADDLE),paddle2 $(DEFAULT_PADDLE))
 OR_PADDLE_3 := ; Paddle 3 runs with 3.13 too: GPU=0 installs its CPU build, PADDLE_INDEX (see the Makefile) its GPU build
 endif
 
-.PHONY: help setup export-env demo test test-all check-gpu lint format clean
+.PHONY: help setup export-env torch-env demo test test-all check-gpu lint format clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -82,12 +82,26 @@ $(STAMP): requirements/base.txt requirements/$(BUILD).txt requirements/dev.txt
 		"$(PACKAGE)" -r requirements/$(BUILD).txt -r requirements/dev.txt && touch $@; } | sed -n 's/^\(Collecting [^ ]*\).*/\1/p'
 	@test -e $@
 
-# The converter to ONNX needs an environment of its own: it pins onnx.
+# The converter to ONNX needs an environment of its own: it pins an onnx that has no wheels for Python 3.13.
 export-env: .venv-export/installed
 
-.venv-export/installed: $(STAMP) requirements/export.txt
-	$(PY) -m venv --clear .venv-export
+.venv-export/installed: requirements/export.txt
+	@for python in $(PY) python3.12 python3.11 python3.10 $(PYTHON); do \
+		"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11), (3, 12)))' \
+			2>/dev/null || continue; \
+		exec "$$python" -m venv --clear .venv-export; \
+	done; \
+	echo "The converter to ONNX needs Python 3.10 to 3.12 with venv: name one with PYTHON=/path/to/python." >&2; \
+	exit 2
 	.venv-export/bin/python -m pip install --disable-pip-version-check -r requirements/export.txt
+	@touch $@
+
+# The slow tests compare exported weights with PyTorch's networks.
+torch-env: .venv-torch/installed
+
+.venv-torch/installed: $(STAMP) requirements/torch.txt
+	$(PY) -m venv --clear .venv-torch
+	.venv-torch/bin/python -m pip install --disable-pip-version-check -r requirements/torch.txt
 	@touch $@
 
 demo: setup
@@ -97,7 +111,7 @@ demo: setup
 test: setup
 	$(PY) -m pytest
 
-test-all: setup
+test-all: setup export-env torch-env
 	$(PY) -m pytest -m ""
 
 check-gpu: setup

@@ -35,7 +35,7 @@ DATA = {
     ),
     "fake": ("other", "Random colours, which only test the program."),
 }
-UNKNOWN = ("other", "TODO: name the images, their source and their licence here.")
+UNKNOWN = ("other", "Not known here: before you publish, name the images, their source and their licence.")
 PAPERS = {
     "sagan": "Zhang, Goodfellow, Metaxas, Odena, *Self-Attention Generative Adversarial Networks*, ICML 2019, "
     "https://arxiv.org/abs/1805.08318",
@@ -47,7 +47,7 @@ PAPERS = {
 def model_card(generator, loaded, name, has_onnx):
     """The text of the card of the model `name`: an `OpenGenerator` of the `Checkpoint` `loaded`."""
     p = generator.parameters
-    family = "sagan" if p.model == "sagan" else "acgan"
+    family = "sagan" if p.is_sagan else "acgan"
     licence, data = DATA.get(p.dataset, UNKNOWN)
     head = {
         "license": licence,

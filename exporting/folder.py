@@ -21,6 +21,7 @@ from sampler import noises
 from utils import UserError, atomic_path
 
 HERE = Path(__file__).parent
+COPIES = 5  # of the weights: four files, and one more while ONNX is written
 TOLERANCE = 1e-4  # of the exported models' images
 MODEL = "paddle/model"  # the prefix of the Paddle inference model
 # Options that tell where files were on the machine of the training, or that belong to one run. They are not exported.
@@ -37,10 +38,11 @@ def export(generator, loaded, out):
     """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: tensor.numpy() for name, tensor in generator.network.state_dict().items()}
+    _check_space(out, COPIES * sum(array.nbytes for array in arrays.values()) + 2**20)
     with _new_folder(out) as folder:
         samples = _samples(generator)
         values = _parameters(generator, loaded)
-        arrays = {name: tensor.numpy() for name, tensor in generator.network.state_dict().items()}
         checkpoint.save(
             folder / "model.safetensors", loaded.step, values, {generator.part: arrays}, class_names=loaded.class_names
         )
@@ -90,6 +92,16 @@ def export_python():
         if (python := HERE.parent / ".venv-export" / place).exists():
             return python
     return None
+
+
+def _check_space(out, needed):
+    """Refuse a disk with less than `needed` bytes free. Paddle's own messages about a full disk are not clear."""
+    free = shutil.disk_usage(out.parent).free
+    if free < needed:
+        raise UserError(
+            f"--out {out} needs about {needed / 1e6:,.0f} MB, but its disk has {free / 1e6:,.0f} MB free: make room "
+            "there, or give another folder"
+        )
 
 
 @contextlib.contextmanager

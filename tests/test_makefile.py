@@ -288,3 +288,12 @@ def test_only_paddle_2_gets_an_older_numpy(machine, arguments, package, older_nu
 
 def test_help_names_the_python_versions(machine):
     assert "3.10 to 3.13" in machine.make("help").stdout
+
+
+def test_the_converter_to_onnx_gets_a_python_that_it_supports(machine):
+    machine.add_python("python3", "3.13")
+    result = machine.make("export-env")
+    assert result.returncode == 2 and result.stderr.startswith("The converter to ONNX needs Python 3.10 to 3.12 with")
+    machine.add_python("python3.11", "3.11")
+    assert machine.make("export-env").returncode == 0
+    assert (machine.folder / "made").read_text().startswith("python3.11, -m pip install")

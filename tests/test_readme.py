@@ -14,6 +14,7 @@ from options import spellings
 from parameters import BY_PROGRAM, OPTIONS, PUBLISHED
 
 PAGES = [ROOT / "README.md", ROOT / "README_cn.md", ROOT / "sagan_models" / "README.md", *(ROOT / "docs").glob("*.md")]
+PAGES += (ROOT / "weights").glob("*.md")
 OF_OTHER_PROGRAMS = {
     "nnodes", "rank", "master", "host", "nproc_per_node", "ips",  # paddle.distributed.launch
     "logdir", "python", "help",  # visualdl, uv

@@ -21,7 +21,9 @@ def write_png(path, pixels):
 
 folder = Path(__file__).parent
 config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 3  # errors only
+session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
 
 classes = min(10, config["num_classes"])
 z = np.random.default_rng(0).standard_normal([10, config["z_dim"]]).astype("float32")

@@ -1,0 +1,80 @@
+"""The model card names the data's licence, and has the scores of the newest report on these weights."""
+
+import dataclasses
+import json
+
+import pytest
+import yaml
+from test_folding import drawn_generator
+
+import checkpoint
+from drawing.generator import OpenGenerator
+from exporting.card import model_card
+from utils import file_digest
+
+FIGURES = {"classifier_accuracy": 0.986, "classifier_fid": 9.02}
+
+
+@pytest.fixture
+def card_of(tmp_path, make_parameters):
+    """`card_of(class_names, report, **parameters)`: the text of the card of weights in a run with the file `report`."""
+
+    def make(class_names=(), report=None, **changes):
+        p = make_parameters("acgan-mlp", **changes)
+        arrays = {name: tensor.numpy() for name, tensor in drawn_generator(p).state_dict().items()}
+        path = tmp_path / "run" / "weights" / "step-00000007.safetensors"
+        path.parent.mkdir(parents=True)
+        (tmp_path / "run" / "parameters.yaml").touch()
+        checkpoint.save(path, 7, dataclasses.asdict(p), {"G_ema": arrays}, class_names=class_names)
+        if report is not None:
+            (tmp_path / "run" / "test-1").mkdir()
+            text = json.dumps(report).replace("DIGEST", file_digest(path))
+            (tmp_path / "run" / "test-1" / "report.json").write_text(text)
+        loaded = checkpoint.load(path)
+        return model_card(OpenGenerator(p, loaded), loaded, "name", has_onnx=False)
+
+    return make
+
+
+def test_the_card_has_what_a_hub_reads(card_of):
+    card = card_of(dataset="digits", num_classes=10)
+    _, head, text = card.split("---\n", 2)
+    head = yaml.safe_load(head)
+    assert head["license"] == "cc-by-4.0" and head["library_name"] == "paddlepaddle" and "acgan" in head["tags"]
+    for part in ("after 7 steps", "moving average", "UCI Machine Learning", "CC BY 4.0", "## Intended use and limits"):
+        assert part in text
+    assert "Not measured." in text and "onnx" not in card
+
+
+def test_the_licence_of_ones_own_images_is_left_to_the_user(card_of):
+    card = card_of(dataset="folder")
+    assert (
+        "license: other" in card
+        and "Not known here: before you publish, name the images, their source and their licence." in card
+    )
+
+
+def test_scores_are_those_of_a_report_on_the_same_weights(card_of):
+    card = card_of(report={"figures": FIGURES, "settings": {"sha256": "DIGEST", "num_samples": 10_000}})
+    assert "| read as the class asked for | 98.60% |" in card and "Measured by `test.py` on 10,000 samples." in card
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"figures": FIGURES, "settings": {"sha256": "of other weights", "num_samples": 10_000}},
+        {"figures": {"classifier_fid": "high"}, "settings": {"sha256": "DIGEST", "num_samples": 10_000}},
+        {"figures": {}, "settings": {"sha256": "DIGEST", "num_samples": 10_000}},
+        {"figures": FIGURES, "settings": {"sha256": "DIGEST", "num_samples": "many"}},
+        [],
+    ],
+)
+def test_other_reports_give_no_scores(card_of, report):
+    assert "Not measured." in card_of(report=report)
+
+
+def test_names_of_classes_are_no_markup(card_of):
+    names = ("a*b*", "<script>", "[x](y)", "cat", "\udce9")
+    card = card_of(class_names=names)
+    assert "<script>" not in card and "a*b*" not in card and "[x](y)" not in card and "cat" in card
+    card.encode()
