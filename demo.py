@@ -1,14 +1,13 @@
 """Play with a generator in a browser: `python demo.py --pretrained_model FILE_OR_RUN_FOLDER`. Stop it with Ctrl-C."""
 
-import signal
+import system
 
-# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import logging  # noqa: E402
 import os  # noqa: E402
 import tempfile  # noqa: E402
-import threading  # noqa: E402
+import time  # noqa: E402
 
 import runtime  # noqa: E402
 from command_line import CommandLine  # noqa: E402
@@ -45,7 +44,8 @@ def main():
             flush=True,
         )
         try:
-            threading.Event().wait()  # until a signal
+            while True:  # until a signal
+                time.sleep(1)
         finally:
             page.close(verbose=False)
 
