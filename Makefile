@@ -7,6 +7,7 @@
 ##                 default: the build for this machine's GPUs, if it has any; PYTHON=…: the Python to use
 ##                 (3.10 to 3.13; with Paddle 2, 3.10 to 3.12)
 ## make export-env install the converter to ONNX, for export.py, into .venv-export
+## make test-demo  test demo.py in headless Chromium, with an environment of its own, .venv-demo
 ## make clean      remove caches, but keep runs and environments
 
 # To use a mirror of PyPI, set pip's own variable: PIP_INDEX_URL=https://pypi.tuna.tsinghua.edu.cn/simple make setup
@@ -42,7 +43,7 @@ ifeq ($(BUILD) $(PADDLE),paddle2 $(DEFAULT_PADDLE))
 OR_PADDLE_3 := ; Paddle 3 runs with 3.13 too: GPU=0 installs its CPU build, PADDLE_INDEX (see the Makefile) its GPU build
 endif
 
-.PHONY: help setup export-env torch-env demo test test-all check-gpu lint format clean
+.PHONY: help setup export-env torch-env demo test test-all test-demo check-gpu lint format clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -113,6 +114,18 @@ test: setup
 
 test-all: setup export-env torch-env
 	$(PY) -m pytest -m ""
+
+# This environment has Gradio and Playwright. It finds the project's packages in $(VENV).
+.venv-demo/installed: requirements/demo.txt requirements/browser.txt $(STAMP)
+	$(PY) -m venv --clear .venv-demo
+	.venv-demo/bin/python -m pip install --disable-pip-version-check -r requirements/demo.txt -r requirements/browser.txt
+	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.venv-demo/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	command -v chromium || command -v chromium-browser || .venv-demo/bin/playwright install chromium
+	@touch $@
+
+test-demo: .venv-demo/installed
+	.venv-demo/bin/python -m pytest -m "" tests/pages/test_demo_page.py
 
 check-gpu: setup
 	$(PY) benchmarks/check_gpu.py

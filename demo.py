@@ -1,14 +1,13 @@
 """Play with a generator in a browser: `python demo.py --pretrained_model FILE_OR_RUN_FOLDER`. Stop it with Ctrl-C."""
 
-import signal
+import system
 
-# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import logging  # noqa: E402
 import os  # noqa: E402
 import tempfile  # noqa: E402
-import threading  # noqa: E402
+import time  # noqa: E402
 
 import runtime  # noqa: E402
 from command_line import CommandLine  # noqa: E402
@@ -27,6 +26,7 @@ def main():
         # Imported only here, because they import paddle, which is slow. Other mistakes are reported without it.
         from checkpoint import load_file_or_run
         from drawing.generator import OpenGenerator
+        from pages.demo_images import Demo
 
         loaded = load_file_or_run(model, wanted=("G", "G_ema"))
         parameters = command.parameters_to_draw(loaded.parameters)
@@ -36,7 +36,7 @@ def main():
             raise UserError(f"{error}; demo.py needs Gradio: pip install -r requirements/demo.txt") from None
         runtime.quit_on_signals(cleanly=True)
         runtime.start(parameters)
-        demo = demo_page.Demo(OpenGenerator(parameters, loaded), folder)
+        demo = Demo(OpenGenerator(parameters, loaded), folder)
         page = demo_page.build(demo, serving.lang)
         address = demo_page.serve(page, serving.host, serving.port)
         print(
@@ -44,7 +44,8 @@ def main():
             flush=True,
         )
         try:
-            threading.Event().wait()  # until a signal
+            while True:  # until a signal
+                time.sleep(1)
         finally:
             page.close(verbose=False)
 

@@ -42,6 +42,8 @@ ELSEWHERE = {
     "python -m paddle.distributed.launch --nnodes": "tests/processes/test_hosts.py",
     "sbatch": "tests/test_cluster.py",
     "kubectl": "needs a Kubernetes cluster",
+    "python demo.py": "a server; tests/pages/test_demo_page.py",
+    "pip install": "needs a network",
     "visualdl": "a server; tests/test_commands.py reads its records",
     "bash test_tipc": "tests/test_tipc.py",
     "cp models/": "needs a network",
@@ -62,6 +64,7 @@ SHORT = {  # options that make a command short; the last value of an option coun
     "--d_conv_dim 4 --num_workers 0",
     "test.py": "--num_samples 40 --device cpu",
     "pack.py": "--num_workers 1",
+    "gallery.py": "--device cpu --inception_weights inception.safetensors",
 }
 
 

@@ -1,27 +1,13 @@
 """Images by class and seed are the samples of test.py; walks pass through them."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-from test_folding import SIZES, drawn_generator
+from drawn import opened
+from test_folding import SIZES
 
-import checkpoint
 import sampler
-from drawing.generator import OpenGenerator, between, places
+from drawing.generator import between, places
 from utils import UserError
-
-
-def opened(p, **parts):
-    """An `OpenGenerator` of a generator with drawn statistics."""
-    network = drawn_generator(p)
-    arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    for name in arrays:
-        if name.endswith("embed.weight"):  # SAGAN's classes are equal before the training
-            arrays[name] += np.random.default_rng(0).normal(size=arrays[name].shape).astype("float32")
-    names = tuple("abcdefghij"[: p.num_classes])
-    loaded = checkpoint.Checkpoint("file", 7, dataclasses.asdict(p), parts or {"G": arrays}, class_names=names)
-    return OpenGenerator(p, loaded)
 
 
 def close(one, other):
@@ -62,6 +48,20 @@ def test_a_walk_between_seeds_passes_through_the_seeds(make_parameters):
         assert close(frames[frame], generator.draw([1, 3], [seed, seed]))
     again = list(generator.walk_between_seeds([8, 2, 9], [3], 19))
     assert all((one[1] == other[0]).all() for one, other in zip(frames, again, strict=True))
+
+
+def test_truncation_is_that_of_test_py(make_parameters):
+    generator, truncated = (
+        opened(make_parameters("acgan-digits")),
+        opened(make_parameters("acgan-digits", truncation=0.5)),
+    )
+    expected = truncated.draw([1, 3], [8, 2])
+    assert (generator.draw([1, 3], [8, 2], truncation=0.5) == expected).all()
+    assert not close(generator.draw([1, 3], [8, 2]), expected)
+    frames = list(generator.walk_between_seeds([8, 2], [1, 3], 3, truncation=0.5))
+    assert close(frames[0][0], expected[0]) and close(frames[2][1], expected[1])
+    frames = list(generator.walk_between_classes([1, 3], [8, 2], 3, truncation=0.5))
+    assert close(frames[0][0], expected[0]) and close(frames[2][1], expected[1])
 
 
 def test_a_closed_walk_returns_to_its_start(make_parameters):
