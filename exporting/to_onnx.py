@@ -35,9 +35,7 @@ def main(prefix, samples, target):
 def set_slopes(graph, program):
     """Set the slopes of leaky ReLUs to those in Paddle 3's `program`. paddle2onnx reads the float64 as a float32."""
     with open(program, encoding="utf-8") as file:
-        slopes = [
-            attribute["AT"]["D"] for attribute in attributes(json.load(file)) if attribute["N"] == "negative_slope"
-        ]
+        slopes = [found["AT"]["D"] for found in attributes(json.load(file)) if found["N"] == "negative_slope"]
     for node, slope in zip((node for node in graph.node if node.op_type == "LeakyRelu"), slopes, strict=True):
         node.attribute[0].f = slope
 
