@@ -21,6 +21,7 @@ from parameters import (
     check_crop,
     check_fit,
     count_classes,
+    paths_in,
     read_parameters,
     read_recipe,
     typed_options,
@@ -125,6 +126,8 @@ class CommandLine:
         if self.program == "test" and (folder := self.given.get("check_path")):
             return generator_file(folder, self.given.get("which_epoch", Parameters.which_epoch)), "--check_path"
         path = self.given.get("pretrained_model")
+        if path and self.program == "test":
+            path = paths_in(path)[0]  # of several models, the first one
         if not path or (self.program == "train" and self.run_to_resume()):
             return None
         return path, "--pretrained_model"
@@ -145,6 +148,8 @@ class CommandLine:
             self._fit_to_test(values, base if checkpoint_values is not None else None)
             if values["samples"] and not self.named:
                 values["recipe"], reason = "none", "--samples"  # the recipe that drew them is unknown
+        if "batch_size_in_gpu" not in self.given and values["batch_size"] < (values["batch_size_in_gpu"] or 0):
+            values["batch_size_in_gpu"] = None  # the recipe's rounds are larger than this batch, so it is one round
         parameters = Parameters(**values)
         check_fit(parameters)
         check_classes(parameters, self.given, self.recipe)
@@ -226,6 +231,8 @@ class CommandLine:
         if trained is not None and self.given.get("num_classes") is None:
             # The generator's number, even if the test data have another one.
             values["num_classes"] = trained.get("num_classes")
+        if len(paths_in(values["pretrained_model"] or "")) > 1:  # several models, and each has other classes
+            values |= {"classes": self.given.get("classes"), "num_classes": self.given.get("num_classes")}
 
     def _explain_published_options(self):
         for name in ("result_path", "class_result_path", "log_path"):
@@ -380,6 +387,6 @@ def _reasons_without_effect(p, program):
     hidden = [name for name, option in OPTIONS.items() if option.metadata["group"] in HIDDEN["test"]]
     reasons = dict.fromkeys((*hidden, *IGNORED_BY_TEST), "in test.py") | ALWAYS_IGNORED
     reasons["batch_size"] = None if p.standing_batches else "without --standing_batches"
-    of_samples = p.samples and not p.test_path
-    reasons["save_path"] = None if of_samples else "in this test; --test_path says where the report goes"
+    in_save_path = (p.samples or len(p.pretrained_models) > 1) and not p.test_path
+    reasons["save_path"] = None if in_save_path else "in this test; --test_path says where the report goes"
     return reasons

@@ -13,6 +13,7 @@ WALK = Rule(f"`classes`, or {NUMBERS.phrase}", lambda text: text == "classes" or
 FRAMES = whole_number(2, 1000)
 HTML = Rule("a file name that ends in .html", lambda path: path.lower().endswith(".html"))
 LANGUAGE = one_of("en", "cn")
+PORT = whole_number(1, 65535)
 
 _packing = partial(option, group="Packing")
 _drawing = partial(option, group="Drawing")
@@ -87,6 +88,19 @@ class Page:
     )
 
 
+@dataclass(frozen=True)
+class Serving:
+    """The options of demo.py that are not fields of `Parameters`."""
+
+    lang: str = _page("en", "language: en or cn", LANGUAGE, "en|cn")
+    host: str = _page(
+        "127.0.0.1",
+        "address to serve the page at: by default to this machine alone; 0.0.0.0: to all",
+        metavar="ADDRESS",
+    )
+    port: int | None = _page(None, "port to serve the page at; left out: the first free one from 7860 on", PORT)
+
+
 class Command(NamedTuple):
     """A command with options of its own. `own`: their dataclass. `shared`: names of its fields of `Parameters`.
 
@@ -152,6 +166,13 @@ COMMANDS = {
         (*OF_GENERATORS, "data_path", "test_data_path", "inception_weights", "num_workers"),
         "RUN is a run's folder, or a checkpoint of this project or published. In brackets: the defaults; the settings\n"
         "in the weights override them.",
+        argument="pretrained_model",
+    ),
+    "demo": Command(
+        Serving,
+        OF_GENERATORS,
+        "Serves a page to play with a generator, until Ctrl-C. It needs Gradio: pip install -r requirements/demo.txt.\n"
+        "In brackets: the defaults; the settings in the weights override them.",
         argument="pretrained_model",
     ),
 }  # fmt: skip

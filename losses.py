@@ -51,6 +51,8 @@ def d2d_ce(embeddings, proxies, labels, temperature, margin, group=None):
     """
     group = group or Alone()
     images = _unit(embeddings)
+    # As tensors, because Paddle 2 rounds numbers to float32.
+    temperature, margin = (paddle.full([1], value, images.dtype) for value in (temperature, margin))
     others, their_labels = operations.gather(images, group), operations.gather(labels, group)
     positive = (images * _unit(F.embedding(labels, proxies))).sum(1, keepdim=True) - margin
     negative = paddle.matmul(images, others, transpose_y=True) - (1 - margin)

@@ -37,7 +37,7 @@ from utils import UserError
 
 RECIPES = Path(__file__).with_name("recipes")
 IMAGE_SIZES = {  # model: the image sizes, in pixels, that its networks can be built for
-    "sagan": (32, 64, 128, 256),
+    "sagan": (16, 32, 64, 128, 256),
     "sagan-cifar10": (32,),
     "acgan-imagenet": (128,),
     "acgan-imagenet-torch": (128,),
@@ -68,6 +68,11 @@ MAY_DIFFER_BY_PROCESS = (
     "pretrained_model",
     "save_path",
 )
+
+
+def paths_in(text):
+    """The paths in `text`, with commas between them. A file or folder with a comma in its name is one path."""
+    return [text] if os.path.exists(text) else text.split(",")
 
 
 def count_classes(text):
@@ -186,7 +191,10 @@ class Parameters:
     d2d_embed_dim: int = _loss(512, "d2d_ce: width of the embeddings of images and classes", SIZE)
     d2d_temperature: float = _loss(0.5, "d2d_ce: temperature, which divides similarities", POSITIVE)
     d2d_margin: float = _loss(
-        0.98, "d2d_ce: an image closer than this to its class, or closer than 1 minus this to no image, is easy", SHARE
+        0.98,
+        "d2d_ce: an image is close enough to its class from this cosine on, and far enough from other images below 1 "
+        "minus it",
+        SHARE,
     )
     inst_noise_sigma: float = _loss(0.0, "standard deviation of noise added to the discriminator's images", WEIGHT)
     inst_noise_sigma_iters: int = _loss(2000, "steps until --inst_noise_sigma has fallen to 0", COUNT)
@@ -220,7 +228,10 @@ class Parameters:
     beta2: float = _training(0.9, "Adam's beta2", SHARE)
     ema_decay: float = _training(0.0, "decay per step of the generator's moving average; 0: no average", SHARE)
     ema_start: int = _training(
-        0, "the moving average is a copy of the generator until this step; 0: it forgets faster at first", COUNT_OR_0
+        0,
+        "the moving average is a copy of the generator until this step; 0: it averages from the first step on, and "
+        "forgets faster at first",
+        COUNT_OR_0,
     )
 
     dry_run: bool = _output(False, "train 20 steps, print time, memory and disk of the whole run, and write nothing")
@@ -244,7 +255,10 @@ class Parameters:
     max_frames_per_gif: int = _output(5000, "pictures in one animation", COUNT)
 
     pretrained_model: str | None = _weights(
-        None, "a checkpoint, of this project or published, or a run's folder", metavar="PATH", also="netG"
+        None,
+        "a checkpoint, of this project or published, or a run's folder; in test.py also several: PATH,PATH,…",
+        metavar="PATH",
+        also="netG",
     )
     state_dict_or_model: str = _weights("state_dict", "content of the --pretrained_model file", STATE_DICT)
 
@@ -299,6 +313,11 @@ class Parameters:
     )
     device: str | None = _runtime(None, "cpu, gpu or gpu:NUMBER; left out: a GPU if there is one", DEVICE)
     parallel: bool = _runtime(True, "no effect: python -m paddle.distributed.launch makes a run parallel")
+
+    @property
+    def pretrained_models(self):
+        """The paths that `pretrained_model` names for test.py."""
+        return paths_in(self.pretrained_model) if self.pretrained_model else []
 
     @property
     def chosen_metrics(self):

@@ -70,7 +70,9 @@ def check_test(p, given):
             "give one thing to test: --pretrained_model PATH (a checkpoint or run), or --check_path DIR, or "
             "--samples PATH to measure existing images"
         )
-    for name in ("pretrained_model", "samples", "test_data_path"):
+    for path in p.pretrained_models:
+        _must_exist("pretrained_model", path)
+    for name in ("samples", "test_data_path"):
         _must_exist(name, getattr(p, name))
     if p.check_path:
         generator_file(p.check_path, p.which_epoch)
@@ -79,7 +81,8 @@ def check_test(p, given):
             f"--{min(without_effect)} has no effect: --samples measures existing images and draws none; leave it out"
         )
     _check_measures(p)
-    for name in ("samples_dir", "save_path" if p.samples and not p.test_path else "test_path"):
+    in_save_path = (p.samples or len(p.pretrained_models) > 1) and not p.test_path
+    for name in ("samples_dir", "save_path" if in_save_path else "test_path"):
         check_place(p, name, ("test_data_path",))
 
 

@@ -1,6 +1,6 @@
 """The SAGAN generator and discriminator (Zhang et al., ICML 2019, arXiv 1805.08318).
 
-`--model sagan`, for 32 to 256 pixels: at 128 pixels the widths are the paper's. Smaller images use fewer of the same
+`--model sagan`, for 16 to 256 pixels: at 128 pixels the widths are the paper's. Smaller images use fewer of the same
 blocks. For an image of size S, a layer of G at resolution r has `conv_dim * S / r` channels. D mirrors G.
 
 `--model sagan-cifar10`, for 32 pixels: the residual networks of *Spectral Normalization for GANs* (Miyato et al., ICLR

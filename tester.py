@@ -15,6 +15,7 @@ from evaluation.evaluation import Evaluation
 from evaluation.measurement import remove_parts, unfinished_keys
 from evaluation.sample_files import NPZWriter, PNGWriter
 from evaluation.sources import open_source
+from evaluation.union import Union
 from processes import collectives
 from utils import LOCK_FILE, UserError, lock
 
@@ -25,11 +26,13 @@ MAY_DIFFER_ON_RESUME = ("device", "threads", "num_workers", "data_in_memory", "b
 class Tester:
     """Measures samples of the generator in `loaded`, a `checkpoint.Checkpoint`.
 
+    If `parameters.pretrained_model` names several models, `loaded` is the first of them, and all are measured together.
     Without a checkpoint it measures the images that `parameters.samples` names.
     """
 
     def __init__(self, parameters, loaded=None):
-        self.source = open_source(parameters, loaded)
+        several = len(parameters.pretrained_models) > 1
+        self.source = Union(parameters, loaded) if several else open_source(parameters, loaded)
         self.parameters = self.source.parameters
         self._locks = []
         collectives.say(self.source.opened)

@@ -56,7 +56,7 @@ def main():
 def model_of(fixture):
     """The --model of a fixture's networks, or None if the benchmarks lack them."""
     if fixture.get("protocol") == "sagan":
-        return "sagan"
+        return None if "network" in fixture else "sagan"
     if fixture.get("protocol") == "acgan":
         return KINDS.get(fixture["kind"])
     return "acgan-imagenet" if "tconv7.0.weight" in fixture.get("G_state", {}) else None

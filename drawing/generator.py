@@ -39,31 +39,31 @@ class OpenGenerator:
         Seed k gives sample k of test.py with the same `manual_seed`, and its bits do not depend on the other images.
         `truncation` replaces that of the parameters.
         """
-        p = self.parameters
-        p = dataclasses.replace(p, truncation=truncation) if truncation else p
-        return sampler.generate(self._frozen, p, seeds, labels)
+        return sampler.generate(self._frozen, self._parameters(truncation), seeds, labels)
 
     def grid(self, labels, seeds):
         """Images of each of `labels` with each of `seeds`, class by class: uint8 [labels · seeds, C, H, W]."""
         return self.draw(np.repeat(labels, len(seeds)), np.tile(seeds, len(labels)))
 
-    def walk_between_seeds(self, seeds, labels, frames, closed=False):
+    def walk_between_seeds(self, seeds, labels, frames, closed=False, truncation=None):
         """Frames of a walk from seed to seed. Yields one uint8 [labels, C, H, W] for each of `frames`, in order.
 
         The noise moves along great circles. All classes `labels` have the same noise in a frame. The first frame is the
-        first seed. The last frame is the last seed, or with `closed` the frame before the first one again.
+        first seed. The last frame is the last seed, or with `closed` the frame before the first one again. `truncation`
+        is as in `draw`.
         """
-        noise = np.stack([_on_path(self._noise(seeds), place) for place in places(len(seeds), frames, closed)])
+        noise = self.noise(seeds, truncation)
+        noise = np.stack([_on_path(noise, place) for place in places(len(seeds), frames, closed)])
         for group in _groups(frames):
             rows = group % CHUNK
             images = [self._draw_noise(self._frozen, noise[group], np.full(len(group), c), rows) for c in labels]
             yield from np.stack(images, axis=1)
 
-    def walk_between_classes(self, labels, seeds, frames, closed=False):
+    def walk_between_classes(self, labels, seeds, frames, closed=False, truncation=None):
         """Frames of a walk from class to class. Yields one uint8 [seeds, C, H, W] for each of `frames`, in order.
 
-        The embeddings of the classes are interpolated linearly. The noise of each of `seeds` stays. The ends are as in
-        `walk_between_seeds`.
+        The embeddings of the classes are interpolated linearly. The noise of each of `seeds` stays. The ends and
+        `truncation` are as in `walk_between_seeds`.
         """
         mixtures = np.zeros([frames, self.parameters.num_classes])
         for frame, place in enumerate(places(len(labels), frames, closed)):
@@ -71,13 +71,17 @@ class OpenGenerator:
             mixtures[frame, labels[start]] += 1 - share
             mixtures[frame, labels[end]] += share
         frozen = sampler.snapshot(self.network, self.parameters, mixtures)
-        noise = self._noise(seeds)
+        noise = self.noise(seeds, truncation)
         for group in _groups(frames):
             images = [self._draw_noise(frozen, np.tile(z, [len(group), 1]), group, group % CHUNK) for z in noise]
             yield from np.stack(images, axis=1)
 
-    def _noise(self, seeds):
-        return sampler.noises(self.parameters, seeds)
+    def noise(self, seeds, truncation=None):
+        """The noise of `seeds`, float [seeds, z_dim]. `truncation` is as in `draw`."""
+        return sampler.noises(self._parameters(truncation), seeds)
+
+    def _parameters(self, truncation):
+        return dataclasses.replace(self.parameters, truncation=truncation) if truncation else self.parameters
 
     def _draw_noise(self, frozen, noise, labels, rows):
         return sampler.draw_noise(frozen, self.parameters, noise, labels, rows)

@@ -38,7 +38,8 @@ PLAIN = {
     "inception weights": "published file",
 }  # fmt: skip
 SAGAN = {"dataset": "imagenet", "num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
-ACGAN = {"dataset": "imagenet", "classes drawn": 10, "imsize": 128} | PLAIN
+ACGAN = {"dataset": "imagenet", "models": 100, "classes drawn": 1000, "imsize": 128} | PLAIN
+AVERAGE = {"weights": "moving average"}
 CIFAR10 = {"dataset": "cifar10", "num_samples": 50_000, "classes drawn": 10, "imsize": 32} | PLAIN
 # Recipe -> figure -> its published values.
 PUBLISHED = {
@@ -50,15 +51,28 @@ PUBLISHED = {
     "acgan-imagenet": {
         "accuracy": Published("10.1 % ± 2.0, of 100 models", None, ACGAN),
         "accuracy_64": Published("7.0 %, of 100 models", None, ACGAN),
-        "varied_class_share": Published("84.7 % of 1000 classes, of 100 models", None, ACGAN | {"classes drawn": 1000}),
+        "varied_class_share": Published("84.7 % of 1000 classes, of 100 models", None, ACGAN),
     },
     "acgan-cifar10": {"inception_score": Published("8.25 ± 0.07", None, CIFAR10)},
+    "sagan-imagenet-ema": {  # mmgeneration's
+        "fid": Published(None, "12.83", SAGAN | AVERAGE | {"real split": "train"}),
+        "inception_score": Published(None, "69.54", SAGAN | AVERAGE),
+    },
+    "sagan-cifar10": {  # mmgeneration's
+        "fid": Published(None, "9.43", CIFAR10 | {"real split": "train"}),
+        "inception_score": Published(None, "9.32", CIFAR10),
+    },
+    "reacgan-cifar10": {  # StudioGAN's
+        "fid": Published(None, "3.87", CIFAR10 | AVERAGE | {"real split": "train"}),
+        "inception_score": Published(None, "9.85", CIFAR10 | AVERAGE),
+    },
 }
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
 UNKNOWN = {  # recipe: sentences about unknown facts of its published figures
     "acgan-imagenet": (
         "The paper's figures are of 100 models of 10 classes each, taken together; the number of samples is unknown.",
     ),
+    "reacgan-cifar10": ("The published figures are of other networks, BigGAN's.",),
 }
 UNKNOWN["acgan-imagenet-torch"] = UNKNOWN["acgan-imagenet"]
 

@@ -102,6 +102,7 @@ class GeneratorSamples(Drawn):
             "weights": "moving average" if part == "G_ema" else "as trained",
             "batch statistics": f"standing, over {p.standing_batches} batches" if p.standing_batches else "running",
             "truncation": p.truncation,
+            "models": 1,
             **_changed_in_training(p),
             **_steps_to_settle(generator, p, loaded.step),
         }
@@ -134,12 +135,18 @@ class GeneratorSamples(Drawn):
 
     def write_pictures(self, folder):
         """Write class_grid.png: a row of samples for each of the first `pictures.ROWS` chosen classes."""
-        path, names, classes = folder / "class_grid.png", self.class_names, self._chosen_classes[: pictures.ROWS]
+        classes = self._chosen_classes[: pictures.ROWS]
         images = sampler.grid_samples(self.snapshot, self.parameters, classes)
-        pictures.save_image(path, pictures.grid(images, pictures.row_names(names, classes)))
-        print(f"class grid: {path}")
-        if numbered := pictures.numbered_names(names, classes):
-            print(f"the class grid shows these class names as numbers: {numbered}")
+        write_class_grid(folder, images, self.class_names, classes)
+
+
+def write_class_grid(folder, images, class_names, classes):
+    """Write class_grid.png into `folder`: `images`, as `sampler.grid_samples` returns them for `classes`."""
+    path = folder / "class_grid.png"
+    pictures.save_image(path, pictures.grid(images, pictures.row_names(class_names, classes)))
+    print(f"class grid: {path}")
+    if numbered := pictures.numbered_names(class_names, classes):
+        print(f"the class grid shows these class names as numbers: {numbered}")
 
 
 def _changed_in_training(parameters):

@@ -23,8 +23,9 @@ MODELS = {  # each network at one of its sizes, with narrow layers
 
 
 def pytest_configure():
-    # Under `nohup` SIGHUP is ignored, and the commands that tests start would inherit that.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # Under `nohup` SIGHUP is ignored, and the commands that tests start would inherit that. Windows has no SIGHUP.
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,20 +1,29 @@
 """The benchmarks: command lines, processes that take turns, counts of operations."""
 
+import json
 import subprocess
 import sys
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
 from commands import ROOT
 
+from checkpoint import load
+from dataset import load_dataset
+
 sys.path.append(str(ROOT / "benchmarks"))
 
+import attention
 import check_gpu
 import flops
+import glyphs
 import sample
 import train_step
 import turns
+
+import recipes
 
 STEADY = "import time, sys; sys.path.insert(0, sys.argv[1]); import turns\ndef work():\n yield\n while True:\n"
 STEADY += "  time.sleep(float(sys.argv[2]))\n  print('noise')\n  yield\nturns.serve(work())"
@@ -102,3 +111,58 @@ def test_a_failed_check_has_its_figure_and_a_missing_gpu_is_named(tmp_path):
         checks.train("wrong", "--recipe", "sagan-imagenet", "--dataset", "fake", "--imsize", "33")
     with pytest.raises(check_gpu.Skipped, match="one GPU is visible"):
         checks.processes_agree()
+
+
+def test_glyphs_are_a_data_set_of_many_classes(tmp_path, make_parameters):
+    training, test = tmp_path / "training.npz", tmp_path / "test.npz"
+    for path, purpose in ((training, "training"), (test, "test")):
+        glyphs.write(path, 3, 4, purpose)
+    p = make_parameters(dataset="folder", num_classes=3, data_path=training, test_data_path=test)
+    train_set, test_set = load_dataset(p), load_dataset(p, "test")
+    assert train_set.class_names == ("0", "1", "2") and (train_set.labels == np.repeat(range(3), 4)).all()
+    images = np.concatenate([train_set.stacked(), test_set.stacked()])
+    assert images.shape == (24, 3, 16, 16) and (images[:, 0] == images[:, 2]).all()
+    assert len(np.unique(images, axis=0)) == 24  # each image differs, in both files
+    assert (images.max((1, 2, 3)) > 128).all() and (images[:, :, 0].max((1, 2)) < 128).all()  # white, inside
+    assert (glyphs.glyphs(3, 4, "test")[0].transpose(0, 3, 1, 2) == test_set.stacked()).all()  # again the same
+    assert len(set(glyphs.CHARACTERS)) == len(glyphs.CHARACTERS) == 128
+
+
+@pytest.mark.slow
+def test_glyphs_are_measured_as_digits_are(tmp_path):
+    training, test = tmp_path / "training.npz", tmp_path / "test.npz"
+    glyphs.write(training, 4, 30, "training")
+    glyphs.write(test, 4, 30, "test")
+    figures = recipes.figures_of_glyphs(test, training, test, seed=1)
+    assert figures["accuracy"] == figures["accuracy_real"] > 0.9
+    assert figures["fid"] < 1e-6 and 0.9 < figures["class_distance_ratio"] < 1.1
+    assert recipes.figures_of_glyphs(training, training, test, seed=1)["class_distance_ratio"] == 1
+
+
+@pytest.mark.slow
+def test_a_comparison_is_measured_once(tmp_path, monkeypatch, capsys):
+    small = ("--recipe", "sagan-digits", "--g_conv_dim", "4", "--d_conv_dim", "4", "--total_step", "2")
+    monkeypatch.setitem(recipes.COMPARISONS, "sagan-digits", {"small": small})
+    monkeypatch.setattr(sys, "argv", ["recipes.py", "sagan-digits", "--out", str(tmp_path), "--seeds", "1"])
+    recipes.main()
+    shown = capsys.readouterr().out
+    run = tmp_path / "sagan-digits-small-1"
+    figures = json.loads((run / "test" / "report.json").read_text())["figures"]
+    assert f"small, seed 1: accuracy {figures['accuracy']:.2%}" in shown
+    with monkeypatch.context() as context:
+        context.setattr(recipes, "call", None)  # nothing is trained or tested again
+        recipes.main()
+        assert capsys.readouterr().out == shown
+    monkeypatch.setattr(sys, "argv", ["attention.py", str(run)])
+    attention.main()
+    assert "| gate at 0 | 1 |" in capsys.readouterr().out
+    assert not load(run / "no-attention" / "step-00000002.safetensors").parts["G_ema"][attention.GATE].any()
+
+
+def test_a_table_shows_mean_and_spread():
+    runs = [dict(zip(recipes.FIGURES, values, strict=True)) for values in ((0.97, 0.9, 3.0), (0.99, 0.8, 5.0))]
+    rows = recipes.table({"two": runs, "one": runs[:1]}).splitlines()
+    assert rows[2:] == [
+        "| two | 2 | 98.00% ± 1.41% | 0.850 ± 0.071 | 4.0 ± 1.4 |",
+        "| one | 1 | 97.00% | 0.900 | 3.0 |",
+    ]

@@ -97,9 +97,11 @@ def test_visualdl_serves_the_run_across_sessions(trained, tmp_path):
             "logits/D(x)", "logits/D(G(z))", "class accuracy/real", "class accuracy/fake",
             "health/right_real", "health/right_fake", "health/d_gradient", "health/g_gradient",
             "health/d_lr", "health/g_lr", "speed/images_per_second", "speed/data_wait", "speed/d_seconds",
-            "speed/g_seconds", "speed/peak_memory_MiB",
-        } == set(tags)  # fmt: skip
-        points = ask("scalar/list", run=name, tag="loss/d_real")  # [time, step, value]
+            "speed/g_seconds", "speed/peak_memory_MiB", "health/class_distance",
+        } == {re.sub("^[0-9] ", "", tag) for tag in tags}  # fmt: skip
+        groups = sorted({tag.partition("/")[0] for tag in tags})  # as VisualDL shows them
+        assert groups == ["1 loss", "2 logits", "3 class accuracy", "5 health", "6 speed"]
+        points = ask("scalar/list", run=name, tag="1 loss/d_real")  # [time, step, value]
         logged = re.findall(r"step (\d+) d_real (\S+)", (path / "log.txt").read_text())
         assert [point[1] for point in points] == [int(step) for step, _ in logged]
         np.testing.assert_allclose([point[2] for point in points], [float(value) for _, value in logged], rtol=1e-3)
@@ -107,6 +109,8 @@ def test_visualdl_serves_the_run_across_sessions(trained, tmp_path):
         assert set(images) == {"samples/real", "samples/generated"}
         ((settings,),) = [ask("hparams/list")]
         assert settings["hparams"]["g_conv_dim"] == 8 and settings["hparams"]["model"] == "acgan-digits"
+        assert settings["name"] == name and "name" not in settings["hparams"]
+        assert settings["metrics"]["1 loss/g_adv"] == ask("scalar/list", run=name, tag="1 loss/g_adv")[-1][2]
     finally:
         server.terminate()
         server.communicate(timeout=30)

@@ -4,6 +4,7 @@ The commands run in a folder with small stand-ins for the data that they name. O
 """
 
 import io
+import itertools
 import os
 import pickle
 import re
@@ -57,12 +58,11 @@ ELSEWHERE = {
     "export PYTHONPATH": "AI Studio's folders",
 }
 SHORT = {  # options that make a command short; the last value of an option counts
-    "train.py": "--total_step 1 --niter none --device cpu --batch_size 4 --g_conv_dim 4 --d_conv_dim 4 --num_workers 0",
-    "test.py": "--num_samples 20 --device cpu",
+    "train.py": "--total_step 1 --niter none --device cpu --batch_size 4 --batch_size_in_gpu 4 --g_conv_dim 4 "
+    "--d_conv_dim 4 --num_workers 0",
+    "test.py": "--num_samples 40 --device cpu",
     "pack.py": "--num_workers 1",
 }
-# Placeholders of the pages, and what stands for them.
-PLACES = {"RUN": "runs/flowers", "DIR": "flowers", "FILE": "new.npz", "NAME": "named", "…": ""}
 
 
 def commands_of(page):
@@ -135,23 +135,25 @@ def place(tmp_path_factory):
 def execute(place, command):
     """Run a command of a page in `place`, made short. Other paths than those below `place` are put there."""
     command = command.replace("/home/aistudio", f"{place}/home/aistudio").replace("/content", f"{place}/content")
-    words = [PLACES.get(word, word) for word in shlex.split(command)]
-    if "ImageNet" in command:
-        words = [word.replace("runs/flowers", "runs/imagenet") for word in words]
+    words = [word for word in shlex.split(command)[1:] if word != "…"]
+    values = dict(itertools.pairwise(words))  # {option: its value}
+    new = f"new-{len(list(place.glob('new-*')))}"
+    (place / new).mkdir()
+    places = {"DIR": "flowers" if values.get("--data_path") == "DIR" else f"{new}/folder", "FILE": f"{new}/samples.npz"}
+    places |= {"RUN": "runs/imagenet" if "ImageNet" in command else "runs/flowers"}
     if "pack.py" not in words:
-        words = ["packed.npz" if word == "imagenet-128.npz" else word for word in words]
-    (program,) = [word for word in words if word.endswith(".py")]
-    more = SHORT.get(program, "").split()
-    if program == "train.py" and "--resume" in words:
-        more = ["--total_step", "4", "--device", "cpu"]
+        places["imagenet-128.npz"] = "packed.npz"
+    run = place / values.get("--save_path", "sagan_models") / values.get("--name", "")
+    program = next(word for word in words if word.endswith(".py"))
+    more = "--total_step 4 --device cpu" if "--resume" in words and run.exists() else SHORT.get(program, "")
+    more = "--device cpu" if "--samples" in words else more
     if {"--test_data_path", "--reference", "--eval_step"} & set(words):
-        more += ["--inception_weights", "inception.safetensors"]
+        more += " --inception_weights inception.safetensors"
     if "--eval_step" in words:
-        more += ["--eval_step", "1", "--eval_samples", "20"]
-    words = [sys.executable, *filter(None, words[1:]), *more]
-    done = subprocess.run(
-        words, cwd=place, env=os.environ | {"HOME": str(place)}, text=True, capture_output=True, timeout=LIMIT
-    )
+        more += " --eval_step 1 --eval_samples 20"
+    words = [sys.executable, *(places.get(word, word) for word in words), *more.split()]
+    environment = os.environ | {"HOME": str(place)}
+    done = subprocess.run(words, cwd=place, env=environment, text=True, capture_output=True, timeout=LIMIT)
     assert done.returncode == 0, f"{shlex.join(words[1:])}\n{done.stdout}\n{done.stderr}"
 
 

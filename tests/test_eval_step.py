@@ -54,7 +54,7 @@ def test_figures_are_logged(trained):
     assert all(sorted(found) == sorted(NAMES) for found in figures.values())
     reader = LogReader(file_path=str(trained / "measured" / "vdlrecords.run.log"))
     for name in NAMES:
-        points = reader.get_data("scalar", f"scores/{name}")
+        points = reader.get_data("scalar", f"4 scores/{name}")
         assert [point.id for point in points] == [2, 4, 6]
         assert [point.value for point in points] == pytest.approx([f[name] for f in figures.values()], rel=1e-4)
 

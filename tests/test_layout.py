@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A folder stands for the modules in it.
 FLOORS = (
     {"benchmarks"},
-    {"train", "test", "convert", "pack", "generate", "gallery", "export", "alignment"},
+    {"train", "test", "convert", "pack", "generate", "gallery", "demo", "export", "alignment"},
     {"trainer", "tester", "exporting", "pages"},
     {"training", "evaluation", "packing"},
     {"drawing"},

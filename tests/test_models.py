@@ -8,7 +8,7 @@ import acgan_models
 from checkpoint import models_of
 from utils import UserError
 
-SIZES = [("sagan", size) for size in (32, 64, 128)] + [
+SIZES = [("sagan", size) for size in (16, 32, 64, 128)] + [
     ("sagan-cifar10", 32),
     ("acgan-imagenet", 128),
     ("acgan-imagenet-torch", 128),

@@ -229,6 +229,7 @@ PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_clas
             "d_steps_per_iter": 1,
             "ema_decay": 0.999,
             "ema_start": 2000,
+            "real_split": "train",
             "use_ema": True,
             "total_step": 1_000_000,
             "attention_size": 64,
@@ -258,6 +259,7 @@ PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_clas
         "acgan-mnist": ACGAN | TUTORIAL | {"dropout": 0.25},
         "acgan-mlp": ACGAN | TUTORIAL | {"dropout": 0.4},
         "acgan-digits": {"model": "acgan-digits", "dataset": "digits", "imsize": 16, "channels": 1},
+        "sagan-digits": {"model": "sagan", "dataset": "digits", "imsize": 16, "attention_size": 8, "channels": 1},
     }.items(),
 )
 def test_recipes_hold_the_published_settings(recipe, published):
@@ -269,7 +271,7 @@ def test_recipes_hold_the_published_settings(recipe, published):
 
 def test_every_published_setting_has_a_recipe():
     rows = "sagan-imagenet acgan-imagenet acgan-imagenet-torch acgan-cifar10 acgan-mnist acgan-mlp acgan-digits"
-    later = "sagan-imagenet-ema sagan-cifar10 reacgan-cifar10 reacgan-imagenet"
+    later = "sagan-imagenet-ema sagan-cifar10 reacgan-cifar10 reacgan-imagenet sagan-digits"
     assert sorted(f"{rows} {later}".split()) == RECIPES
 
 
@@ -279,6 +281,14 @@ def test_batch_norm_of_the_later_recipes_sees_32_images_with_any_number_of_proce
         monkeypatch.setenv("PADDLE_TRAINERS_NUM", str(count))
         p = parse(f"--recipe {recipe} --data_path train")
         assert (p.batch_size, p.rounds) == (256 // count, 8 // count)
+
+
+def test_a_batch_smaller_than_the_rounds_of_its_recipe_is_one_round(monkeypatch):
+    p = parse("--recipe reacgan-imagenet --data_path train --batch_size 4")
+    assert (p.batch_size, p.batch_size_in_gpu, p.rounds) == (4, None, 1)
+    assert "--batch_size_in_gpu 32" in refusal("--data_path train --batch_size 4 --batch_size_in_gpu 32")
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "16")
+    assert parse("--recipe reacgan-imagenet --data_path train").rounds == 1
 
 
 # Options, their other names, and the layers they come from
@@ -554,6 +564,58 @@ def test_a_test_has_as_many_classes_as_the_weights(command):
     assert parse(f"--pretrained_model w.pdparams --metrics none {command}", "test", base).num_classes == 9
 
 
+@pytest.mark.parametrize(
+    ("command", "classes"),
+    [
+        ("", None),  # the data decide
+        ("--data_path train --dataset folder", None),
+        ("--num_classes 4", 4),
+        ("--classes 0,5", 5),
+        ("--dataset fake", None),
+    ],
+)
+def test_a_run_from_a_checkpoint_has_as_many_classes_as_its_data(command, classes):
+    base = dataclasses.asdict(parse("--recipe acgan-mnist --num_classes 9"))
+    assert parse(f"--pretrained_model w.pdparams {command}", "train", base).num_classes == classes
+
+
+@pytest.mark.parametrize(
+    ("command", "split"),
+    [
+        ("--dataset cifar10", "train"),  # as published FIDs
+        ("--dataset cifar10 --test_data_path cifar", "test"),
+        ("--dataset cifar10 --test_data_path cifar --real_split both", "both"),
+        ("--recipe acgan-cifar10 --dataset folder --data_path train", "test"),
+        ("--data_path train --test_data_path val", "test"),
+        ("--data_path train --real_split train", "train"),
+        ("", "test"),
+    ],
+)
+def test_each_recipe_compares_with_the_real_images_of_its_source(command, split):
+    assert parse(f"{command} --eval_step 1000 --metrics is", "train").real_split == split
+    p = parse(f"{command} --samples w.pdparams --metrics is", "test")
+    assert p.real_split == split
+
+
+def test_training_images_are_measured_if_they_are_compared_with():
+    command = "--samples w.pdparams --data_path train --dataset folder"
+    assert parse(command, "test").chosen_metrics == ()
+    assert parse(f"{command} --real_split train", "test").chosen_metrics == ("fid", "is")
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("--dataset folder --real_split train --metrics fid", "--real_split train compares with training images: give"),
+        ("--test_data_path val --real_split both --metrics fid", "--real_split both compares with training images"),
+        ("--dataset folder --data_path train --real_split both --metrics fid", "needs real images: give --test_data"),
+        ("--data_path train --real_split train --metrics floor", "--metrics floor needs test images: give --test_data"),
+    ],
+)
+def test_missing_real_images_are_refused(command, found):
+    assert found in refusal(f"--samples w.pdparams {command}", "test")
+
+
 @pytest.mark.parametrize("values", [{"imsize": "big"}, {"imsize": [1]}, {"shell": "ls"}, {"z_dim": None}])
 def test_parameters_of_a_checkpoint_are_checked(values):
     message = refusal("--pretrained_model w.pdparams", "test", {"recipe": "acgan-mnist"} | values)
@@ -736,9 +798,8 @@ def test_yaml_reads_back_what_was_written(seed, files):
     values = {name: _random_value(field, draw) for name, field in FIELDS.items()}
     p = Parameters(**values | {"recipe": draw.choice(["mine", "日本 é", "a: b", "#c", "1e-4"])})
     (files / "p.yaml").write_text(p.to_yaml(), "utf-8")
-    assert Parameters(**read_parameters(files / "p.yaml")) == dataclasses.replace(
-        p, resume=None, name=None, dry_run=False
-    )
+    of_one_command = {"resume": None, "name": None, "dry_run": False}
+    assert Parameters(**read_parameters(files / "p.yaml")) == dataclasses.replace(p, **of_one_command)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -53,7 +53,7 @@ def recorded(run_folder):
         record = Record()
         record.ParseFromString(data)
         for value in record.values:
-            if value.tag != "meta_data_tag" and not value.tag.startswith("speed/") and not value.HasField("hparam"):
+            if value.tag != "meta_data_tag" and "speed/" not in value.tag and not value.HasField("hparam"):
                 values.append((value.tag, value.id, value.value, value.image.encoded_image_string))
     return values
 

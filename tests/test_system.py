@@ -87,7 +87,7 @@ def test_a_system_without_locks_is_told_from_a_locked_file(tmp_path, without_fcn
 
 def test_bytes_are_read_without_pread(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"0123456789")
-    monkeypatch.delattr(os, "pread")
+    monkeypatch.delattr(os, "pread", raising=False)
     descriptor = system.open_to_read(tmp_path / "file")
     assert [system.read_at(descriptor, 3, offset) for offset in (7, 0, 9)] == [b"789", b"012", b"9"]
     os.close(descriptor)
@@ -132,6 +132,10 @@ def test_every_command_runs_on_a_stand_in_for_windows(tmp_path):
           for data in ("images", "images", "packed.npz", "packed.zip")),
         ["convert.py", "runs/mine", "mine.pdparams"],
         ["convert.py", "runs/mine", "mine.safetensors"],
+        ["generate.py", "--out", "sheets"],
+        ["generate.py", "--pretrained_model", "runs/mine", "--interpolate", "0,1", "--frames", "4", "--out", "w.gif"],
+        ["export.py", "--pretrained_model", "runs/mine", "--out", "exported"],
+        ["gallery.py", "runs/mine", "--out", "page.html"],
     ]  # fmt: skip
     code, out, err = run(tmp_path, ROOT / "tests" / "without_posix.py", json.dumps(commands))
     assert code == 0, err

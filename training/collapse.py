@@ -9,7 +9,7 @@ from metrics.diversity import class_distance
 from pictures import COLUMNS
 
 START = 0.1  # share of the run after which a sign is told; before it, networks still find their balance
-ALIKE = 0.3  # of the best distance
+ALIKE, ALIKE_EVER = 0.3, 0.1  # of the best distance; of the distance of real images
 RIGHT, RIGHT_CHECKS = 0.99, 5
 EXPLODED = 100  # times the median
 SMALL_LOSS = 0.1  # a median below it counts as this, because a loss near 0 may well become 100 times as large
@@ -73,11 +73,11 @@ class Collapse:
         labels = np.arange(len(samples)) // COLUMNS
         self.distance = class_distance(samples, labels)["class_distance"] / self.real_distance
         self.best = max(self.best, min(self.distance, 1.0))
-        if self.distance >= ALIKE * self.best:
+        if self.distance >= max(ALIKE * self.best, ALIKE_EVER):
             return None
         return (
             f"samples of a class look alike: their distance is {self.distance:.2f} of the distance of real images, and "
-            f"it was {self.best:.2f}"
+            f"it was {self.best:.2f} at best"
         )
 
     def _beaten(self, means):

@@ -17,7 +17,7 @@ from utils import plural
 
 WARM_UP, TIMED = 3, 20  # steps
 MORE_PROCESSES = (2, 4, 8)  # times as many
-FIGURE = 64  # bytes of one figure in VisualDL's records; log.txt needs less
+FIGURE = 64  # bytes of one figure in VisualDL's records and log.txt
 NETWORK = 1.25e9  # bytes in a second: 10 Gbit/s
 
 
@@ -27,7 +27,7 @@ class Measured(NamedTuple):
     step: float  # seconds of a step
     wait: float  # seconds of it that the step waits for data
     picture: float  # seconds to draw a picture of samples
-    picture_size: int  # bytes of the picture as PNG
+    picture_size: int  # bytes of the picture in all files of the run
     checkpoint_size: int  # bytes
     exchanged: int  # bytes of the gradients that a step would exchange with other processes
     figures: int  # number of figures that VisualDL gets for a line of the log
@@ -55,7 +55,7 @@ def measure(trainer, image_set):
         step,
         wait,
         picture_seconds,
-        len(_png(picture)),
+        _picture_size(picture),
         sum(array.nbytes for arrays in trainer.state().values() for array in arrays.values()),
         4 * int(np.dot(sizes, [p.d_steps_per_iter, p.g_steps_per_iter])),
         len(metrics) + 9,
@@ -70,8 +70,7 @@ def report(p, measured, processes):
     pictures, logs = math.ceil(steps / p.sample_step), steps // p.log_step
     saved = math.ceil(steps / p.model_save_step)
     checkpoints = min(saved, p.keep_checkpoints or saved) + bool(p.eval_step)
-    # A picture is in a PNG, in VisualDL's records and in the animation.
-    disk = checkpoints * m.checkpoint_size + 3 * pictures * m.picture_size
+    disk = checkpoints * m.checkpoint_size + pictures * m.picture_size
     disk += FIGURE * (logs * m.figures + pictures * m.layer_figures)
     seconds = steps * m.step + pictures * m.picture
     images = p.batch_size * p.d_steps_per_iter * processes  # in a step
@@ -105,10 +104,14 @@ def _finish_device_work():
         paddle.device.synchronize()
 
 
-def _png(picture):
+def _picture_size(picture):
+    """Bytes of a picture, uint8 [H, W, 1 or 3], as PNG, in VisualDL's records and in the animation."""
+    import cv2  # as VisualDL does; its PNGs are larger than Pillow's
+
     file = io.BytesIO()
     Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(file, "PNG")
-    return file.getvalue()
+    record = cv2.imencode(".png", np.broadcast_to(picture, (*picture.shape[:2], 3)))[1]
+    return len(record) + 2 * file.tell()  # a frame of the animation is about as large as the PNG
 
 
 def _place():

@@ -19,7 +19,7 @@ import pictures
 import runtime
 import system
 from metrics.diversity import class_distance
-from parameters import changed_options
+from parameters import CLASSIFIED, METRICS, OPTIONS, changed_options
 from processes import collectives
 from utils import (
     LOCK_FILE,
@@ -34,7 +34,9 @@ from utils import (
     so_far,
 )
 
-# Tags of the metrics in VisualDL, in its order. It groups the charts by the part before the slash.
+# Groups of charts in VisualDL. It sorts them by name, so a group's name begins with its place in this list.
+GROUPS = ("loss", "logits", "class accuracy", "scores", "health", "speed", "sigma G", "sigma D")
+# Tags of the metrics in VisualDL: GROUP/CHART.
 TAGS = {
     "d_real": "loss/d_real",
     "d_fake": "loss/d_fake",
@@ -54,6 +56,7 @@ TAGS = {
     "images_per_second": "speed/images_per_second",
     "data_wait": "speed/data_wait",
 }
+COMPARED = ("Recipe", "Data", "Networks", "Losses", "Training")  # groups of options
 LOG, RECORDS = "log.txt", "vdlrecords.run.log"
 
 
@@ -168,10 +171,7 @@ class RunFolder:
             # All parts of a resumed run use one file, because VisualDL shows only the newest file of a folder.
             self._writer = Writer(str(self.path), file_name=RECORDS)
         if new:
-            values = dataclasses.asdict(self.parameters)
-            plain = {k: v if isinstance(v, (int, float)) else _escaped(str(v)) for k, v in values.items()}
-            plain = {k: int(v) if isinstance(v, bool) else v for k, v in plain.items()}
-            self._writer.add_hparams(plain, ["loss/g_adv"])
+            self._writer.add_hparams(*_compared(self.parameters))
             self._writer.add_image("samples/real", _rgb(real_grid), 0)
 
     def advance(self, step):
@@ -220,7 +220,7 @@ class RunFolder:
         if self.writes:
             for tag, value in figures.items():
                 if math.isfinite(value):
-                    self._writer.add_scalar(tag, value, step)
+                    self._writer.add_scalar(numbered(tag), value, step)
 
     def log_figures(self, step, figures, seconds):
         """Record the `figures`, floats by name, of a measurement that took `seconds`, in log.txt and in VisualDL."""
@@ -230,7 +230,7 @@ class RunFolder:
         shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
         self.tell(f"measured at step {step}: {shown}")
         for name, value in figures.items():
-            self._writer.add_scalar(f"scores/{name}", value, step)
+            self._writer.add_scalar(numbered(f"scores/{name}"), value, step)
         self._measured = step
 
     def tell(self, line):
@@ -329,6 +329,28 @@ class RunFolder:
         for number, start in enumerate(range(0, len(grids), most), start=1):
             path = self.images / f"samples-{number}.gif"
             pictures.save_animation(path, grids[start : start + most], self._row_names, self.parameters.imsize)
+
+
+def numbered(tag):
+    """The tag GROUP/CHART as VisualDL gets it, such as "1 loss/d_real"."""
+    group, _, chart = tag.partition("/")
+    return f"{GROUPS.index(group) + 1} {group}/{chart}"
+
+
+def _compared(parameters):
+    """({option: value}, [tag]): by these VisualDL compares runs. It shows the last value of each tag.
+
+    The options are those that decide what is learnt. Without `name`, because VisualDL would show it as the run's.
+    """
+    p, values = parameters, {}
+    for name, value in dataclasses.asdict(p).items():
+        if OPTIONS[name].metadata["group"] in COMPARED and value is not None:
+            is_number = isinstance(value, (int, float))
+            values[name] = (int(value) if isinstance(value, bool) else value) if is_number else _escaped(str(value))
+    scores = [METRICS[name].shown(p.dataset in CLASSIFIED).values() for name in p.chosen_metrics if p.eval_step]
+    tags = ["loss/g_adv", "logits/D(x)", "logits/D(G(z))"]
+    tags += [f"scores/{figure.name}" for figures in scores for figure in figures]
+    return values, list(map(numbered, tags))
 
 
 def _choose_folder(parameters):

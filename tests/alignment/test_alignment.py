@@ -22,7 +22,8 @@ from utils import UserError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SMALL = [
-    "sagan128", "sagan_cifar10", "reacgan_cifar10", "sagan_hinge", "sagan_dcgan", "sagan_wgan_gp",
+    "sagan128", "sagan_hinge", "sagan_dcgan", "sagan_wgan_gp",
+    "sagan_cifar10", "sagan_cifar10_wgan_gp", "reacgan_cifar10", "reacgan_cifar10_narrow",
     "acgan_cifar10", "acgan_mnist", "acgan_mlp",
     "acgan_cifar10_narrow", "acgan_imagenet_narrow", "acgan_mnist_narrow", "acgan_mlp_narrow",
     "published_sagan_paddle", "published_sagan_paddle_float64", "published_sagan_torch",

@@ -1,5 +1,6 @@
 """`test.py --samples` from end to end: its figures, their names, and the reasons for refusals."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from alignment import draw
 from command_line import CommandLine
 from dataset import load_dataset
 from evaluation.evaluation import Evaluation
+from evaluation.measurement import Needs
 from metrics import inception_weights
 from metrics.class_accuracy import at_resolution, class_accuracy
 from metrics.diversity import class_distance, class_ms_ssim, varied_classes
@@ -389,3 +391,63 @@ def test_scores_compare_only_with_equal_settings_and_real_images(make_parameters
     ]  # fmt: skip
     assert len({key(**changes) for changes in alike}) == 1
     assert len({key(**changes) for changes in [{}, *apart]}) == 1 + len(apart)
+
+
+# The real images to compare with
+
+
+@pytest.mark.parametrize(
+    ("split", "images", "place"),
+    [
+        ("test", REAL, "test images of folder in {0}/real"),
+        ("train", TRAINING, "training images of folder in {0}/training"),
+        (
+            "both",
+            np.concatenate([TRAINING, REAL]),
+            "training and test images of folder in {0}/training and {0}/real",
+        ),
+    ],
+)
+def test_samples_are_compared_with_the_real_images_of_the_split(tested, data, split, images, place):
+    folders = ("--test_data_path", data / "real", "--data_path", data / "training", "--dataset", "folder")
+    report = tested("--samples", data / "samples.npz", *folders, "--metrics", "distance", "--real_split", split)
+    settings = report["settings"]
+    assert (settings["real split"], settings["real images"]) == (split, place.format(data))
+    assert settings["number of real images"] == len(images)
+    labels = np.resize(LABELS, len(images))
+    distances = [class_distance(*one)["class_distance"] for one in ((SAMPLES, LABELS), (images, labels))]
+    np.testing.assert_allclose(report["figures"]["class_distance_ratio"], distances[0] / distances[1], rtol=1e-9)
+
+
+def test_statistics_of_both_splits_are_those_of_all_images(make_parameters):
+    """The floor compares test images with training images, whatever the split."""
+    p = make_parameters(**DIGITS, metrics="fid,floor")
+    source, figures = NoiseDigits(), {}
+    for split in ("train", "test", "both"):
+        evaluation = Evaluation(dataclasses.replace(p, real_split=split))
+        figures[split] = evaluation.figures(source, runtime.StopRequest())
+    read = {name: evaluation.extractor.read(load_dataset(p, name).stacked(), None, Needs(features=True))["features"]
+            for name in ("train", "test")}  # fmt: skip
+    read["both"] = np.concatenate([read["train"], read["test"]])
+    drawn = np.concatenate([source.images(np.arange(256)), source.images(np.arange(256, 300))])  # as chunks
+    samples = evaluation.extractor.read(drawn, None, Needs(features=True))["features"]
+    floor = fid(gaussian(read["train"]), gaussian(read["test"]))["fid"]
+    for split, features in read.items():
+        expected = fid(gaussian(features), gaussian(samples))["fid"]
+        np.testing.assert_allclose(figures[split]["classifier_fid"], expected, rtol=1e-4)
+        np.testing.assert_allclose(figures[split]["classifier_fid_floor"], floor, rtol=1e-4)
+
+
+def test_both_splits_need_the_same_classes(refused, data):
+    folders = ("--test_data_path", data / "unknown", "--data_path", data / "training", "--dataset", "folder")
+    message = refused("--samples", data / "samples.npz", *folders, "--metrics", "distance", "--real_split", "both")
+    assert "--real_split both: the training images and the test images have other classes (gone: n0" in message
+
+
+def test_samples_take_the_classes_of_the_training_images_they_are_compared_with(make_parameters, data):
+    options = {"dataset": "folder", "num_classes": 2, "metrics": "distance", "data_path": str(data / "training")}
+    evaluation = Evaluation(make_parameters("acgan-mlp", **options, real_split="train"))
+    assert evaluation.draws_real_classes and evaluation.class_names == WORDNET
+    assert sorted(evaluation.labels_to_draw(10)) == LABELS.tolist()
+    with pytest.raises(UserError, match=r"--data_path \S+training does not have the classes that mine has"):
+        evaluation.check_names(("cat", "dog"), "mine")

@@ -90,6 +90,9 @@ def verdicts(text):
            "84.7 % of 1000 classes, of 100 models", "")]),
         ("acgan-imagenet-torch", ("accuracy",), [("read as the class asked for", "10.1 % ± 2.0, of 100 models", "")]),
         ("acgan-cifar10", ("inception_score", "fid"), [("Inception Score", "8.25 ± 0.07", ""), ("FID", "", "")]),
+        ("sagan-imagenet-ema", ("fid", "inception_score"), [("FID", "", "12.83"), ("Inception Score", "", "69.54")]),
+        ("sagan-cifar10", ("fid", "inception_score"), [("FID", "", "9.43"), ("Inception Score", "", "9.32")]),
+        ("reacgan-cifar10", ("fid", "inception_score"), [("FID", "", "3.87"), ("Inception Score", "", "9.85")]),
         ("acgan-digits", ("classifier_fid",), [("classifier FID", "", "")]),
     ],
 )  # fmt: skip
@@ -146,22 +149,49 @@ def test_truncation_of_samples_from_a_file_is_unknown(tmp_path):
 
 
 def test_each_figure_is_compared_by_its_own_settings(tmp_path):
-    """84.7 % was published for 1000 classes, the accuracy for models of ten classes."""
+    """FID depends on the real images, and the Inception Score does not."""
+    figures = {"fid": 20.0, "inception_score": 50.0}
+    _, text = write_report(tmp_path, "sagan-imagenet", figures, {"real split": "train"})
+    differs, compares = verdicts(text)
+    assert differs == "Not comparable with the published values of “FID”: real split train instead of test."
+    assert compares.startswith("Same settings as the published values of “Inception Score”: dataset, num_samples,")
+
+
+def test_figures_of_one_model_are_not_those_of_a_hundred(tmp_path):
     figures = {"accuracy": 0.1, "varied_class_share": 0.8}
-    _, text = write_report(tmp_path, "acgan-imagenet", figures, {"num_samples": 10})
-    compares, differs, unknown = verdicts(text)
-    assert compares.startswith(
-        "Same settings as the published values of “read as the class asked for”: dataset, classes drawn,"
-    )
+    drawn = {"models": 100, "classes drawn": 1000, "num_samples": 10}
+    compares, unknown = verdicts(write_report(tmp_path, "acgan-imagenet", figures, drawn)[1])
+    assert compares.startswith("Same settings as the published figures: dataset, models, classes drawn,")
     assert "num_samples" not in compares
+    differs, _ = verdicts(write_report(tmp_path, "acgan-imagenet", figures, {"models": 1})[1])
     assert differs == (
-        "Not comparable with the published values of “share of classes at least as varied as the least varied real "
-        "one”: classes drawn 10 instead of 1000."
+        "Not comparable with the published figures: models 1 instead of 100; classes drawn 10 instead of 1000."
     )
     assert (
         unknown
         == "The paper's figures are of 100 models of 10 classes each, taken together; the number of samples is unknown."
     )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "why"),
+    [
+        ("sagan-imagenet", {"real split": "test"}, None),
+        ("sagan-imagenet", {"real split": "train"}, "real split train instead of test"),
+        ("sagan-imagenet", {}, "real split unknown instead of test"),  # --reference does not tell it
+        ("sagan-imagenet-ema", {"real split": "train", "weights": "moving average"}, None),
+        ("sagan-imagenet-ema", {"real split": "test", "weights": "moving average"}, "real split test instead of train"),
+        ("sagan-cifar10", {"real split": "train"}, None),
+        ("sagan-cifar10", {"real split": "both"}, "real split both instead of train"),
+    ],
+)
+def test_the_report_says_whether_the_real_images_are_the_published_ones(tmp_path, recipe, settings, why):
+    """FID depends on them, and the Inception Score does not."""
+    _, text = write_report(tmp_path, recipe, {"fid": 20.0}, settings)
+    (found,) = verdicts(text)
+    assert found == f"Not comparable with the published figures: {why}." if why else found.startswith("Same settings")
+    _, text = write_report(tmp_path, recipe, {"inception_score": 20.0}, settings)
+    assert verdicts(text)[0].startswith("Same settings")
 
 
 @pytest.mark.parametrize("recipe", ["acgan-imagenet", "sagan-imagenet", "acgan-cifar10"])

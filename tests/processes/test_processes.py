@@ -30,7 +30,6 @@ SHORT = {
     "acgan": ACGAN | SYNC,
     "acgan-incomplete": ACGAN | SYNC | LAST | {"first": 178},
     "acgan-one-image": ACGAN | SYNC | LAST | {"first": 358, "global_batch_size": 4, "adv_loss": "wgan_gp"},
-    "acgan-d2d-incomplete": ACGAN | SYNC | D2D_CE | LAST | {"first": 178},
     "acgan-d2d-one-image": ACGAN | SYNC | D2D_CE | LAST | {"first": 358, "global_batch_size": 4},
     "acgan-penalty": ACGAN | SYNC | {"adv_loss": "wgan_gp", "d_steps_per_iter": 2, "diffaug": DIFFAUG},
 }

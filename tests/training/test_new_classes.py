@@ -18,6 +18,10 @@ OF_CLASSES = {
     "sagan": {"G": ("embed.weight",), "D": ("embedding.weight_orig", "embedding.weight_u", "embedding.weight_v")},
     "acgan-digits": {"G": ("linear.weight",), "D": ("heads.classes.weight", "heads.classes.bias")},
     "acgan-mnist": {"G": ("embedding.weight",), "D": ("heads.classes.weight", "heads.classes.bias")},
+    "sagan-cifar10": {
+        "G": ("embed.weight",),
+        "D": ("embedding.weight_orig", "embedding.weight_u", "embedding.weight_v"),
+    },
     "acgan-mlp": {
         "G": ("embedding.weight", "linears.0.weight"),
         "D": ("heads.classes.weight", "heads.classes.bias"),
@@ -27,7 +31,7 @@ SMALL = {"imsize": 32, "attention_size": 16, "g_conv_dim": 4, "d_conv_dim": 4, "
 
 
 def small(make_parameters, model, **changes):
-    return make_parameters(model, ema_decay=0.9, **(SMALL if model == "sagan" else {}) | changes)
+    return make_parameters(model, ema_decay=0.9, **(SMALL if model.startswith("sagan") else {}) | changes)
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +121,15 @@ def test_a_checkpoint_of_another_width_is_refused(make_parameters, checkpoints, 
             start_from(before, small(make_parameters, model, num_classes=7, **change), has_other_classes=True)
 
 
-@pytest.mark.parametrize("model", ["sagan", "acgan-cifar10", "acgan-mnist", "acgan-mlp"])
-def test_every_weight_whose_shape_depends_on_the_classes_is_found(make_parameters, model):
+@pytest.mark.parametrize("class_loss", ["cross_entropy", "d2d_ce"])
+@pytest.mark.parametrize("model", ["sagan", "sagan-cifar10", "acgan-cifar10", "acgan-mnist", "acgan-mlp"])
+def test_every_weight_whose_shape_depends_on_the_classes_is_found(make_parameters, model, class_loss):
     def shapes(network):
         return {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
 
-    few, many = (Trainer(small(make_parameters, model, num_classes=classes)) for classes in (5, 8))
+    few, many = (
+        Trainer(small(make_parameters, model, num_classes=classes, class_loss=class_loss)) for classes in (5, 8)
+    )
     for one, other in ((few.G, many.G), (few.D, many.D)):
         differ = {name for name, shape in shapes(one).items() if shape != shapes(other)[name]}
         assert differ <= class_weights(other, 5).keys() <= shapes(other).keys()

@@ -1,0 +1,213 @@
+"""The page of demo.py: images by class and seed, walks, and SAGAN's attention, in a browser (Gradio).
+
+Visitors are strangers. They choose numbers only: no input is a path, a file or text, and no file of this machine can be
+asked for. One drawing runs at a time; the others wait.
+"""
+
+import functools
+import math
+import threading
+from collections import deque
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+
+import sampler
+from drawing.classes import class_folder
+from pages import attention
+from pages.words import words
+from pictures import enlarged, save_image
+from utils import UserError
+
+FRAMES = 16  # of a walk: as many as G draws at once
+LAST_SEED = 2**31 - 1
+WIDEST = 4.0  # truncation; beyond it hardly any noise value changes
+WAITING = 100  # clicks in the queue; the next ones are refused
+KEPT = 300  # image files
+HEIGHT = 360  # pixels of a picture on the page
+STYLE = ".pixels img { image-rendering: pixelated; } footer { display: none !important; }"
+FONTS = ["system-ui", "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "sans-serif"]
+
+
+class Demo:
+    """Draws what the page asks for. `folder` gets the image files, the newest KEPT of them."""
+
+    def __init__(self, generator, folder):
+        self.generator, self.folder = generator, Path(folder)
+        self.has_attention = attention.has_attention(generator.network)
+        self._lock, self._files = threading.Lock(), deque()
+
+    def image(self, label, seed, truncation):
+        """An image: the picture to show, uint8 [side, side, C], and the file of the image at its own size."""
+        label, seed, truncation = self._checked(label, seed, truncation)
+        with self._lock:
+            image = self.generator.draw([label], [seed], truncation or None)[0]
+            limit = f"-truncation{truncation:g}" if truncation else ""
+            return self._saved(image, f"{self._name(label)}-seed{seed}{limit}")
+
+    def walk(self, kind, label, seed, other_label, other_seed, truncation, share):
+        """The image at `share`, from 0 to 1, of the walk to another seed or class, as `kind` says.
+
+        The result is that of `image`.
+        """
+        label, seed, truncation = self._checked(label, seed, truncation)
+        other_label, other_seed, _ = self._checked(other_label, other_seed, truncation)
+        if kind not in ("seed", "class"):
+            raise UserError("choose a seed or a class to walk to")
+        frame = round(_number(share, 0, 1, "the place on the walk") * (FRAMES - 1))
+        with self._lock:
+            if kind == "seed":
+                frames, end = self._walk(kind, label, seed, label, other_seed, truncation), f"seed{other_seed}"
+            else:
+                frames, end = self._walk(kind, label, seed, other_label, seed, truncation), self._name(other_label)
+            return self._saved(frames[frame], f"{self._name(label)}-seed{seed}-to-{end}-{frame + 1}of{FRAMES}")
+
+    @functools.lru_cache(maxsize=32)  # noqa: B019, there is one demo in a process
+    def _walk(self, kind, label, seed, other_label, other_seed, truncation):
+        how = {"frames": FRAMES, "truncation": truncation or None}
+        if kind == "seed":
+            walk = self.generator.walk_between_seeds([seed, other_seed], [label], **how)
+        else:
+            walk = self.generator.walk_between_classes([label, other_label], [seed], **how)
+        return [frame[0] for frame in walk]
+
+    def attention(self, label, seed, truncation, point):
+        """The map of an image's attention for the query `point`, (y, x) as shares, to show: uint8 [side, side, 3]."""
+        label, seed, truncation = self._checked(label, seed, truncation)
+        y, x = (_number(share, 0, 1, "the point") for share in point)
+        with self._lock:
+            image, maps = self._attended(label, seed, truncation)
+        shown = _to_show(image).transpose(2, 0, 1)
+        return attention.overlay(shown, attention.map_of(maps, (y, x)), (y, x), attention.COLOURS[0]).transpose(1, 2, 0)
+
+    @functools.lru_cache(maxsize=16)  # noqa: B019
+    def _attended(self, label, seed, truncation):
+        noise = self.generator.noise([seed], truncation or None)
+        images, maps = attention.attention_maps(self.generator.network, noise, [label])
+        return sampler.to_pixels(images, self.generator.parameters)[0], maps[0]
+
+    def _checked(self, label, seed, truncation):
+        """The label and the seed as int, the truncation as float. Raises UserError for other values."""
+        classes = len(self.generator.class_names)
+        label = _number(label, 0, classes - 1, "the class")
+        seed = _number(seed, 0, LAST_SEED, "the seed")
+        truncation = _number(truncation, 0, WIDEST, "the truncation")
+        if label != int(label) or seed != int(seed):
+            raise UserError("the class and the seed are whole numbers")
+        return int(label), int(seed), float(truncation)
+
+    def _name(self, label):
+        return class_folder(label, self.generator.class_names[label])
+
+    def _saved(self, image, name):
+        """Write an image, uint8 [C, H, W], as NAME.png. Removes the oldest file beyond KEPT.
+
+        Returns (the picture to show, the path).
+        """
+        path = self.folder / f"{name}.png"
+        if path in self._files:
+            self._files.remove(path)
+        self._files.append(path)
+        save_image(path, image.transpose(1, 2, 0))
+        if len(self._files) > KEPT:
+            self._files.popleft().unlink(missing_ok=True)
+        return _to_show(image), str(path)
+
+
+def _to_show(image):
+    """An image, uint8 [C, H, W], as RGB [side, side, 3], enlarged by a whole factor to the size of a picture."""
+    picture = enlarged(image[None], HEIGHT)[0]
+    return np.broadcast_to(picture, (3, *picture.shape[1:])).transpose(1, 2, 0)
+
+
+def _number(value, low, high, what):
+    """`value` if it is a number from `low` to `high`. Raises UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise UserError(f"{what} is not a number from {low} to {high}")
+    return value
+
+
+def build(demo, language):
+    """The page, as `gradio.Blocks`."""
+    w, generator = words(language), demo.generator
+    classes = [(name, label) for label, name in enumerate(generator.class_names)]
+    with gr.Blocks(title=w["demo"], analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown(f"# {w['demo']}\n{generator.description}")
+        with gr.Row():
+            label = gr.Dropdown(classes, value=0, label=w["class"], elem_id="class")
+            seed = gr.Number(0, precision=0, minimum=0, maximum=LAST_SEED, label=w["a_seed"], elem_id="seed")
+            truncation = gr.Slider(0, WIDEST, value=0, step=0.1, label=w["limit"], elem_id="truncation")
+        with gr.Row():
+            with gr.Column():
+                image, save = _picture(w["image"], "image"), gr.DownloadButton(w["download"], elem_id="download")
+            if demo.has_attention:
+                with gr.Column():
+                    looks = _picture(w["looks"], "looks")
+                    gr.Markdown(w["click"])
+            with gr.Column():
+                walked, save_walked = _picture(w["walk"], "walk"), gr.DownloadButton(w["download"])
+                kind = gr.Radio([(w["to_seed"], "seed"), (w["to_class"], "class")], value="seed", show_label=False)
+                other_seed = gr.Number(1, precision=0, minimum=0, maximum=LAST_SEED, label=w["other_seed"])
+                other_label = gr.Dropdown(classes, value=len(classes) - 1, label=w["other_class"])
+                share = gr.Slider(0, 1, value=0.5, step=1 / (FRAMES - 1), label=w["share"], elem_id="share")
+
+        chosen, ends = [label, seed, truncation], [kind, label, seed, other_label, other_seed, truncation, share]
+        queue = {"concurrency_id": "drawing", "concurrency_limit": 1, "api_visibility": "private"}
+        draws = {"fn": _refusing(demo.image), "inputs": chosen, "outputs": [image, save]}
+        walks = {"fn": _refusing(demo.walk), "inputs": ends, "outputs": [walked, save_walked]}
+        for start in (draws, walks):
+            page.load(**start, **queue)
+            gr.on([part.change for part in start["inputs"]], **start, **queue, trigger_mode="always_last")
+        if demo.has_attention:
+
+            def show_attention(label, seed, truncation, click: gr.SelectData):
+                x, y = (_position(place, generator.parameters.imsize) for place in click.index)
+                return _refusing(demo.attention)(label, seed, truncation, (y, x))
+
+            image.select(show_attention, chosen, looks, **queue, trigger_mode="always_last")
+    page.queue(max_size=WAITING)
+    return page
+
+
+def _picture(label, name):
+    return gr.Image(
+        label=label, height=HEIGHT, elem_id=name, elem_classes="pixels", interactive=False, format="png",
+        buttons=["fullscreen"],
+    )  # fmt: skip
+
+
+def _position(place, side):
+    """A clicked pixel as a share of the side of the picture of an image of `side` pixels; NaN if it is no number."""
+    is_number = isinstance(place, (int, float)) and not isinstance(place, bool)
+    return (place + 0.5) / (side * max(1, HEIGHT // side)) if is_number else math.nan
+
+
+def _refusing(function):
+    """`function`, whose UserErrors become messages on the page."""
+
+    @functools.wraps(function)
+    def refusing(*values):
+        try:
+            return function(*values)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return refusing
+
+
+def serve(page, host, port):
+    """Serve the page in threads of its own. Returns its address. Raises UserError if it cannot.
+
+    It tells nobody about this machine, and serves no files but its own.
+    """
+    theme = gr.themes.Default(font=FONTS, font_mono=["monospace"])
+    try:
+        _, address, _ = page.launch(
+            prevent_thread_lock=True, quiet=True, share=False, server_name=host, server_port=port, css=STYLE,
+            theme=theme, allowed_paths=[], max_file_size=1, ssr_mode=False, mcp_server=False, footer_links=[],
+            enable_monitoring=False,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise UserError(f"--host {host} --port {port}: the page cannot be served there: {error}") from None
+    return address

@@ -1,0 +1,140 @@
+"""The alarm about a collapsed training: its three signs, and runs that collapse in different ways."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import checkpoint
+from command_line import CommandLine
+from dataset import load_dataset
+from trainer import Trainer, resolve
+from training.collapse import HELP, Collapse
+
+HEALTHY = {"d_real": 0.7, "d_fake": 0.6, "g_adv": 0.9, "right_real": 0.8, "right_fake": 0.7}
+
+
+def spread(share):
+    """Samples, as `sampler.grid_samples` returns, of two classes; their distance grows with `share`."""
+    noise = np.random.default_rng(0).uniform(-1, 1, (20, 1, 4, 4))
+    return (128 + 100 * share * noise).round().astype(np.uint8)
+
+
+REAL = 100 * np.sqrt(2 / 3 * 16)  # about the distance of samples with share 1
+
+
+def check_all(collapse, readings, first=10):
+    """Signs by check: one reading {metric or "spread": value} per check, at the steps `first`, `first` + 1, …"""
+    signs = []
+    for step, reading in enumerate(readings, first):
+        values = HEALTHY | reading
+        share = values.pop("spread", 1)
+        collapse.add(values)
+        signs.append(collapse.check(step, spread(share)))
+    return signs
+
+
+@pytest.fixture
+def collapse(make_parameters):
+    return Collapse(make_parameters(total_step=100), REAL)
+
+
+def test_samples_that_become_alike(collapse):
+    signs = check_all(collapse, [{"spread": share} for share in (0.8, 0.5, 0.26, 0.2, 0.2)])
+    assert [len(found) for found in signs] == [0, 0, 0, 1, 0]  # once, below 0.3 of 0.8
+    assert re.search(
+        r"at step 13: samples of a class look alike: .* is 0.2\d of .* and it was 0.[78]\d at best; ", signs[3][0]
+    )
+
+
+def test_samples_that_were_alike_from_the_start(collapse):
+    assert len(check_all(collapse, [{"spread": 0.08}])[0]) == 1
+
+
+def test_samples_more_varied_than_real_images_are_no_measure(collapse):
+    assert not any(check_all(collapse, [{"spread": share} for share in (1.2, 0.33)]))
+
+
+def test_images_without_a_distance_are_not_compared(make_parameters):
+    for real_distance in (0.0, float("nan")):
+        collapse = Collapse(make_parameters(total_step=100), real_distance)
+        assert not any(check_all(collapse, [{"spread": share} for share in (1, 0, 0)]))
+
+
+@pytest.mark.parametrize(("values", "told_at"), [((1, 1, 1, 1, 1, 1), 4), ((1, 1, 1, 1, 0.98, 1, 1, 1, 1, 1), 9)])
+def test_a_discriminator_that_is_always_right(collapse, values, told_at):
+    signs = check_all(collapse, [{"right_real": value, "right_fake": 1.0} for value in values])
+    assert [number for number, found in enumerate(signs) if found] == [told_at]
+    assert "D was right on over 99 % of the real and of the generated images at 5 checks in a row" in signs[told_at][0]
+
+
+def test_a_loss_that_explodes(collapse):
+    signs = check_all(collapse, [{"g_adv": value} for value in (0.5, -0.5, 0.6, 49, -60, 80)])
+    assert [len(found) for found in signs] == [0, 0, 0, 0, 1, 0]
+    assert "g_adv is 60, and its median is 0.55; lower --d_lr" in signs[4][0]
+
+
+def test_a_small_loss_may_grow(collapse):
+    assert not any(check_all(collapse, [{"d_real": value} for value in (1e-6, 1e-6, 1e-6, 9)]))
+
+
+def test_logits_of_wgan_gp_may_drift_together(make_parameters):
+    collapse = Collapse(make_parameters(total_step=100, adv_loss="wgan_gp"), REAL)
+    drift = [0.1, 1, 100, 1e4]
+    readings = [{"d_real": -x, "d_fake": x + 0.1, "g_adv": -x, "d_penalty": 0.1} for x in drift]
+    assert not any(check_all(collapse, readings))
+    assert any(check_all(collapse, [readings[-1] | {"d_fake": 2e4}]))
+
+
+def test_nothing_is_told_in_the_first_tenth(collapse):
+    assert not any(check_all(collapse, [{"spread": 1}, {"spread": 0}, {"g_adv": 1e9}], first=1))
+    assert len(check_all(collapse, [{"spread": 0}])[0]) == 1
+
+
+def test_values_between_checks_are_averaged(collapse):
+    for g_adv in (0.5, 0.7):
+        collapse.add(HEALTHY | {"g_adv": g_adv})
+    collapse.check(1, spread(1))
+    assert collapse.losses["g_adv"] == [pytest.approx(0.6)]
+
+
+def test_the_state_survives_a_resume(make_parameters, collapse):
+    """Each check on an object made from the notes of the last one finds what one object finds."""
+    readings = [{"spread": 0.9}, {"g_adv": 3.0}, {"right_real": 1, "right_fake": 1, "g_adv": 999}, {"spread": 0.1}]
+    readings += [{"spread": 0.1, "right_real": 1, "right_fake": 1}] * 5
+    straight = check_all(collapse, readings)
+    notes, resumed = None, []
+    for step, reading in enumerate(readings, 10):
+        part = Collapse(make_parameters(total_step=100), REAL, notes)
+        resumed += check_all(part, [reading], step)
+        notes = json.loads(json.dumps(part.notes()))
+    assert resumed == straight and sum(map(len, straight)) == len(HELP) == 3
+
+
+@pytest.mark.parametrize(
+    "notes", [None, 7, "x", {}, {"sums": 1}, {"sums": {}, "count": "x"}, {"sums": {"d_real": None}, "count": 1}]
+)
+def test_notes_of_another_form_start_anew(make_parameters, notes):
+    p = make_parameters(total_step=100)
+    assert Collapse(p, REAL, notes).notes() == Collapse(p, REAL).notes()
+
+
+def train(tmp_path, *options):
+    """The folder of a run of acgan-digits that is checked every 20 steps."""
+    command = ["--recipe", "acgan-digits", "--total_step", "200", "--sample_step", "20", "--device", "cpu"]
+    p = CommandLine([*command, "--save_path", str(tmp_path), "--name", "run", *options]).parameters()
+    image_set = load_dataset(p)
+    Trainer(resolve(p, image_set)).train(image_set)
+    return tmp_path / "run"
+
+
+def test_a_run_tells_a_collapse_once_and_keeps_its_notes(tmp_path, capsys):
+    command = ("--g_conv_dim", "8", "--d_conv_dim", "8", "--batch_size", "8", "--g_lr", "0.3", "--log_step", "5")
+    path = train(tmp_path, *command, "--sample_step", "5", "--total_step", "40", "--model_save_step", "20")
+    log, out = (path / "log.txt").read_text(), capsys.readouterr().out
+    signs = re.findall("(?m)^.{20}(the training may have collapsed .+)$", log)
+    assert signs and all(out.count(sign) == 1 for sign in signs)
+    assert len({sign.split(": ")[1][:9] for sign in signs}) == len(signs)
+    assert log.rstrip().split("\n")[-1].split()[3] == "40"  # the run goes on
+    assert checkpoint.load(path / "weights" / "latest").notes["collapse"]["told"]
