@@ -1,9 +1,8 @@
 """Play with a generator in a browser: `python demo.py --pretrained_model FILE_OR_RUN_FOLDER`. Stop it with Ctrl-C."""
 
-import signal
+import system
 
-# Block signals until `runtime.quit_on_signals`, because an interrupted import would print a traceback.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import logging  # noqa: E402
 import os  # noqa: E402
