@@ -185,20 +185,26 @@ class TutorialDiscriminator(nn.Module):
 
 
 class Stack(NamedTuple):
-    """The ACGAN replications' networks. `up`: kernel, stride, padding of G's transposed convolutions."""
+    """The ACGAN replications' networks. `up`, `down`: kernel, stride, padding of G's and D's convolutions."""
 
     g_widths: tuple  # of the linear layer and of all convolutions but the last
     up: tuple
-    d_paddings: tuple  # D's convolutions have 3x3 kernels and the strides 2 1 2 1 2 1
+    d_widths: tuple
+    down: tuple
     bias: bool
 
 
-STACKS = {
-    "acgan-imagenet": Stack((768, 384, 256, 192, 64, 32), ((4, 2, 0), *[(4, 2, 1)] * 5), (1,) * 6, True),
-    "acgan-imagenet-torch": Stack((768, 384, 256, 192, 64), (*[(5, 2, 0)] * 4, (8, 2, 0)), (1, 0) * 3, False),
-    "acgan-cifar10": Stack((384, 192, 96, 48), ((4, 1, 0), *[(4, 2, 1)] * 3), (1,) * 6, False),
-}
 D_WIDTHS = (16, 32, 64, 128, 256, 512)
+DOWN = ((3, 2, 1), (3, 1, 1)) * 3
+STACKS = {
+    "acgan-imagenet": Stack((768, 384, 256, 192, 64, 32), ((4, 2, 0), *[(4, 2, 1)] * 5), D_WIDTHS, DOWN, True),
+    "acgan-imagenet-torch": Stack(
+        (768, 384, 256, 192, 64), (*[(5, 2, 0)] * 4, (8, 2, 0)), D_WIDTHS, ((3, 2, 1), (3, 1, 0)) * 3, False
+    ),
+    "acgan-cifar10": Stack((384, 192, 96, 48), ((4, 1, 0), *[(4, 2, 1)] * 3), D_WIDTHS, DOWN, False),
+    # The network of `make demo`. It has no replication.
+    "acgan-digits": Stack((256, 128, 64), ((4, 1, 0), *[(4, 2, 1)] * 2), (32, 64, 128), [(4, 2, 1)] * 3, False),
+}
 
 
 class StackGenerator(nn.Module):
@@ -221,16 +227,16 @@ class StackGenerator(nn.Module):
 
 
 class StackDiscriminator(nn.Module):
-    def __init__(self, classes, channels, widths, paddings, bias, size, dropout):
+    def __init__(self, classes, channels, widths, down, bias, size, dropout):
         super().__init__()
         self.names = [f"conv{number}" for number in range(1, 1 + len(widths))]
         for index, (before, width) in enumerate(pairwise([channels, *widths])):
-            stride, padding = 2 - index % 2, paddings[index]
-            conv = nn.Conv2d(before, width, 3, stride, padding, bias=bias)
+            kernel, stride, padding = down[index]
+            conv = nn.Conv2d(before, width, kernel, stride, padding, bias=bias)
             norm = [nn.BatchNorm2d(width)] if index else []
             rest = nn.LeakyReLU(0.2, inplace=True), nn.Dropout(dropout, inplace=False)
             setattr(self, self.names[index], nn.Sequential(conv, *norm, *rest))
-            size = (size + 2 * padding - 3) // stride + 1
+            size = (size + 2 * padding - kernel) // stride + 1
         self.fc_dis = nn.Linear(widths[-1] * size**2, 1)
         self.fc_aux = nn.Linear(widths[-1] * size**2, classes)
 
@@ -261,9 +267,9 @@ def networks(p, g_widths=None, d_widths=None):
         return G, TutorialDiscriminator(classes, channels, d_widths, size, p["dropout"])
     stack = STACKS[p["model"]]
     g_widths = g_widths or [width * p["g_conv_dim"] // 64 for width in stack.g_widths]
-    d_widths = d_widths or [width * p["d_conv_dim"] // 64 for width in D_WIDTHS]
+    d_widths = d_widths or [width * p["d_conv_dim"] // 64 for width in stack.d_widths]
     G = StackGenerator(z_dim, classes, g_widths, stack.up, stack.bias, channels)
-    return G, StackDiscriminator(classes, channels, d_widths, stack.d_paddings, stack.bias, size, p["dropout"])
+    return G, StackDiscriminator(classes, channels, d_widths, stack.down, stack.bias, size, p["dropout"])
 
 
 class Training:

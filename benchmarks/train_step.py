@@ -29,6 +29,7 @@ WORKS = {  # {name: values of the options of train.py}
     "acgan-imagenet": {"recipe": "acgan-imagenet", "batch_size": 16},
     "acgan-mnist": {"recipe": "acgan-mnist", "num_classes": 10, "batch_size": 64},
     "acgan-cifar10": {"recipe": "acgan-cifar10", "batch_size": 100},
+    "acgan-digits": {"recipe": "acgan-digits", "num_classes": 10, "batch_size": 64},  # `make demo`
 }
 
 
