@@ -45,8 +45,6 @@ ELSEWHERE = {
     "python -m paddle.distributed.launch --nnodes": "tests/processes/test_hosts.py",
     "sbatch": "tests/test_cluster.py",
     "kubectl": "needs a Kubernetes cluster",
-    "python demo.py": "a server; tests/pages/test_demo_page.py",
-    "pip install": "needs a network",
     "visualdl": "a server; tests/test_commands.py reads its records",
     "bash test_tipc": "tests/test_tipc.py",
     "cp models/": "needs a network",
