@@ -107,7 +107,7 @@ class TestPage:
         _, generator = model
         problems, addresses = [], []
         visit = browser.new_page(viewport={"width": 1300, "height": 1000})
-        visit.set_default_timeout(LIMIT * 1000)
+        visit.set_default_timeout(300_000)  # milliseconds
         visit.on("pageerror", lambda error: problems.append(str(error)))
         visit.on("request", lambda request: addresses.append(request.url))
         visit.goto(page)
@@ -115,14 +115,14 @@ class TestPage:
         visit.wait_for_selector("#walk img")
 
         def download(button, name):
-            """The image in the file that a button downloads once its name is `name`."""
-            visit.wait_for_function(
-                f"document.querySelector('{button}').closest('a, div').innerHTML.includes('{name}')"
-            )
-            with visit.expect_download() as found:
-                visit.click(button)
-            assert found.value.suggested_filename == name
-            return pixels(found.value.path())
+            """The image in the file that a button downloads, as soon as the name of the file is `name`."""
+            for _ in range(200):
+                with visit.expect_download() as found:
+                    visit.click(button)
+                if found.value.suggested_filename == name:
+                    return pixels(found.value.path())
+                visit.wait_for_timeout(200)
+            raise AssertionError(f"{found.value.suggested_filename} instead of {name}")
 
         # A class, a seed, a truncation.
         assert (download("#download", "0000-a-seed0.png") == generator.draw([0], [0])[0]).all()
