@@ -159,7 +159,7 @@ class TestPage:
         bad = (-1, 10, 0.5, "0", None, [0], {"path": "/etc/passwd"}, 2**70, "x" * 10_000)
         for place, value in enumerate(bad):
             for data in ((value, 0, 0), (0, value if value != 10 else -1, 0), (0, 0, value)):
-                if data != (0, 0, 0.5):
+                if data not in ((0, 0, 0.5), (0, 0.5, 0)):  # a truncation; a seed that Gradio rounds
                     assert not drawn(ask(page, 0, *data, session=f"bad{place}")), data
         clicks = ({"index": [1e9, 0]}, {"index": ["a", 0]}, {"index": None}, {}, None, {"index": [0] * 99})
         config = json.load(urllib.request.urlopen(f"{page}config", timeout=LIMIT))
@@ -206,8 +206,8 @@ def test_without_gradio_it_says_how_to_install_it(model, tmp_path):
     ("options", "message"),
     [
         ([], "give the generator by --pretrained_model, such as --pretrained_model sagan_models/acgan-digits-1"),
-        (["none"], "--pretrained_model none: there is no such file"),
-        (["none", "--port", "0"], "--port: '0' is not a whole number from 1 to 65535"),
+        (["nothing"], "--pretrained_model nothing: there is no such file"),
+        (["nothing", "--port", "0"], "--port: '0' is not a whole number from 1 to 65535"),
     ],
 )
 def test_without_a_generator_it_is_refused(tmp_path, options, message):
