@@ -223,14 +223,15 @@ def conv_transpose(x, weight, bias=None, padding=0, stride=1):
     if not is_fast(x):
         return F.conv2d_transpose(x, weight, bias, stride, padding)
     padding, stride = _number(padding), _number(stride)
-    if x.shape[-1] <= TOGETHER_UP_TO:
-        n, inputs, height, width = x.shape
+    (n, inputs, height, width), kernel = x.shape, weight.shape[-1]
+    if height == width == 1 and padding == 0:  # a linear layer
+        out = paddle.matmul(x.reshape([n, inputs]), weight.reshape([inputs, -1])).reshape([n, -1, kernel, kernel])
+    elif width <= TOGETHER_UP_TO:
         pixels = x.transpose([1, 0, 2, 3]).reshape([inputs, -1])
         taps = paddle.matmul(weight.reshape([inputs, -1]), pixels, transpose_x=True)
-        size = [(side - 1) * stride - 2 * padding + weight.shape[-1] for side in (height, width)]
-        out = F.fold(
-            taps.reshape([weight[0].size, n, -1]).transpose([1, 0, 2]), size, weight.shape[-1], stride, padding
-        )
+        taps = taps.reshape([weight[0].size, n, -1]).transpose([1, 0, 2])
+        size = [(side - 1) * stride - 2 * padding + kernel for side in (height, width)]
+        out = F.fold(taps, size, kernel, stride, padding)
     else:
         out = F.conv2d_transpose(x, weight, None, stride, padding)
     return out if bias is None else add_bias(out, bias)

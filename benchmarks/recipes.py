@@ -19,7 +19,7 @@ import glyphs
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-REACGAN = ("--class_loss", "d2d_ce")
+REACGAN = ("--class_loss", "d2d_ce", "--class_loss_weight", "0.5")  # the authors' weight for CIFAR-10
 DIFFAUGMENT = ("--diffaug", "color,translation,cutout")
 GLYPHS = ("--model", "acgan-digits", "--dataset", "folder")
 # Comparison: its rows, each with the options of train.py.

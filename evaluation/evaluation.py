@@ -294,7 +294,7 @@ class Evaluation:
         try:
             with self.stage("figures"):
                 samples = summary(gathered, len(source))._replace(labels=source.labels, within_classes=within_classes)
-                return self._compute(samples, stop)
+                return self._compute(samples, source, stop)
         except _Stopped:
             return None
 
@@ -353,12 +353,17 @@ class Evaluation:
                 values[label] = metric.within_class(_ImagesOfClass(source, label), self.parameters.manual_seed, label)
         return sum(collectives.gather(values))
 
-    def _compute(self, samples, stop):
-        """The figures by name, from the `Summary` of the samples, on rank 0. Raises _Stopped soon after a signal."""
+    def _compute(self, samples, source, stop):
+        """The figures by name, from the `Summary` of the samples of `source`, on rank 0.
+
+        Raises _Stopped soon after a signal.
+        """
         real, training, test = map(self._known_set, (REAL, TRAINING, TEST))
         real = real._replace(within_classes=self._real_within_classes)
         read = map(self._with_last_layer, (samples, real, training, test))
-        sets = Sets(*read, self.num_classes, self.parameters.manual_seed, _progress_until(stop))
+        images = {name: RealImages(self.images_of(name)) for name in (REAL, TRAINING, TEST) if self.images_of(name)}
+        images[SAMPLES] = source
+        sets = Sets(*read, self.num_classes, self.parameters.manual_seed, images, _progress_until(stop))
         figures = {}
         for metric in self.metrics:
             _raise_if_stopped(stop)

@@ -21,7 +21,7 @@ from sampler import noises
 from utils import UserError, atomic_path
 
 HERE = Path(__file__).parent
-COPIES = 5  # of the weights: four files, and one more while ONNX is written
+COPIES = 6  # of the weights that the folder may take: kernels of folded generators are larger
 TOLERANCE = 1e-4  # of the exported models' images
 MODEL = "paddle/model"  # the prefix of the Paddle inference model
 # Options that tell where files were on the machine of the training, or that belong to one run. They are not exported.

@@ -5,6 +5,7 @@ and images of the generator. The last line of the output is the largest differen
 onnxruntime's, for batches of 1, 3 and 4.
 """
 
+import json
 import os
 import sys
 
@@ -23,10 +24,28 @@ def main(prefix, samples, target):
     # Its optimizer would install packages.
     paddle2onnx.export(program, prefix + ".pdiparams", target, opset_version=OPSET, optimize_tool="None")
     model = onnx.load(target)
+    if program.endswith(".json"):
+        set_slopes(model.graph, program)
     tidy(model.graph)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, target)
     print(largest_difference(target, np.load(samples)))
+
+
+def set_slopes(graph, program):
+    """Set the slopes of leaky ReLUs to those in Paddle 3's `program`. paddle2onnx reads the float64 as a float32."""
+    with open(program, encoding="utf-8") as file:
+        slopes = [found["AT"]["D"] for found in attributes(json.load(file)) if found["N"] == "negative_slope"]
+    for node, slope in zip((node for node in graph.node if node.op_type == "LeakyRelu"), slopes, strict=True):
+        node.attribute[0].f = slope
+
+
+def attributes(value):
+    """The attributes of the operations in a program, in their order. An attribute has a name N and a value AT."""
+    if isinstance(value, dict) and {"N", "AT"} <= value.keys():
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from attributes(part)
 
 
 def tidy(graph):

@@ -1,5 +1,7 @@
 """A small classifier that reads the class of a generated image. It is trained on real images only."""
 
+from functools import partial
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -11,6 +13,7 @@ from utils import UserError, progress
 
 UPDATES = 1000
 BATCH = 64
+LEARNING_RATE = 2e-3
 
 
 class Classifier(nn.Layer):
@@ -54,25 +57,43 @@ def train_classifier(image_set, seed):
     Like `read`, it computes on one thread. So the figures do not depend on the number of threads or processes.
     """
     images = image_set.stacked()
-    size = image_set.image_shape[-1]
     paddle.seed(int(randomness.rng(seed, "classifier").integers(2**31)))
     classifier = classifier_of(image_set)
-    schedule = paddle.optimizer.lr.CosineAnnealingDecay(2e-3, UPDATES)
-    optimizer = paddle.optimizer.Adam(schedule, parameters=classifier.parameters())
-    classifier.train()
-    reach = size // 16
-    with runtime.math_threads(1):
-        for update in progress(range(UPDATES), title="classifier", unit="update"):
+    shown = partial(progress, title="classifier", unit="update")
+    return train(classifier, images.__getitem__, image_set.labels, seed, UPDATES, BATCH, LEARNING_RATE, 1, shown)
+
+
+def train(network, read, labels, seed, count, batch, learning_rate, threads, shown):
+    """Train `network`, from images in [-1, 1] to class logits, with cross-entropy and Adam. Returns the network.
+
+    `read(indices)`: images uint8 [n, C, S, S]. `labels`: int64 [N]. Each of `count` updates has `batch` images, shifted
+    at random by up to a sixteenth of their size. The learning rate falls from `learning_rate` to 0 along a cosine.
+    `threads`: of the maths library on the CPU. `shown(range)`: that range, with a progress bar.
+    """
+    schedule = paddle.optimizer.lr.CosineAnnealingDecay(learning_rate, count)
+    optimizer = paddle.optimizer.Adam(schedule, parameters=network.parameters())
+    network.train()
+    with runtime.math_threads(threads):
+        for update in shown(range(count)):
             rng = randomness.rng(seed, "classifier batch", update)
-            chosen = rng.integers(len(images), size=BATCH)
+            chosen = rng.integers(len(labels), size=batch)
+            images = read(chosen)
+            reach = images.shape[-1] // 16
             shift = tuple(rng.integers(-reach, reach + 1, size=2))
-            batch = np.roll(images[chosen], shift, axis=(2, 3))
-            loss = F.cross_entropy(classifier(_to_range(batch)), paddle.to_tensor(image_set.labels[chosen]))
+            logits = network(_to_range(np.roll(images, shift, axis=(2, 3))))
+            loss = F.cross_entropy(logits, paddle.to_tensor(labels[chosen]))
             loss.backward()
             optimizer.step()
             optimizer.clear_grad()
             schedule.step()
-    return classifier
+    return network
+
+
+def read_classes(network, threads, images):
+    """The class that `network` reads in each of `images`, uint8 [N, C, S, S]: int64 [N]. `threads`: as in `train`."""
+    network.eval()
+    with paddle.no_grad(), runtime.math_threads(threads):
+        return network(_to_range(images)).numpy().argmax(1)
 
 
 def _to_range(images):

@@ -10,6 +10,7 @@ import numpy as np
 
 from formats.safe_pickle import load_state
 from metrics import all_metrics
+from metrics.record import REAL, SAMPLES
 from utils import UserError, atomic_path, file_digest
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -75,7 +76,8 @@ def _download(path):
             reasons.append("the address gave another file")
         except (OSError, HTTPException) as error:
             reasons.append(str(getattr(error, "reason", error)))
-    without = sorted(metric.name for metric in all_metrics().values() if not metric.uses_network)
+    chosen = (metric for metric in all_metrics().values() if not metric.uses_network)
+    without = sorted(metric.name for metric in chosen if metric.sets == (SAMPLES, REAL))
     raise UserError(
         f"--inception_weights: {FILE} is not in {path.parent} and cannot be downloaded ({reasons[0]}); get it from "
         f"{ADDRESSES[0]} and put it there, or give its path, or measure without it by --metrics {','.join(without)}"

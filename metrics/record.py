@@ -48,6 +48,7 @@ class Sets(NamedTuple):
     test: Summary
     num_classes: int | None
     seed: int
+    images: dict  # the images of each set that a metric reads, by name, as `evaluation.sources` describes them
     progress: Callable  # `with progress(title, unit) as show:` shows a bar, which `show(done, total)` moves
 
 

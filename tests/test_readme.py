@@ -79,12 +79,41 @@ def test_tests_named_in_reliability_exist():
         assert f"\ndef {test}(" in path.read_text(), f"{name}::{test}"
 
 
+TWINS = [
+    (page, page.with_name(f"{page.stem}_cn.md")) for page in PAGES if page.with_name(f"{page.stem}_cn.md") in PAGES
+]
+
+
 def commands_and_links(page):
-    """The blocks of commands and output without their comments, and the links to other pages."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    blocks = re.findall(r"^```.*?^```", text, re.DOTALL | re.MULTILINE)
-    return [re.sub("(?m)(^| +)#.*", "", block) for block in blocks], set(re.findall(r"\]\(((?!README)[^)\s]+)\)", text))
+    """The blocks of commands and output without their comments, the options, and the pages that are linked.
+
+    A Chinese page links Chinese pages where there are some, whose headings have other names.
+    """
+    text = page.read_text(encoding="utf-8")
+    blocks = [
+        re.sub("(?m)(^| +)#.*", "", block) for block in re.findall(r"^```.*?^```", text, re.DOTALL | re.MULTILINE)
+    ]
+    links = {link.split("#")[0].replace("_cn", "") for link in re.findall(r"\]\(([^)\s]+)\)", text)}
+    return blocks, set(re.findall(r"(?<![\w-])--\w+", text)), links - {"", page.name.replace("_cn", "")}
 
 
-def test_both_readmes_have_the_same_commands_and_links():
-    assert commands_and_links("README.md") == commands_and_links("README_cn.md")
+@pytest.mark.parametrize("english, chinese", TWINS, ids=lambda page: page.stem)
+def test_a_chinese_page_has_the_commands_options_and_links_of_the_english_one(english, chinese):
+    assert commands_and_links(english) == commands_and_links(chinese)
+
+
+def test_the_readmes_and_four_pages_have_chinese_twins():
+    assert {english.name for english, _ in TWINS} == {
+        "README.md", "training.md", "evaluation.md", "data.md", "troubleshooting.md"
+    }  # fmt: skip
+
+
+def test_the_readmes_are_short():
+    """Prose without tables and commands: at most 900 words, or 1,800 characters in Chinese."""
+    for name, most, count in (
+        ("README.md", 900, str.split),
+        ("README_cn.md", 1800, lambda text: re.sub(r"\s", "", text)),
+    ):
+        text = re.sub(r"(?ms)^```.*?^```", "", (ROOT / name).read_text(encoding="utf-8"))
+        prose = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+        assert len(count(prose)) <= most

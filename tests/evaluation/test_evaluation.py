@@ -19,7 +19,7 @@ from command_line import CommandLine
 from dataset import load_dataset
 from evaluation.evaluation import Evaluation
 from evaluation.measurement import Needs
-from metrics import inception_weights
+from metrics import cas, inception_weights
 from metrics.class_accuracy import at_resolution, class_accuracy
 from metrics.diversity import class_distance, class_ms_ssim, varied_classes
 from metrics.fid import FeatureStatistics, fid, save_statistics
@@ -109,7 +109,7 @@ def gaussian(features):
 def test_every_metric_on_inception_equals_its_function(tested, data, weights, capsys):
     report = tested(
         *("--samples", data / "samples.npz", "--test_data_path", data / "real", "--data_path", data / "training"),
-        *("--metrics", ",".join(METRICS), "--dataset", "folder"),
+        *("--metrics", ",".join(name for name in METRICS if name != "cas"), "--dataset", "folder"),
     )
     inception = Inception(load_file(weights), POOLED + CLASSES)
     real, training, fake = (inception.features(images) for images in (REAL, TRAINING, SAMPLES))
@@ -154,7 +154,7 @@ def test_digits_are_measured_by_a_classifier(tested, make_parameters, tmp_path):
     """The samples are the real test images: distances are 0, accuracies are equal. No figure has an Inception name."""
     images = load_dataset(make_parameters(dataset="digits", num_classes=None), "test")
     np.savez(tmp_path / "digits.npz", images.stacked().transpose(0, 2, 3, 1), images.labels)
-    chosen = [name for name in METRICS if name not in ("fid_64", "fid_192", "fid_768")]
+    chosen = [name for name in METRICS if name not in ("fid_64", "fid_192", "fid_768", "cas")]
     figures = tested("--samples", "digits.npz", "--dataset", "digits", "--metrics", ",".join(chosen))["figures"]
     plain = {name for name in figures if not name.startswith("classifier_")}
     assert plain == {"class_distance_ratio", "ms_ssim", "ms_ssim_real", "varied_classes", "varied_class_share"}
@@ -165,6 +165,25 @@ def test_digits_are_measured_by_a_classifier(tested, make_parameters, tmp_path):
     for name in ("precision", "recall", "coverage"):
         assert figures[f"classifier_{name}"] == 1
     assert figures["class_distance_ratio"] == pytest.approx(1, abs=0.05)
+
+
+def test_the_classification_accuracy_score_needs_no_inception(tested, refused, data, monkeypatch):
+    """It needs test images, training images and classes."""
+    monkeypatch.setattr(cas, "UPDATES", 2)
+    monkeypatch.setattr(cas, "BATCH", 4)
+    options = ["--samples", data / "samples.npz", "--dataset", "folder", "--metrics", "cas"]
+    message = refused(*options, "--test_data_path", data / "real", inception=None)
+    assert message.startswith("--metrics cas compares --test_data_path with the training images: give --data_path")
+    message = refused(*options, "--data_path", data / "training", inception=None)
+    assert message == "--metrics cas needs test images: give --test_data_path DIR"
+    folders = ("--test_data_path", data / "real", "--data_path", data / "training")
+    report = tested(*options, *folders, inception=None)
+    assert report["figures"].keys() == {"cas", "cas_real", "cas_reverse"}
+    assert all(0 <= share <= 1 for share in report["figures"].values())
+    settings = report["settings"]
+    assert settings["classifier of cas"].startswith("ResNet-18, 2 updates of 4 images")
+    assert settings["real images"] == f"test images of folder in {data}/real" and settings["extractor"] == "none"
+    assert settings["training images"] == f"of folder in {data}/training"
 
 
 def test_weights_without_a_head_give_fid_alone(tested, refused, data, weights, tmp_path):

@@ -22,6 +22,7 @@ OF_METRIC = {  # the figures that `evaluation.Evaluation` computes for each
     "accuracy": ["accuracy", "accuracy_real", *(f"accuracy_{n}{r}" for n in RESOLUTIONS for r in ("", "_real"))],
     "ms_ssim": ["ms_ssim", "ms_ssim_real", "varied_classes", "varied_class_share"],
     "distance": ["class_distance_ratio"],
+    "cas": ["cas", "cas_real", "cas_reverse"],
 }
 INCEPTION = [name for metric in METRICS for name in OF_METRIC[metric]]
 CLASSIFIER = [

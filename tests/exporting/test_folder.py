@@ -177,10 +177,11 @@ else:
     up = stages.get(p["model"]) or torch_networks.STACKS[p["model"]].up
     widths = [len(state["fc1.weight"]), *(state[f"tconv{n + 2}.0.weight"].shape[1] for n in range(len(up) - 1))]
     network = torch_networks.StackGenerator(*size, widths, up, "tconv2.0.bias" in state, p["channels"])
+network.double()
 print(network.load_state_dict(state))
 samples = numpy.load(place / "samples.npz")
 with torch.no_grad():
-    images = network.eval()(torch.from_numpy(samples["z"]), torch.from_numpy(samples["labels"])).numpy()
+    images = network.eval()(torch.from_numpy(samples["z"]).double(), torch.from_numpy(samples["labels"])).numpy()
 print(numpy.abs(images - samples["images"]).max())
 """
 

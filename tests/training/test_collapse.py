@@ -121,20 +121,62 @@ def test_notes_of_another_form_start_anew(make_parameters, notes):
 
 
 def train(tmp_path, *options):
-    """The folder of a run of acgan-digits that is checked every 20 steps."""
-    command = ["--recipe", "acgan-digits", "--total_step", "200", "--sample_step", "20", "--device", "cpu"]
-    p = CommandLine([*command, "--save_path", str(tmp_path), "--name", "run", *options]).parameters()
+    """Train acgan-digits with narrow networks. Returns {step: the sign told there}, and the run's folder."""
+    command = ["--recipe", "acgan-digits", "--total_step", "200", "--sample_step", "20", "--log_step", "5"]
+    command += ["--g_conv_dim", "16", "--d_conv_dim", "16", "--batch_size", "16", "--device", "cpu"]
+    command += ["--save_path", str(tmp_path), "--name", "run", "--resume", "auto", *options]
+    p = CommandLine(command).parameters()
     image_set = load_dataset(p)
     Trainer(resolve(p, image_set)).train(image_set)
-    return tmp_path / "run"
+    log = (tmp_path / "run" / "log.txt").read_text()
+    return dict(re.findall("collapsed at step ([0-9]+): (.+)", log)), tmp_path / "run"
 
 
-def test_a_run_tells_a_collapse_once_and_keeps_its_notes(tmp_path, capsys):
-    command = ("--g_conv_dim", "8", "--d_conv_dim", "8", "--batch_size", "8", "--g_lr", "0.3", "--log_step", "5")
-    path = train(tmp_path, *command, "--sample_step", "5", "--total_step", "40", "--model_save_step", "20")
-    log, out = (path / "log.txt").read_text(), capsys.readouterr().out
-    signs = re.findall("(?m)^.{20}(the training may have collapsed .+)$", log)
-    assert signs and all(out.count(sign) == 1 for sign in signs)
-    assert len({sign.split(": ")[1][:9] for sign in signs}) == len(signs)
-    assert log.rstrip().split("\n")[-1].split()[3] == "40"  # the run goes on
-    assert checkpoint.load(path / "weights" / "latest").notes["collapse"]["told"]
+def test_a_run_tells_a_collapse_once_and_goes_on(tmp_path, capsys):
+    """D learns much faster than G, and is soon right on all images."""
+    steps = ("--total_step", "40", "--sample_step", "3", "--log_step", "3")
+    signs, path = train(tmp_path, "--d_lr", "0.005", "--g_lr", "1e-6", "--inst_noise_sigma", "0", *steps)
+    ((step, sign),) = signs.items()
+    assert int(step) <= 27 and sign.startswith("D was right on over 99 %")
+    assert capsys.readouterr().out.count(f"the training may have collapsed at step {step}: {sign}") == 1
+    assert " step 39 " in (path / "log.txt").read_text()
+    assert checkpoint.load(path / "weights" / "latest").notes["collapse"]["told"] == ["beaten"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "sign"),
+    [
+        ("--d_lr 0.005 --g_lr 1e-6 --inst_noise_sigma 0", "D was right"),  # D learns much faster than G
+        ("--adv_loss gan --d_lr 0.005 --g_lr 1e-4 --inst_noise_sigma 0", "D was right"),  # G's loss saturates
+        ("--g_steps_per_iter 20 --g_lr 0.005 --inst_noise_sigma 0", "samples of a class look alike"),
+        ("--adv_loss wgan_gp --lambda_gp 0 --d_lr 0.1", "d_penalty is"),  # nothing bounds the critic
+    ],
+)
+def test_collapsing_runs_are_told_within_five_checks(tmp_path, options, sign):
+    signs, _ = train(tmp_path, *options.split(), "--total_step", "100")
+    assert any(found.startswith(sign) for found in signs.values()), signs  # the run's five checks
+
+
+@pytest.mark.slow
+def test_a_learning_rate_that_is_raised_on_resume_is_told(tmp_path):
+    healthy, _ = train(tmp_path, "--total_step", "100")
+    signs, _ = train(tmp_path, "--d_lr", "30")
+    assert not healthy
+    assert signs and min(map(int, signs)) <= 200, signs
+
+
+@pytest.mark.slow
+def test_a_generator_that_ignores_its_noise_is_told(tmp_path, monkeypatch):
+    trained = Trainer.train_step
+
+    def train_step(trainer, data):
+        if trainer.step >= 100:
+            weight = trainer.G.linear.weight
+            weight.set_value(np.zeros(weight.shape, "float32"))
+        return trained(trainer, data)
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    signs, _ = train(tmp_path)
+    assert next(iter(signs)) == "120", signs
+    assert signs["120"].startswith("samples of a class look alike")
