@@ -14,9 +14,10 @@ from commands import LIMIT, ROOT, launch, run
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import dataset
 import pipeline
-from dataset import ImageSet, batches, batches_per_epoch, choose_classes, load_dataset
+import system
+from dataset import batches, batches_per_epoch, load_dataset
+from image_sets import ImageSet, choose_classes
 from parameters import Parameters
 from processes.blocks import blocks
 from utils import UserError
@@ -552,7 +553,7 @@ def test_images_in_memory_make_the_same_batches_and_are_read_once(animals, capsy
 
 
 def test_images_that_do_not_fit_into_memory_are_refused(animals, monkeypatch):
-    monkeypatch.setattr(dataset.system, "free_memory", lambda: 70_000)
+    monkeypatch.setattr(system, "free_memory", lambda: 70_000)
     p = folder(animals, data_in_memory=True)
     with pytest.raises(UserError, match=r"^--data_in_memory needs 0.0 GB for 400 images, and 0.0 GB are free: leave"):
         next(batches(load_dataset(p), p, 0))

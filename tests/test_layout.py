@@ -11,7 +11,7 @@ FLOORS = (
     {"trainer", "tester", "exporting", "pages"},
     {"training", "evaluation", "packing"},
     {"drawing"},
-    {"sampler", "checkpoint", "dataset"},
+    {"sampler", "checkpoint", "dataset", "image_sets"},
     {"networks", "command_line", "folding"},
     {"refusals"},
     {"command_options"},
