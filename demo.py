@@ -55,6 +55,7 @@ def _prepare_gradio(folder):
     for name in [name for name in os.environ if name.startswith("GRADIO_")]:
         del os.environ[name]
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it prints a line for each request
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it prints a traceback for some hostile requests
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
 
 

@@ -6,12 +6,15 @@ asked for. One drawing runs at a time; the others wait.
 
 import functools
 import math
+import sys
+from types import SimpleNamespace
 
 import gradio as gr
+import gradio.queueing
 
 from pages.demo_images import FRAMES, LAST_SEED, SIDE, WIDEST
 from pages.words import words
-from utils import UserError
+from utils import UserError, one_line, printable
 
 WAITING = 100  # clicks in the queue; the next ones are refused
 STYLE = ".pixels img { image-rendering: pixelated; } footer { display: none !important; }"
@@ -87,11 +90,20 @@ def _refusing(function):
     return refusing
 
 
+def _say_error():
+    error = sys.exc_info()[1]
+    print(
+        f"a click was refused: {type(error).__name__}: {printable(one_line(error), 200)}", file=sys.stderr, flush=True
+    )
+
+
 def serve(page, host, port):
     """Serve the page in threads of its own. Returns its address. Raises UserError if it cannot.
 
     It tells nobody about this machine, and serves no files but its own.
     """
+    # A visitor's bad input is no fault of the program: a line replaces Gradio's traceback.
+    gradio.queueing.traceback = SimpleNamespace(print_exc=_say_error)
     theme = gr.themes.Default(font=FONTS, font_mono=["monospace"])
     try:
         _, address, _ = page.launch(

@@ -26,7 +26,7 @@ REPORTS, REPORT_LIMIT = 8, 2**20  # the most reports; bytes of one
 
 def film(folder):
     """[(step, picture)] of the grids step-NUMBER.png in `folder`: at most FRAMES Pillow images, evenly chosen."""
-    paths = sorted(Path(folder).glob("step-*.png"))
+    paths = [path for path in sorted(Path(folder).glob("step-*.png")) if path.is_file()]  # a device never ends
     chosen = np.unique(np.linspace(0, len(paths) - 1, FRAMES).round().astype(int)) if paths else ()
     frames = []
     for path in (paths[number] for number in chosen):
@@ -73,7 +73,7 @@ def reports(run, recipe):
 
 def _read_report(path, recipe):
     try:
-        if path.stat().st_size > REPORT_LIMIT:
+        if not path.is_file() or path.stat().st_size > REPORT_LIMIT:
             return None
         content = json.loads(path.read_text(encoding="utf-8"))
         settings = {str(name): value for name, value in content["settings"].items()}
@@ -87,5 +87,5 @@ def _read_report(path, recipe):
             "lines": report.cautions(figures, settings),
             "settings": {name.replace("_", " "): str(value)[:300] for name, value in settings.items()},
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -50,12 +50,26 @@ def test_reports_have_their_figures_beside_published_ones(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"figures": {"fid": "x"}}, {"figures": 3}, {"settings": []}, {"settings": {}}, {"figures": {"fid": [[1]]}}],
+    [
+        {"figures": {"fid": "x"}},
+        {"figures": {"fid": 10**400}},
+        {"figures": 3},
+        {"settings": []},
+        {"settings": {}},
+        {"figures": {"fid": [[1]]}},
+    ],
 )
 def test_reports_that_cannot_be_read_are_left_out(tmp_path, changes):
     report(tmp_path, "test-1", **changes)
     report(tmp_path, "test-2")
     assert [found["name"] for found in records.reports(tmp_path, "mine")] == ["test-2"]
+
+
+def test_devices_are_not_read(tmp_path):
+    (tmp_path / "test-1").mkdir()
+    for name in ("log.txt", "step-00000001.png", "test-1/report.json"):
+        (tmp_path / name).symlink_to("/dev/zero")
+    assert (records.film(tmp_path), records.reports(tmp_path, "mine"), records.curves(tmp_path)) == ([], [], [])
 
 
 def test_a_huge_report_is_left_out(tmp_path):
