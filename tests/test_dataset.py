@@ -437,6 +437,7 @@ SIDEWAYS = (
 )
 
 
+@pytest.mark.slow
 def test_a_training_reports_skipped_files_and_keeps_its_exif_option(flowers):
     """`--exif` belongs to the data, so a resumed run cannot change it."""
     code, out, err = run(flowers, ROOT / "train.py", *FLOWERS, "--name", "stored")
@@ -456,6 +457,7 @@ def test_a_training_reports_skipped_files_and_keeps_its_exif_option(flowers):
     assert code == 0 and "turned upright by --exif" in err, err
 
 
+@pytest.mark.slow
 def test_only_rank_0_reports_skipped_files(flowers):
     process = launch(flowers, 2, ROOT / "train.py", *FLOWERS)
     out, err = process.communicate(timeout=LIMIT)

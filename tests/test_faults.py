@@ -325,7 +325,7 @@ def blocks_signal(process, number):
         return bool(int(held[1], 16) >> (number - 1) & 1)
 
 
-@pytest.mark.parametrize("target", ["new.safetensors", "new.pdparams"])
+@pytest.mark.parametrize("target", ["new.safetensors", pytest.param("new.pdparams", marks=pytest.mark.slow)])
 def test_ctrl_c_at_any_moment_of_converting(model, tmp_path, target):
     for moment in np.linspace(0.02, 1, 4):
         process = start(tmp_path, ROOT / "convert.py", model, target)

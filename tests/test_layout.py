@@ -11,7 +11,7 @@ FLOORS = (
     {"trainer", "tester", "exporting", "pages"},
     {"training", "evaluation", "packing"},
     {"drawing"},
-    {"sampler", "checkpoint", "dataset", "image_sets"},
+    {"sampler", "checkpoint", "dataset"},
     {"networks", "command_line", "folding"},
     {"refusals"},
     {"command_options"},
