@@ -29,9 +29,12 @@ class SpectrallyNormalized(nn.Layer):
     Miyato et al., *Spectral Normalization for GANs*, ICLR 2018, algorithm 1. `weight_orig` is the parameter. The
     buffers `weight_u` [rows] and `weight_v` [columns] hold the singular vectors. Evaluation does not change them, nor
     does training while `updates` is False.
+
+    `training_on_block` sets `group`, whose members have equal weights, and `number`, the layer's number among them.
+    One member computes the iteration and the division for all.
     """
 
-    updates = True
+    updates, group, number, forwards = True, Alone(), 0, 0
 
     def __init__(self, shape, transposed=False):
         super().__init__()
@@ -49,27 +52,33 @@ class SpectrallyNormalized(nn.Layer):
 
     def weight(self):
         """The normalised weight, in the shape of `weight_orig`. In training mode it runs one power iteration first."""
+        divided = None
         if self.training and self.updates:
+            self.forwards += 1
+            u, v, divided = self.group.once((self.number, self.forwards), self._iterate)
             with paddle.no_grad():
-                matrix = self.weight_orig.flatten(1)
-                if self.transposed:
-                    v = _unit(paddle.mv(matrix, self.weight_u))
-                    u = _unit(_row_product(v, matrix))
-                else:
-                    v = _unit(_row_product(self.weight_u, matrix))
-                    u = _unit(paddle.mv(matrix, v))
                 paddle.assign(u, self.weight_u)
                 paddle.assign(v, self.weight_v)
         else:
             # Copies: a later power iteration changes the buffers, but must not change this graph.
             u, v = self.weight_u.clone(), self.weight_v.clone()
-        return operations.spectrally_normalised(self.weight_orig, *((v, u) if self.transposed else (u, v)))
+        return operations.spectrally_normalised(self.weight_orig, *self._rows_and_columns(u, v), divided)
 
-    def sigma(self):
-        """The largest singular value of the weight, as the singular vectors estimate it: a scalar tensor."""
-        rows, columns = (self.weight_v, self.weight_u) if self.transposed else (self.weight_u, self.weight_v)
+    def _rows_and_columns(self, u, v):
+        return (v, u) if self.transposed else (u, v)
+
+    def _iterate(self):
+        """Singular vectors after a power iteration: (u, v, result of `operations.divide` or None)."""
         with paddle.no_grad():
-            return paddle.dot(rows, paddle.mv(self.weight_orig.flatten(1), columns)).sum()
+            matrix = self.weight_orig.flatten(1)
+            if self.transposed:
+                v = _unit(paddle.mv(matrix, self.weight_u))
+                u = _unit(_row_product(v, matrix))
+            else:
+                v = _unit(_row_product(self.weight_u, matrix))
+                u = _unit(paddle.mv(matrix, v))
+        fast = operations.is_fast(matrix)
+        return u, v, operations.divide(self.weight_orig, *self._rows_and_columns(u, v)) if fast else None
 
 
 def _row_product(vector, matrix):
@@ -249,12 +258,14 @@ def training_on_block(networks, block, group, sources=None):
     """
     for layer in _layers_of(BatchNorm, *networks):
         layer.group = group
+    for number, layer in enumerate(_layers_of(SpectrallyNormalized, *networks)):
+        layer.group, layer.number, layer.forwards = group, number, 0
     for layer in _layers_of(Dropout, *networks):
         layer.block, layer.sources = block, sources
     try:
         yield
     finally:
-        for layer in _layers_of(BatchNorm, *networks):
+        for layer in _layers_of((BatchNorm, SpectrallyNormalized), *networks):
             layer.group = Alone()
         for layer in _layers_of(Dropout, *networks):
             layer.block = layer.sources = None

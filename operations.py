@@ -80,24 +80,35 @@ class _AddBias(PyLayer):
         return gradient if x else None, _row_sums(gradient).sum(0) if bias else None
 
 
-def spectrally_normalised(weight, rows, columns):
-    """`weight` divided by `rows`·W·`columns`, where W is the weight as a matrix. The two vectors count as constants."""
+def spectrally_normalised(weight, rows, columns, divided=None):
+    """`weight` divided by `rows`·W·`columns`, where W is the weight as a matrix. The two vectors count as constants.
+
+    `divided`: what `divide` returned for the same arguments, if it was called already.
+    """
     if is_fast(weight):
-        return _SpectrallyNormalised.apply(weight, rows, columns)
+        divided = divided or divide(weight, rows, columns)
+        # In a function, because Paddle would take a tensor that is both argument and result for a change in place.
+        return _SpectrallyNormalised.apply(weight, rows, columns, lambda: divided)
     return weight / paddle.dot(rows, paddle.mv(weight.flatten(1), columns))
+
+
+def divide(weight, rows, columns):
+    """The value of the fast form of `spectrally_normalised`, and 1 / (`rows`·W·`columns`) [1]."""
+    with paddle.no_grad():
+        matrix = weight.flatten(1)
+        inverse = 1 / paddle.dot(rows, paddle.mv(matrix, columns))
+        return (matrix * inverse.expand([len(rows), 1])).reshape(weight.shape), inverse
 
 
 class _SpectrallyNormalised(PyLayer):
     """The gradient is that of Miyato et al., ICLR 2018, equation 12."""
 
     @staticmethod
-    def forward(ctx, weight, rows, columns):
-        matrix = weight.flatten(1)
-        inverse = 1 / paddle.dot(rows, paddle.mv(matrix, columns))
-        out = (matrix * inverse.expand([len(rows), 1])).reshape(weight.shape)
+    def forward(ctx, weight, rows, columns, divided):
+        out, inverse = divided()
         # Do not save the output: with this graph it would form a circle, which is freed only by a backward pass.
         ctx.save_for_backward(weight, inverse, rows, columns)
-        return out
+        return out.detach()  # shares the memory: threads that share the value need tensors of their own
 
     @staticmethod
     def backward(ctx, gradient):

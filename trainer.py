@@ -104,7 +104,7 @@ class Trainer:
                     self._read_metrics(metrics)
                     self._evaluate(evaluation, run, stop, self.state)
 
-                # Log, draw samples and save, each at its own interval. The last step is always saved.
+                # Log, draw samples, look for a collapse and save, each at its own interval. The last step is saved.
                 done = stop.requested() or self.step >= p.total_step
                 logs, checks = self.step % p.log_step == 0, self.step % p.sample_step == 0
                 draws, saves = checks or self.step >= p.total_step, self.step % p.model_save_step == 0 or done
@@ -119,10 +119,7 @@ class Trainer:
                     samples = self.sample_grid(self.G_ema or self.G)
                     run.write_samples(self.step, samples)
                 if checks and run.writes:
-                    for line in collapse.check(self.step, self.sample_grid(self.G) if self.G_ema else samples):
-                        run.tell(line)
-                    charts = {"health/class_distance": collapse.distance}
-                    run.chart(self.step, charts | layer_figures({"G": self.G, "D": self.D}))
+                    self._check(collapse, run, self.sample_grid(self.G) if self.G_ema else samples)
                 if logs or checks:
                     run.notes["collapse"] = collapse.notes()
                 if saves:
@@ -167,6 +164,13 @@ class Trainer:
             if not finite.all():
                 raise diverged(f"the gradient of {part}/{list(gradients)[finite.argmin()]}", "not finite", self.step)
         return values
+
+    def _check(self, collapse, run, samples):
+        """Tell new signs of a collapse. `samples` come from G, not from its average, which collapses later."""
+        for line in collapse.check(self.step, samples):
+            run.tell(line)
+        charts = {"health/class_distance": collapse.distance}
+        run.chart(self.step, charts | layer_figures({"G": self.G, "D": self.D}))
 
     def _gradient_norms(self):
         return {"d_gradient": gradient_norm(self.D).item(), "g_gradient": gradient_norm(self.G).item()}

@@ -25,6 +25,10 @@ class Alone:
         """The sum of `tensor` over the calls of the group."""
         return tensor
 
+    def once(self, key, compute):
+        """`compute()`. If the group has a common memory, one call computes the value of a `key` for all calls."""
+        return compute()
+
 
 class Processes:
     """The rows of all processes in one round of a batch. `block`: this process's `blocks.Block`."""
@@ -40,6 +44,9 @@ class Processes:
         collectives.add_up([total])
         return total
 
+    def once(self, key, compute):
+        return compute()
+
 
 class Team:
     """Threads that compute the rows of a block together. Each member computes some of the rows."""
@@ -47,6 +54,7 @@ class Team:
     def __init__(self, size, rows):
         self.size, self.rows = size, rows
         self._values, self._barrier = [None] * size, threading.Barrier(size)
+        self._locks, self._shared = {}, {}  # for `once`
 
     def run(self, work):
         """`[work(member), …]` for the members 0 to size - 1, each in a thread of its own.
@@ -76,6 +84,16 @@ class Team:
         self._barrier.wait()  # no member writes its next value before all have read this one
         return total
 
+    def once(self, key, compute):
+        """`compute()`, which the first member that asks does for all. A value is kept until all have taken it."""
+        with self._locks.setdefault(key, threading.Lock()):
+            value, taken = self._shared.pop(key, (None, 0))
+            if not taken:
+                value = compute()
+            if taken + 1 < self.size:
+                self._shared[key] = value, taken + 1
+        return value
+
 
 class Member:
     """The rows of a team, for one of its members."""
@@ -91,3 +109,6 @@ class Member:
 
     def add_up(self, tensor):
         return self.team.add_up(self.number, tensor)
+
+    def once(self, key, compute):
+        return self.team.once(key, compute)

@@ -12,7 +12,7 @@ from networks import models_of
 from parameters import IMAGE_SIZES
 
 SIZES = {
-    **{f"{model} {size}": {"imsize": size} for model in ("sagan",) for size in IMAGE_SIZES[model]},
+    **{f"sagan {size}": {"imsize": size, "attention_size": size // 2} for size in IMAGE_SIZES["sagan"]},
     "sagan-cifar10": {}, "acgan-imagenet": {}, "acgan-imagenet-torch": {}, "acgan-cifar10": {}, "acgan-mnist": {},
     "acgan-mlp": {}, "acgan-digits": {},
 }  # fmt: skip
