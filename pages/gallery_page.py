@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import jinja2
+import markupsafe
 import numpy as np
 
 import checkpoint
@@ -240,7 +241,7 @@ class _Gallery:
 
     def curves(self):
         found = records.curves(self.run)
-        charts = [{"name": name, "picture": jinja2.utils.markupsafe.Markup(chart(lines))} for name, lines in found]
+        charts = [{"name": name, "picture": markupsafe.Markup(chart(lines))} for name, lines in found]
         return {"charts": charts} if charts else None
 
     def reports(self):
