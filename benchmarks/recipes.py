@@ -21,7 +21,8 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 REACGAN = ("--class_loss", "d2d_ce", "--class_loss_weight", "0.5")  # the authors' weight for CIFAR-10
 DIFFAUGMENT = ("--diffaug", "color,translation,cutout")
-GLYPHS = ("--model", "acgan-digits", "--dataset", "folder")
+# The one-hot class takes the place of 128 of the 192 numbers of z.
+GLYPHS = ("--model", "acgan-digits", "--dataset", "folder", "--z_dim", "192")
 # Comparison: its rows, each with the options of train.py.
 COMPARISONS = {
     "sagan-digits": {"sagan-digits": ("--recipe", "sagan-digits")},
