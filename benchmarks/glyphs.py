@@ -1,7 +1,7 @@
 """Makes a small data set of many classes: each class is a character, drawn with random fonts, sizes and places.
 
     python benchmarks/glyphs.py glyphs.npz glyphs-test.npz
-    python train.py --model acgan-digits --dataset folder --data_path glyphs.npz
+    python train.py --model acgan-digits --z_dim 192 --dataset folder --data_path glyphs.npz
 
 The first file holds the training images, the second one the test images. `--data_path` reads both: `arr_0` uint8
 [N, 16, 16, 3], `arr_1` int64 [N], `class_names`. The fonts are DejaVu. Matplotlib brings them, and VisualDL requires

@@ -21,7 +21,8 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 REACGAN = ("--class_loss", "d2d_ce", "--class_loss_weight", "0.5")  # the authors' weight for CIFAR-10
 DIFFAUGMENT = ("--diffaug", "color,translation,cutout")
-GLYPHS = ("--model", "acgan-digits", "--dataset", "folder")
+# The one-hot class takes the place of 128 of the 192 numbers of z.
+GLYPHS = ("--model", "acgan-digits", "--dataset", "folder", "--z_dim", "192")
 # Comparison: its rows, each with the options of train.py.
 COMPARISONS = {
     "sagan-digits": {"sagan-digits": ("--recipe", "sagan-digits")},
@@ -35,9 +36,9 @@ COMPARISONS = {
 }
 # Figure: its title and format.
 FIGURES = {
-    "accuracy": ("read as the class asked for", ".2%"),
+    "classifier_accuracy": ("read as the class asked for", ".2%"),
     "class_distance_ratio": ("distance within a class, generated over real", ".3f"),
-    "fid": ("classifier FID", ".1f"),
+    "classifier_fid": ("classifier FID", ".1f"),
 }
 SAMPLES_OF_GLYPH = 100  # of each class
 
@@ -96,10 +97,10 @@ def figures_of_glyphs(samples, training, test, seed):
         class_distance(*pair)["class_distance"] for pair in ((images, labels), (train_set.stacked(), train_set.labels))
     ]
     return {
-        "accuracy": drawn["right", glyphs.SIZE].mean(),
-        "accuracy_real": real["right", glyphs.SIZE].mean(),
+        "classifier_accuracy": drawn["right", glyphs.SIZE].mean(),
+        "classifier_accuracy_real": real["right", glyphs.SIZE].mean(),
         "class_distance_ratio": distances[0] / distances[1],
-        "fid": fid_of_features(drawn["features"], real["features"])["fid"],
+        "classifier_fid": fid_of_features(drawn["features"], real["features"])["fid"],
     }
 
 

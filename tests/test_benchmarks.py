@@ -136,8 +136,8 @@ def test_glyphs_are_measured_as_digits_are(tmp_path):
     glyphs.write(training, 4, 30, "training")
     glyphs.write(test, 4, 30, "test")
     figures = recipes.figures_of_glyphs(test, training, test, seed=1)
-    assert figures["accuracy"] == figures["accuracy_real"] > 0.9
-    assert figures["fid"] < 1e-6 and 0.9 < figures["class_distance_ratio"] < 1.1
+    assert figures["classifier_accuracy"] == figures["classifier_accuracy_real"] > 0.9
+    assert figures["classifier_fid"] < 1e-6 and 0.9 < figures["class_distance_ratio"] < 1.1
     assert recipes.figures_of_glyphs(training, training, test, seed=1)["class_distance_ratio"] == 1
 
 
@@ -150,7 +150,7 @@ def test_a_comparison_is_measured_once(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     run = tmp_path / "sagan-digits-small-1"
     figures = json.loads((run / "test" / "report.json").read_text())["figures"]
-    assert f"small, seed 1: accuracy {figures['accuracy']:.2%}" in shown
+    assert f"small, seed 1: classifier_accuracy {figures['classifier_accuracy']:.2%}" in shown
     with monkeypatch.context() as context:
         context.setattr(recipes, "call", None)  # nothing is trained or tested again
         recipes.main()
