@@ -64,6 +64,12 @@ class SpectrallyNormalized(nn.Layer):
             u, v = self.weight_u.clone(), self.weight_v.clone()
         return operations.spectrally_normalised(self.weight_orig, *self._rows_and_columns(u, v), divided)
 
+    def sigma(self):
+        """The largest singular value of the weight, as the singular vectors estimate it: a scalar tensor."""
+        rows, columns = self._rows_and_columns(self.weight_u, self.weight_v)
+        with paddle.no_grad():
+            return paddle.dot(rows, paddle.mv(self.weight_orig.flatten(1), columns)).sum()
+
     def _rows_and_columns(self, u, v):
         return (v, u) if self.transposed else (u, v)
 

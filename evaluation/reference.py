@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from checkpoint import compare_classes
-from dataset import FolderSet, ImageSet, load_dataset
+from dataset import load_dataset
 from evaluation.measurement import Needs, measure, remove_parts
 from evaluation.sources import RealImages
+from image_sets import FolderSet, ImageSet
 from metrics.fid import load_statistics, save_statistics
 from metrics.record import Summary
 from processes import collectives

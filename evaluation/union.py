@@ -10,8 +10,8 @@ import numpy as np
 import pictures
 import sampler
 from checkpoint import load_file_or_run
-from dataset import CLASS_NAMES
 from evaluation.sources import GeneratorSamples, write_class_grid
+from image_sets import CLASS_NAMES
 from parameters import from_values
 from utils import UserError
 

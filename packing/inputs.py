@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 import system
-from dataset import FolderSet, ImageSet, check_image_set, choose_classes, chosen_places, load_dataset, path_option
+from dataset import check_image_set, load_dataset, path_option
 from formats.archives import read_member, tar_members, zip_members
 from formats.image_files import EXTENSIONS, image_names
 from formats.packed_data import ABOUT, is_packed
 from formats.stylegan_data import STYLEGAN_LABELS, images_among, labels_limit, stylegan_labels
+from image_sets import FolderSet, ImageSet, choose_classes, chosen_places
 from pipeline import Reading
 from utils import UserError, one_line, plural
 

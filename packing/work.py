@@ -8,9 +8,9 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
-from dataset import FolderSet, Unreadable
 from formats.image_files import fit_in_words
 from formats.packed_data import About, pixel_options
+from image_sets import FolderSet, Unreadable
 from packing.files import NPZ, ZIP, Growing
 from packing.inputs import open_source
 from packing.readers import Died, reading

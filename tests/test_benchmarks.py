@@ -59,7 +59,9 @@ def test_a_side_that_ends_early_is_named():
 @pytest.mark.parametrize("name", train_step.WORKS)
 def test_every_work_is_a_training_that_exists(name):
     p = train_step.settings(train_step.WORKS[name])
-    assert p["batch_size"] in (8, 16, 64, 100) and p["channels"] == (1 if name == "acgan-mnist" else 3)
+    assert p["batch_size"] in (8, 16, 64, 100) and p["channels"] == (
+        1 if name in ("acgan-mnist", "acgan-digits") else 3
+    )
 
 
 def test_our_steps_and_samples_run():

@@ -64,6 +64,7 @@ def test_training_writes_its_folder(trained):
     assert Image.open(path / "samples" / "step-00000006.png").size[1] == 10 * (4 * 16 + 2) + 2  # 10 rows
 
 
+@pytest.mark.slow
 def test_visualdl_serves_the_run_across_sessions(trained, tmp_path):
     """`visualdl --logdir sagan_models` for a resumed run, with the requests of its own web page."""
     path = tmp_path / "sagan_models" / "acgan-digits-1"
@@ -182,7 +183,7 @@ def test_a_sample_does_not_depend_on_the_batch(trained):
         assert (np.concatenate(parts) == whole).all()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stopped_run_saves_and_resume_goes_on(tmp_path, stop):
     command = [*SMALL, "--name", "mine", "--log_step", "1", "--model_save_step", "1000"]
     process = start(tmp_path, ROOT / "train.py", *command, "--total_step", "100000")
@@ -204,6 +205,7 @@ def test_a_stopped_run_saves_and_resume_goes_on(tmp_path, stop):
     assert lines == [str(n) for n in range(1, step + 3)]
 
 
+@pytest.mark.slow
 def test_a_run_started_with_equals_signs_goes_on(tmp_path):
     """There is also a run of another recipe, which other option names would mean. The number of classes comes from the
     data.
@@ -226,6 +228,7 @@ def test_a_run_started_with_equals_signs_goes_on(tmp_path):
     assert [checkpoint.load_file_or_run(run_folder).step for run_folder in sorted(runs.iterdir())] == [2, 1]
 
 
+@pytest.mark.slow
 def test_a_run_beside_its_classes_is_kept_and_goes_on(tmp_path):
     """An earlier version could start a run there. It is not a class, and no new run starts beside it."""
     flowers = tmp_path / "flowers"
@@ -416,6 +419,7 @@ def test_eval_step_on_test_images_of_other_classes_is_refused(animals, tmp_path)
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", [{}, C_LOCALE], ids=["UTF-8", "C"])
 def test_names_that_are_not_utf_8(tmp_path, locale):
     """Such as in an archive from a Chinese Windows: names of class folders, data folders and runs."""
@@ -444,7 +448,8 @@ def test_names_that_are_not_utf_8(tmp_path, locale):
         assert checkpoint.load(tmp_path / odd / target).class_names == checkpoint.load_file_or_run(model).class_names
 
 
-@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.slow
+@pytest.mark.parametrize("watched", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
     """On a terminal it shows a bar, elsewhere a line from time to time."""
     command = [*train_with_progress(1, 2), *SMALL, "--log_step", 1, "--total_step", 100_000, "--name", "my run"]

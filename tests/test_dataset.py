@@ -14,9 +14,10 @@ from commands import LIMIT, ROOT, launch, run
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import dataset
 import pipeline
-from dataset import ImageSet, batches, batches_per_epoch, choose_classes, load_dataset
+import system
+from dataset import batches, batches_per_epoch, load_dataset
+from image_sets import ImageSet, choose_classes
 from parameters import Parameters
 from processes.blocks import blocks
 from utils import UserError
@@ -436,6 +437,7 @@ SIDEWAYS = (
 )
 
 
+@pytest.mark.slow
 def test_a_training_reports_skipped_files_and_keeps_its_exif_option(flowers):
     """`--exif` belongs to the data, so a resumed run cannot change it."""
     code, out, err = run(flowers, ROOT / "train.py", *FLOWERS, "--name", "stored")
@@ -455,6 +457,7 @@ def test_a_training_reports_skipped_files_and_keeps_its_exif_option(flowers):
     assert code == 0 and "turned upright by --exif" in err, err
 
 
+@pytest.mark.slow
 def test_only_rank_0_reports_skipped_files(flowers):
     process = launch(flowers, 2, ROOT / "train.py", *FLOWERS)
     out, err = process.communicate(timeout=LIMIT)
@@ -552,7 +555,7 @@ def test_images_in_memory_make_the_same_batches_and_are_read_once(animals, capsy
 
 
 def test_images_that_do_not_fit_into_memory_are_refused(animals, monkeypatch):
-    monkeypatch.setattr(dataset.system, "free_memory", lambda: 70_000)
+    monkeypatch.setattr(system, "free_memory", lambda: 70_000)
     p = folder(animals, data_in_memory=True)
     with pytest.raises(UserError, match=r"^--data_in_memory needs 0.0 GB for 400 images, and 0.0 GB are free: leave"):
         next(batches(load_dataset(p), p, 0))

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "make export-env": "needs a network",
     "pip install": "needs a network",
     "python demo.py": "a server; tests/pages/test_demo_page.py",
+    "python benchmarks/": "measured by hand; tests/test_benchmarks.py",
     ".ci/run": "it runs this test",
     "source .venv/bin/activate": "make's environment",
     "python -m pytest": "it is a part of the suite",

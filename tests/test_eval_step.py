@@ -68,6 +68,7 @@ def test_the_best_is_kept(trained):
     assert checkpoint.best_score(path)[0] == pytest.approx(-figures[best]["classifier_fid"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_labels_of_eval_step_accept_class_names(tmp_path):
     """The names are those of the training images."""
     for name in ("daisy", "rose", "tulip"):

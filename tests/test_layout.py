@@ -12,7 +12,7 @@ FLOORS = (
     {"training", "evaluation", "packing"},
     {"drawing"},
     {"sampler", "checkpoint", "dataset"},
-    {"networks", "command_line", "folding"},
+    {"networks", "command_line", "folding", "image_sets"},
     {"refusals"},
     {"command_options"},
     {"parameters"},

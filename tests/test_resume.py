@@ -76,7 +76,7 @@ def assert_same_run(found, expected):
                 assert (loaded.parts[part][tensor] == array).all(), f"{name}: {part}/{tensor}"
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["acgan", pytest.param("sagan", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path, monkeypatch):
     options = [*MODELS[model].split(), *STEPS.split()]
     monkeypatch.chdir(tmp_path)
@@ -244,6 +244,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_again(trained, tmp_path
     assert (path / "log.txt").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_need_the_file_that_it_started_from(trained, tmp_path):
     first = tmp_path / "first.safetensors"
     shutil.copy(checkpoint.load_file_or_run(trained).path, first)

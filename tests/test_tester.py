@@ -80,6 +80,7 @@ def report(folder):
     return json.loads((folder / "report.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_tests_of_one_model_at_once_use_two_folders(model, tmp_path):
     command = [ROOT / "test.py", "--pretrained_model", model, "--metrics", "none", "--device", "cpu"]
     processes = [

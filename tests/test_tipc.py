@@ -90,7 +90,7 @@ def test_each_command_of_a_configuration_runs(path, tmp_path):
 
     training, test, export, inferences = commands(lines, "output")
     printed = LINE.findall(run(training))
-    assert len(printed) == 4 and printed[0][0] == "16.0"
+    assert len(printed) == 4 and printed[0][0] in ("16.0", "32.0")  # one or two updates of D in a step
     assert "report:" in run(test)
     run(export)
     for command in inferences:

@@ -11,8 +11,8 @@ import checkpoint
 import sampler
 import tester
 from command_line import CommandLine
-from dataset import CLASS_NAMES
 from evaluation.sources import GeneratorSamples
+from image_sets import CLASS_NAMES
 from networks import models_of
 from utils import UserError
 

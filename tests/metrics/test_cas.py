@@ -42,6 +42,7 @@ def scores(samples, training, test, classes=10):
     return classification_scores(samples, training, test, classes, 29, progress)
 
 
+@pytest.mark.slow
 def test_real_images_as_samples_score_as_real_images(digits):
     """Samples are drawn once, although the classifier reads many of them several times."""
     training, test = digits
@@ -51,6 +52,7 @@ def test_real_images_as_samples_score_as_real_images(digits):
     assert samples.read == len(samples.labels)
 
 
+@pytest.mark.slow
 def test_wrong_classes_lower_both_scores_and_lack_of_variety_only_cas(digits):
     training, test = digits
     images = training.image_set.stacked()

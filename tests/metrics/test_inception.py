@@ -82,6 +82,7 @@ def trained_bits():
     return {name: tensor.numpy() for name, tensor in trainer.G.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_a_training_has_the_same_bits_after_a_measurement(weights):
     """Paddle's predictor sets the maths library to one thread, which rounds differently from two."""
     before = trained_bits()

@@ -37,12 +37,13 @@ def program(tmp_path):
     """A copy of the program with one more file in metrics/."""
     for path in ROOT.glob("*.py"):
         shutil.copy(path, tmp_path)
-    for name in ("evaluation", "formats", "metrics", "processes", "recipes"):
+    for name in ("drawing", "evaluation", "formats", "metrics", "processes", "recipes"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "metrics" / "toy.py").write_text(TOY)
     return tmp_path
 
 
+@pytest.mark.slow
 def test_one_new_file_adds_a_metric(program):
     images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 1), np.uint8)
     np.savez(program / "some.npz", images)

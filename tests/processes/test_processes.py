@@ -24,10 +24,8 @@ SYNC = {"sync_bn": True}
 D2D_CE = {"class_loss": "d2d_ce", "d2d_embed_dim": 8}
 LAST = {"dont_drop_last": True}  # 1,437 digits: the last batch of 8 has 5 images, the last of 4 has 1
 SHORT = {
-    "sagan": SAGAN | SYNC,
     "sagan-noise": SAGAN | SYNC | {"inst_noise_sigma": 0.3, "g_steps_per_iter": 2, "diffaug": DIFFAUG},
     "reacgan": SAGAN | SYNC | D2D_CE,
-    "acgan": ACGAN | SYNC,
     "acgan-incomplete": ACGAN | SYNC | LAST | {"first": 178},
     "acgan-one-image": ACGAN | SYNC | LAST | {"first": 358, "global_batch_size": 4, "adv_loss": "wgan_gp"},
     "acgan-d2d-one-image": ACGAN | SYNC | D2D_CE | LAST | {"first": 358, "global_batch_size": 4},
