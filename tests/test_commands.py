@@ -448,6 +448,7 @@ def test_names_that_are_not_utf_8(tmp_path, locale):
         assert checkpoint.load(tmp_path / odd / target).class_names == checkpoint.load_file_or_run(model).class_names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watched", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_training_says_where_it_writes_and_how_to_watch_it(tmp_path, watched):
     """On a terminal it shows a bar, elsewhere a line from time to time."""

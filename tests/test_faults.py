@@ -270,6 +270,7 @@ def test_a_report_on_a_full_disk_ends_in_one_sentence(model, tmp_path):
         assert not [path for path in disk.rglob("*") if ".tmp" in path.name]
 
 
+@pytest.mark.slow
 def test_the_hidden_file_of_a_killed_test_is_removed(model, tmp_path):
     """While that test still runs, another test of the same file is refused."""
     command = draw(model, "--samples_npz", "all.npz", "--num_samples")
@@ -325,6 +326,7 @@ def blocks_signal(process, number):
         return bool(int(held[1], 16) >> (number - 1) & 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["new.safetensors", pytest.param("new.pdparams", marks=pytest.mark.slow)])
 def test_ctrl_c_at_any_moment_of_converting(model, tmp_path, target):
     for moment in np.linspace(0.02, 1, 4):
@@ -376,6 +378,7 @@ def drain(terminal, ended):
     os.close(terminal)
 
 
+@pytest.mark.slow
 def test_a_training_with_ignored_sighup_runs_to_its_end(tmp_path):
     """As under `nohup`, while it starts and while it trains."""
     command = [*SMALL, "--name", "mine", "--log_step", "1", "--total_step", "60"]

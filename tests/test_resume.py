@@ -76,7 +76,7 @@ def assert_same_run(found, expected):
                 assert (loaded.parts[part][tensor] == array).all(), f"{name}: {part}/{tensor}"
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["acgan", pytest.param("sagan", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path, monkeypatch):
     options = [*MODELS[model].split(), *STEPS.split()]
     monkeypatch.chdir(tmp_path)

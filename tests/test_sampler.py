@@ -97,6 +97,7 @@ SIZES = {
     "acgan-mnist, wide": {"g_conv_dim": 64, "dataset": "mnist"},
     "acgan-mlp": {},
 }
+SLOW = {"sagan-cifar10", "acgan-imagenet-torch"}  # like "sagan" and "acgan-imagenet"
 
 
 def network_of(make_parameters, name, **changes):
@@ -111,7 +112,7 @@ def bits_of(network, p):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if "wide" in name else name for name in SIZES]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "wide" in name or name in SLOW else name for name in SIZES]
 )
 def test_a_sample_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(make_parameters, name, monkeypatch):
     p, network = network_of(make_parameters, name, dont_normalize=True)

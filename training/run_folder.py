@@ -19,6 +19,7 @@ import pictures
 import runtime
 import system
 from metrics.diversity import class_distance
+from metrics.record import SAMPLES
 from parameters import CLASSIFIED, METRICS, OPTIONS, changed_options
 from processes import collectives
 from utils import (
@@ -340,16 +341,19 @@ def numbered(tag):
 def _compared(parameters):
     """({option: value}, [tag]): by these VisualDL compares runs. It shows the last value of each tag.
 
-    The options are those that decide what is learnt. Without `name`, because VisualDL would show it as the run's.
+    The options are those that decide what is learnt, without switches that are off. The scores of `eval_step` are one
+    of each metric. Without `name`, because VisualDL would show it as the run's.
     """
     p, values = parameters, {}
     for name, value in dataclasses.asdict(p).items():
-        if OPTIONS[name].metadata["group"] in COMPARED and value is not None:
+        if OPTIONS[name].metadata["group"] in COMPARED and value is not None and value is not False:
             is_number = isinstance(value, (int, float))
             values[name] = (int(value) if isinstance(value, bool) else value) if is_number else _escaped(str(value))
-    scores = [METRICS[name].shown(p.dataset in CLASSIFIED).values() for name in p.chosen_metrics if p.eval_step]
     tags = ["loss/g_adv", "logits/D(x)", "logits/D(G(z))"]
-    tags += [f"scores/{figure.name}" for figures in scores for figure in figures]
+    for metric in (METRICS[name] for name in p.chosen_metrics if p.eval_step):
+        if SAMPLES in metric.sets:
+            figure = metric.shown(p.dataset in CLASSIFIED)[metric.best or metric.figures[0].name]
+            tags.append(f"scores/{figure.name}")
     return values, list(map(numbered, tags))
 
 

@@ -186,6 +186,7 @@ def test_the_classification_accuracy_score_needs_no_inception(tested, refused, d
     assert settings["training images"] == f"of folder in {data}/training"
 
 
+@pytest.mark.slow
 def test_weights_without_a_head_give_fid_alone(tested, refused, data, weights, tmp_path):
     """PaddleGAN's InceptionV3.pdparams, against published statistics, which need no real images."""
     headless = tmp_path / "InceptionV3.pdparams"

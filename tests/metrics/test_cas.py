@@ -52,6 +52,7 @@ def test_real_images_as_samples_score_as_real_images(digits):
     assert samples.read == len(samples.labels)
 
 
+@pytest.mark.slow
 def test_wrong_classes_lower_both_scores_and_lack_of_variety_only_cas(digits):
     training, test = digits
     images = training.image_set.stacked()

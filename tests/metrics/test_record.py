@@ -43,6 +43,7 @@ def program(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_one_new_file_adds_a_metric(program):
     images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 1), np.uint8)
     np.savez(program / "some.npz", images)

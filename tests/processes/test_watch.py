@@ -249,7 +249,7 @@ def test_a_process_leaves_a_stranger_at_the_address_of_rank_0(tmp_path, stranger
         assert group.exit_codes(20) == [0] * 2
 
 
-@pytest.mark.parametrize("held", [0, 1])
+@pytest.mark.parametrize("held", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_process_with_a_blocked_interpreter_is_waited_for(tmp_path, held):
     """Blocked for three beats, as by an import, between the connection and the first message."""
     script = changed_meetings(
