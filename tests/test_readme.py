@@ -23,7 +23,7 @@ OF_OTHER_PROGRAMS = {
     "signal", "nodes", "gpus", "export",  # sbatch
     "processes",  # benchmarks/check_gpu.py
     "report", "torch_python", "turns", "batch", "width", "load", "ours_before", "markdown",  # alignment, benchmarks
-    "root",  # benchmarks/profile_step.py
+    "root", "seconds",  # benchmarks/profile_step.py, benchmarks/plot.py
     "out", "seeds", "rows",  # benchmarks/recipes.py
 }  # fmt: skip
 
