@@ -297,7 +297,7 @@ def recomputed(block, *inputs):
 
 @contextlib.contextmanager
 def _without_updates(block):
-    layers = [*_layers_of(BatchNorm, block), *_layers_of(SpectrallyNormalized, block)]
+    layers = _layers_of((BatchNorm, SpectrallyNormalized), block)
     for layer in layers:
         layer.updates = False
     try:

@@ -86,7 +86,23 @@ def open_source(parameters, loaded):
     return open_samples(parameters) if parameters.samples else GeneratorSamples(parameters, loaded)
 
 
-class GeneratorSamples(Drawn):
+class ChosenClasses:
+    """The classes of the samples that a test draws. `parameters`: those of the test."""
+
+    @property
+    def labels_setting(self):
+        if self._draws_real_classes:
+            return "auto: the classes of the real images, shuffled"
+        return f"{self.parameters.labels}: repeated in order"
+
+    def choose_classes(self, evaluation):
+        """Set `labels`: the classes that `--labels` chooses, repeated in order, or those of the real images."""
+        self._draws_real_classes = evaluation.draws_real_classes
+        self.labels = evaluation.labels_to_draw(self.parameters.num_samples)
+        self.class_names, self._chosen_classes = evaluation.class_names, evaluation.chosen_classes
+
+
+class GeneratorSamples(ChosenClasses, Drawn):
     """`num_samples` samples of a checkpoint's generator. Uses the moving average of its weights if there is one."""
 
     def __init__(self, parameters, loaded):
@@ -107,18 +123,6 @@ class GeneratorSamples(Drawn):
             **_steps_to_settle(generator, p, loaded.step),
         }
         self.settings_if_unread = {"num_samples": 0, "classes drawn": 0, "labels": "none"}
-
-    @property
-    def labels_setting(self):
-        if self._draws_real_classes:
-            return "auto: the classes of the real images, shuffled"
-        return f"{self.parameters.labels}: repeated in order"
-
-    def choose_classes(self, evaluation):
-        """Set `labels`: the classes that `--labels` chooses, repeated in order, or those of the real images."""
-        self._draws_real_classes = evaluation.draws_real_classes
-        self.labels = evaluation.labels_to_draw(self.parameters.num_samples)
-        self.class_names, self._chosen_classes = evaluation.class_names, evaluation.chosen_classes
 
     def check(self, evaluation):
         evaluation.check(self)

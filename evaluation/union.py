@@ -10,7 +10,7 @@ import numpy as np
 import pictures
 import sampler
 from checkpoint import load_file_or_run
-from evaluation.sources import GeneratorSamples, write_class_grid
+from evaluation.sources import ChosenClasses, GeneratorSamples, write_class_grid
 from image_sets import CLASS_NAMES
 from parameters import from_values
 from utils import UserError
@@ -19,7 +19,7 @@ from utils import UserError
 OF_DRAWING = ("manual_seed", "truncation", "standing_batches", "batch_size", "use_ema")
 
 
-class Union:
+class Union(ChosenClasses):
     """`num_samples` samples of the generators of `parameters.pretrained_models`. Classes are matched by name.
 
     If several generators have a class, they draw its samples in turn. Sample i depends only on the seed, i, its class
@@ -52,17 +52,8 @@ class Union:
     def __len__(self):
         return len(self.labels)
 
-    @property
-    def labels_setting(self):
-        if self._draws_real_classes:
-            return "auto: the classes of the real images, shuffled"
-        return f"{self.parameters.labels}: repeated in order"
-
     def choose_classes(self, evaluation):
-        """Set `labels`: the classes that `--labels` chooses, repeated in order, or those of the real images."""
-        self._draws_real_classes = evaluation.draws_real_classes
-        self.labels = evaluation.labels_to_draw(self.parameters.num_samples)
-        self.class_names, self._chosen_classes = evaluation.class_names, evaluation.chosen_classes
+        super().choose_classes(evaluation)
         self._turns = _places_in_class(self.labels)
 
     def check(self, evaluation):

@@ -1,4 +1,4 @@
-"""What demo.py draws: images by class and seed, walks, and SAGAN's attention, from numbers that strangers choose."""
+"""The images of demo.py: by class and seed, walks, SAGAN's attention. Strangers choose the numbers."""
 
 import functools
 import threading

@@ -1,4 +1,4 @@
-"""What differs between operating systems: the functions, and the commands on a stand-in for Windows."""
+"""Differences between operating systems: the functions, and the commands on a stand-in for Windows."""
 
 import ast
 import io
@@ -16,7 +16,7 @@ import packing.readers
 import system
 from utils import UserError
 
-# What Windows lacks. Only `system` uses these names.
+# Windows lacks these names. Only `system` uses them.
 LACKING = {
     "fcntl", "grp", "pwd", "resource", "termios", "fork", "killpg", "posix_fadvise", "pread", "pthread_sigmask",
     "sched_getaffinity", "setsid", "statvfs", "symlink", "symlink_to", "sysconf", "uname", "SIGHUP", "SIGKILL",

@@ -109,6 +109,8 @@ class Collapse:
 
 def _read_notes(notes):
     """The state in `notes`, which a stranger may have written. Raises an exception if they have another form."""
+    if int(notes["count"]) < 0:
+        raise ValueError("a negative count")
     return {
         "sums": {name: float(value) for name, value in notes["sums"].items()},
         "count": int(notes["count"]),

@@ -22,7 +22,7 @@ NETWORK = 1.25e9  # bytes in a second: 10 Gbit/s
 
 
 class Measured(NamedTuple):
-    """What one process was measured to need."""
+    """The measured needs of one process."""
 
     step: float  # seconds of a step
     wait: float  # seconds of it that the step waits for data

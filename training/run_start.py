@@ -26,7 +26,7 @@ class Start(NamedTuple):
 
     @property
     def notes(self):
-        """What the run itself has kept in the checkpoint, by name; empty if this is another run's checkpoint."""
+        """The run's own notes in the checkpoint, by name. Empty for the checkpoint of another run."""
         return self.checkpoint.notes if self.is_own else {}
 
 

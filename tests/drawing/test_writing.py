@@ -1,4 +1,4 @@
-"""What generate.py writes, and what it refuses, for checkpoints of every format."""
+"""The files and the refusals of generate.py, for checkpoints of every format."""
 
 import shutil
 

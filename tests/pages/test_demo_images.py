@@ -1,4 +1,4 @@
-"""What demo.py draws, and what it refuses to strangers."""
+"""The images of demo.py, and its refusals."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor

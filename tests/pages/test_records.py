@@ -1,4 +1,4 @@
-"""What a page shows of a run's folder, which may come from a stranger."""
+"""The records of a run on its page. The run's folder may come from a stranger."""
 
 import json
 

@@ -120,6 +120,13 @@ def test_notes_of_another_form_start_anew(make_parameters, notes):
     assert Collapse(p, REAL, notes).notes() == Collapse(p, REAL).notes()
 
 
+def test_a_negative_count_starts_anew(make_parameters):
+    """With one more reading it would be 0, and the check divides by it."""
+    p = make_parameters(total_step=100)
+    collapse = Collapse(p, REAL, Collapse(p, REAL).notes() | {"count": -1})
+    assert check_all(collapse, [{}]) == [[]]
+
+
 def train(tmp_path, *options):
     """Train acgan-digits with narrow networks. Returns {step: the sign told there}, and the run's folder."""
     command = ["--recipe", "acgan-digits", "--total_step", "200", "--sample_step", "20", "--log_step", "5"]
