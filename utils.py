@@ -5,9 +5,9 @@ import hashlib
 import io
 import os
 import re
+import secrets
 import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -59,21 +59,27 @@ def atomic_path(path):
     suffix, because image and array writers choose their format by it.
     """
     path = Path(path)
-    with naming(path):
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.stem}-", suffix=path.suffix)
-        os.close(descriptor)
+    # The name is known before the file is made. So an interruption at any moment leaves no file.
+    temporary = temporary_name(path)
     try:
-        yield Path(name)
-        system.flush(name)
-        os.chmod(name, 0o666 & ~_UMASK)
-        system.replace(name, path)
+        temporary.touch(mode=0o600, exist_ok=False)
+        yield temporary
+        system.flush(temporary)
+        temporary.chmod(0o666 & ~_UMASK)
+        system.replace(temporary, path)
         with contextlib.suppress(OSError):  # not every file system flushes folders
             system.flush(path.parent)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename in (None, name):
+        with contextlib.suppress(OSError):  # the folder itself may be missing
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary), temporary):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def temporary_name(path):
+    """A new hidden name beside `path` with the same suffix, such as .tmp-grid-1f2e3d4c.png. Nothing is made."""
+    return path.parent / f".tmp-{path.stem}-{secrets.token_hex(4)}{path.suffix}"
 
 
 @contextlib.contextmanager

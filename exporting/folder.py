@@ -18,7 +18,7 @@ from exporting.card import model_card
 from folding import fold
 from formats.pytorch_names import to_pytorch
 from sampler import noises
-from utils import UserError, atomic_path
+from utils import UserError, atomic_path, temporary_name
 
 HERE = Path(__file__).parent
 COPIES = 6  # of the weights that the folder may take: kernels of folded generators are larger
@@ -107,8 +107,9 @@ def _check_space(out, needed):
 @contextlib.contextmanager
 def _new_folder(out):
     """Yield a hidden folder beside `out`. It becomes `out` after the block, and is removed after an error."""
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".tmp-{out.name}-"))
+    folder = temporary_name(out)
     try:
+        folder.mkdir(mode=0o700)
         yield folder
         folder.chmod(0o755)
         if out.exists():

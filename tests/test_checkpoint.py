@@ -325,6 +325,38 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_an_interruption_at_any_line_leaves_no_temporary_file(tmp_path):
+    """A signal's handler may raise between any two lines, those of the standard library included."""
+
+    def write(lines):
+        """Write the file. Raise SystemExit before line `lines` + 1 of those that run. Returns whether so many ran."""
+        left = iter(range(lines))
+
+        def trace(_frame, event, _argument):
+            if event == "line" and next(left, None) is None:
+                sys.settrace(None)  # the cleanup is not interrupted again
+                raise SystemExit
+            return trace
+
+        with contextlib.suppress(SystemExit):
+            sys.settrace(trace)
+            try:
+                with atomic_path(tmp_path / "file.bin") as temporary:
+                    temporary.write_bytes(b"new")
+                return False
+            finally:
+                sys.settrace(None)
+        return True
+
+    lines = 0
+    while write(lines):
+        lines += 1
+        assert {path.name for path in tmp_path.iterdir()} <= {"file.bin"}
+        if (tmp_path / "file.bin").exists():
+            assert (tmp_path / "file.bin").read_bytes() == b"new"
+    assert lines > 20
+
+
 def test_a_written_file_has_the_mode_that_the_umask_leaves(tmp_path):
     """The umask is not read during the write, since reading it sets it for all threads."""
     code = (
