@@ -79,6 +79,8 @@ class Side:
     def close(self):
         self.process.kill()
         self.process.wait()
+        with contextlib.suppress(OSError):  # what was not sent has no reader any more
+            self.process.stdin.close()
 
 
 def measure(sides, turns, seconds, load=0):
