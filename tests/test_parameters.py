@@ -20,6 +20,7 @@ from utils import RUN_FILE, UserError, run_numbers
 
 ROOT = Path(parameters.__file__).parent
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+OF_FOLDERS = [recipe for recipe in RECIPES if "imagenet" in recipe or recipe == "sagan-photos"]  # need --data_path
 FIELDS = {field.name: field for field in dataclasses.fields(Parameters)}
 
 
@@ -260,10 +261,11 @@ PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_clas
         "acgan-mlp": ACGAN | TUTORIAL | {"dropout": 0.4},
         "acgan-digits": {"model": "acgan-digits", "dataset": "digits", "imsize": 16, "channels": 1},
         "sagan-digits": {"model": "sagan", "dataset": "digits", "imsize": 16, "attention_size": 8, "channels": 1},
+        "sagan-photos": {"model": "sagan", "imsize": 64, "attention_size": 32, "mirror": True, "centercrop_size": 64},
     }.items(),
 )
 def test_recipes_hold_the_published_settings(recipe, published):
-    data = "--data_path train" if "imagenet" in recipe else ""
+    data = "--data_path train" if (recipe in OF_FOLDERS) else ""
     p = parse(f"--recipe {recipe} {data}")
     assert p.recipe == recipe
     assert {name: getattr(p, name) for name in published} == published
@@ -271,7 +273,7 @@ def test_recipes_hold_the_published_settings(recipe, published):
 
 def test_every_published_setting_has_a_recipe():
     rows = "sagan-imagenet acgan-imagenet acgan-imagenet-torch acgan-cifar10 acgan-mnist acgan-mlp acgan-digits"
-    later = "sagan-imagenet-ema sagan-cifar10 reacgan-cifar10 reacgan-imagenet sagan-digits"
+    later = "sagan-imagenet-ema sagan-cifar10 reacgan-cifar10 reacgan-imagenet sagan-digits sagan-photos"
     assert sorted(f"{rows} {later}".split()) == RECIPES
 
 
@@ -804,7 +806,7 @@ def test_yaml_reads_back_what_was_written(seed, files):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_written_run_is_a_recipe(recipe, files):
-    p = parse(f"--recipe {recipe} --manual_seed 5" + " --data_path train" * ("imagenet" in recipe))
+    p = parse(f"--recipe {recipe} --manual_seed 5" + " --data_path train" * (recipe in OF_FOLDERS))
     (files / "p.yaml").write_text(p.to_yaml(), "utf-8")
     assert parse("--recipe p.yaml") == p
 
