@@ -265,7 +265,7 @@ PAIR = {"batch_size": 100, "z_dim": 110, "niter": 500, "dropout": 0.5, "num_clas
     }.items(),
 )
 def test_recipes_hold_the_published_settings(recipe, published):
-    data = "--data_path train" if (recipe in OF_FOLDERS) else ""
+    data = "--data_path train" if recipe in OF_FOLDERS else ""
     p = parse(f"--recipe {recipe} {data}")
     assert p.recipe == recipe
     assert {name: getattr(p, name) for name in published} == published
