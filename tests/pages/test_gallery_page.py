@@ -118,11 +118,11 @@ def test_reports_stand_beside_published_figures(saved, monkeypatch):
     folder.mkdir()
     settings = {"num_classes": 5, "classes drawn": 5, "num_samples": 100, "number of real images": 100}
     (folder / "report.json").write_text(json.dumps({"figures": {"fid": 18.25}, "settings": settings}))
-    for recipe, published in (("sagan-imagenet", True), ("mine", False)):
+    for recipe, has_figures in (("sagan-imagenet", True), ("mine", False)):
         p = dataclasses.replace(p, recipe=recipe)
         text = Page(gallery_page.gallery_page(p, loaded, "0", "en")).text["reports"]
         assert "18.2500" in text
-        assert all((word in text) == published for word in ("paper", "18.65", "replication", "18.1482"))
+        assert all((word in text) == has_figures for word in ("paper", "18.65", "replication", "18.1482"))
 
 
 def test_a_large_model_gives_a_page_below_20_mb(saved, monkeypatch):
