@@ -102,33 +102,52 @@ class Growing:
     """The hidden files beside `out`: the images so far, and a journal that says which of them are surely on the disk.
 
     The names contain `key`, which stands for the source and its options. `left_out`: {place: (file, reason)} of the
-    images before place `done`. Raises UserError if another process writes them.
+    images before place `done`. Raises UserError if `out` exists or if another process writes it.
     """
 
     def __init__(self, out, key, content):
         self.out, self._content = Path(out), content
         self._part = self.out.with_name(f".{self.out.name}.{key}.part")
         self._journal = self._part.with_suffix(".journal")
-        for other in self.out.parent.glob(f".{glob.escape(self.out.name)}.*.part"):
-            if other != self._part:
-                print(f"{other} is left by an interrupted packing with other options: remove it", file=sys.stderr)
         with self.errors_named():
             self._part.touch()
             self._file = open(self._part, "r+b")  # noqa: SIM115, `close` closes it
-            self._lock()
+            try:
+                self._claim()
+            except UserError:
+                self.close()
+                if os.path.getsize(self._part) == 0:
+                    self._part.unlink()
+                raise
             self.done, checksum, self.left_out = self._read_journal()
             self._check_space()
             content.begin(self._file, self.done, checksum)
         self._noted = set(self.left_out)
 
-    def _lock(self):
+    def _claim(self):
+        """Refuse `out` if it exists, or if another process writes it, with the same options or with others.
+
+        Each process locks its own file before it looks at those of others. So of two, one at least sees the other.
+        """
+        self._lock(self._file)
+        for other in self.out.parent.glob(f".{glob.escape(self.out.name)}.*.part"):
+            if other != self._part:
+                with open(other, "r+b") as file:
+                    self._lock(file)
+                print(f"{other} is left by an interrupted packing with other options: remove it", file=sys.stderr)
+        self._check_absent()
+
+    def _lock(self, file):
         try:
-            system.try_lock(self._file)
+            system.try_lock(file)
         except BlockingIOError:
-            self._file.close()
             raise UserError(f"--out {self.out} is being written by another pack.py: give another file") from None
         except OSError:  # a file system without locks
             pass
+
+    def _check_absent(self):
+        if self.out.exists():
+            raise UserError(f"--out {self.out} exists now: move it away and run the same command again to go on")
 
     def _read_journal(self):
         done, checksum, left_out, valid = 0, 0, {}, 0
@@ -176,6 +195,7 @@ class Growing:
         self._content.finish(labels, about)
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._check_absent()  # another program may have made it meanwhile
         try:
             os.replace(self._part, self.out)
         except PermissionError:  # Windows renames only closed files

@@ -20,8 +20,10 @@ from test_resume import train
 
 import checkpoint
 from dataset import batches, load_dataset
-from formats.packed_data import open_packed
+from formats.packed_data import About, open_packed
+from packing.files import NPZ, Growing
 from parameters import Parameters
+from utils import UserError
 
 CLASSES = ("cat", "dog", "eel")
 BROKEN = "cat/049.jpg"  # the last one of its class, so an image of the next class replaces it
@@ -366,6 +368,32 @@ def test_two_packings_of_one_file_at_the_same_time_are_refused(many, tmp_path):
     finally:
         process.kill()
         process.communicate(timeout=LIMIT)
+
+
+def test_packings_of_one_file_with_other_options_are_refused_at_the_same_time_and_named_later(tmp_path, capsys):
+    out, content = tmp_path / "a.npz", NPZ(1, (1, 2, 2))
+    first = Growing(out, "key", content)
+    with pytest.raises(UserError, match=r"is being written by another pack\.py: give another file"):
+        Growing(out, "other", content)
+    assert [path.name for path in tmp_path.iterdir()] == [".a.npz.key.part"] and capsys.readouterr().err == ""
+    first.close()
+    Growing(out, "other", content).close()
+    assert ".a.npz.key.part is left by an interrupted packing with other options" in capsys.readouterr().err
+
+
+def test_a_file_made_while_packing_is_not_replaced(tmp_path):
+    out = tmp_path / "a.npz"
+    growing = Growing(out, "key", NPZ(1, (1, 2, 2)))
+    growing.append(bytes(4))
+    out.write_bytes(b"mine")
+    about = About("folder", "train", "photos", None, ["a"], True, {}, {})
+    with pytest.raises(UserError, match="exists now: move it away and run the same command again"):
+        growing.finish(np.zeros(1, np.int64), about)
+    growing.close()
+    assert out.read_bytes() == b"mine"
+    with pytest.raises(UserError, match="exists now"):
+        Growing(out, "other key", NPZ(1, (1, 2, 2)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.npz.key.part", "a.npz"]
 
 
 @pytest.mark.slow
