@@ -119,9 +119,17 @@ class Growing:
                 if os.path.getsize(self._part) == 0:
                     self._part.unlink()
                 raise
-            self.done, checksum, self.left_out = self._read_journal()
+            self.done, checksum, self.left_out, length = self._read_journal()
             self._check_space()
-            content.begin(self._file, self.done, checksum)
+            try:
+                content.begin(self._file, self.done, checksum)
+                if self.done and self._file.tell() != length:
+                    raise ValueError("its images have another size")
+            except (ValueError, TypeError, struct.error):
+                print(f"{self._part} is damaged: the packing starts anew", file=sys.stderr)
+                os.truncate(self._journal, 0)
+                self.done, self.left_out = 0, {}
+                content.begin(self._file, 0, 0)
         self._noted = set(self.left_out)
 
     def _claim(self):
@@ -150,20 +158,21 @@ class Growing:
             raise UserError(f"--out {self.out} exists now: move it away and run the same command again to go on")
 
     def _read_journal(self):
-        done, checksum, left_out, valid = 0, 0, {}, 0
+        """(images done, their checksum, images left out, bytes of the file) by the last valid line of the journal."""
+        done, checksum, left_out, length, valid = 0, 0, {}, 0, 0
         if self._journal.exists():
             for line in self._journal.read_bytes().splitlines(keepends=True):
                 try:
                     entry = json.loads(line)
-                    length = entry["length"]
-                except (ValueError, KeyError):  # a line that was not written to its end
+                    if entry["length"] > os.path.getsize(self._part):
+                        break
+                    left_out |= {place: (file, reason) for place, file, reason in entry["left_out"]}
+                    done, checksum, length = entry["done"], entry["checksum"], entry["length"]
+                except (ValueError, KeyError, TypeError):  # a line that was not written to its end, or is damaged
                     break
-                if length > os.path.getsize(self._part):
-                    break
-                done, checksum, valid = entry["done"], entry["checksum"], valid + len(line)
-                left_out |= {place: (file, reason) for place, file, reason in entry["left_out"]}
+                valid += len(line)
             os.truncate(self._journal, valid)
-        return done, checksum, left_out
+        return done, checksum, left_out, length
 
     def _check_space(self):
         needed = self._content.size - os.path.getsize(self._part)

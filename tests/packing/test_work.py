@@ -21,7 +21,7 @@ from test_resume import train
 import checkpoint
 from dataset import batches, load_dataset
 from formats.packed_data import About, open_packed
-from packing.files import NPZ, Growing
+from packing.files import NPZ, ZIP, Growing
 from parameters import Parameters
 from utils import UserError
 
@@ -379,6 +379,31 @@ def test_packings_of_one_file_with_other_options_are_refused_at_the_same_time_an
     first.close()
     Growing(out, "other", content).close()
     assert ".a.npz.key.part is left by an interrupted packing with other options" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["header", "size", "journal"])
+def test_a_damaged_file_of_an_interrupted_packing_starts_anew(tmp_path, capsys, damage):
+    out, content = tmp_path / "a.zip", ZIP(3, (1, 2, 2))
+    growing = Growing(out, "key", content)
+    growing.append(b"one")
+    growing.append(b"two")
+    growing.note({0: ("file", "reason")})
+    growing.close()
+    part, journal = tmp_path / ".a.zip.key.part", tmp_path / ".a.zip.key.journal"
+    if damage == "journal":
+        journal.write_text('{"length": 1, "done": 2}\n')
+    else:
+        damaged = bytearray(part.read_bytes())
+        place = {"header": 0, "size": len(damaged) - 32}[damage]  # the size of "two" in its header
+        damaged[place : place + 4] = bytes(4)
+        part.write_bytes(damaged)
+    growing = Growing(out, "key", content)
+    assert (growing.done, growing.left_out, journal.read_bytes(), part.read_bytes()) == (0, {}, b"", b"")
+    assert ("is damaged: the packing starts anew" in capsys.readouterr().err) == (damage != "journal")
+    growing.append(b"one")
+    growing.note({})
+    growing.close()
+    assert Growing(out, "key", content).done == 1
 
 
 def test_a_file_made_while_packing_is_not_replaced(tmp_path):
