@@ -161,13 +161,17 @@ class FolderSet(ImageSet):
         if rank() > 0:
             return
         say_skipped(self.option, self.folder, self._skipped)
-        first = tuple(map(self.path, range(min(HEADERS_READ, len(self)))))
-        if turned := count_turned(first):
-            found = f"{turned} of the first {len(first)} images in {self.option} {self.folder}"
+        first = min(HEADERS_READ, len(self))
+        if turned := self.count_turned(first):
+            found = f"{turned} of the first {first} images in {self.option} {self.folder}"
             if self.parameters.exif:
                 say_once(f"turned upright by --exif: {found}")
             else:
                 say_once(f"stored sideways or mirrored: {found}, by their EXIF orientation; --exif turns them upright")
+
+    def count_turned(self, first):
+        """The number of images with an EXIF orientation among the `first` ones."""
+        return count_turned(tuple(map(self.path, range(first))))
 
     def __getitem__(self, index):
         return self._read(index)

@@ -171,6 +171,23 @@ def test_broken_images_in_a_tar_are_named_and_replaced_as_in_a_folder(tmp_path, 
     assert_same(tar, packed(tmp_path, "--data_path", tmp_path / "train"))
 
 
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_photos_that_are_stored_sideways_are_counted_in_archives(tmp_path, capsys, kind):
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(content, "JPEG", exif=exif)
+    files = {f"{number}.JPEG": content.getvalue() if number < 2 else picture(number) for number in range(3)}
+    if kind == "tar":
+        tarred({f"{name}.tar": tarred(files) for name in SYNSETS[:2]}, tmp_path / "data.tar")
+    else:
+        files = {f"{name}/{file}": data for name in "ab" for file, data in files.items()}
+        labels = json.dumps({"labels": [[name, int(name[0] == "b")] for name in files]})
+        zipped(tmp_path / "data.zip", files | {"dataset.json": labels})
+    packed(tmp_path, "--dataset", "folder", "--data_path", tmp_path / f"data.{kind}")
+    said = f"stored sideways or mirrored: 4 of the first 6 images in --data_path {tmp_path}/data.{kind}, by their EXIF"
+    assert said in capsys.readouterr().err
+
+
 # StyleGAN's data sets
 
 
