@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import shlex
 import struct
 import tarfile
 import zipfile
@@ -131,6 +132,20 @@ def test_imagenets_flat_validation_images_equal_their_class_folders(validation, 
     flat = packed(tmp_path, "--data_path", tmp_path / source, *options, out="flat.npz")
     assert_same(flat, packed(tmp_path, "--data_path", tmp_path / "val-folders"))
     assert flat.class_names == SYNSETS
+
+
+def test_the_command_that_packs_other_pixels_has_the_label_list_and_the_whole_path(validation, tmp_path):
+    labels = tmp_path / "my labels.txt"
+    labels.write_text("\n".join(validation.values()))
+    source = tmp_path / ("long" * 60)
+    (tmp_path / "val").rename(source)
+    packed(tmp_path, "--dataset", "folder", "--test_data_path", source, "--label_list", labels)
+    with pytest.raises(UserError, match="but this command asks for --imsize 16") as refused:
+        load_dataset(Parameters(dataset="folder", test_data_path=str(tmp_path / "out.npz"), imsize=16), "test")
+    command = str(refused.value).split("python pack.py ")[1]
+    assert f"--test_data_path {source} --label_list '{labels}' --imsize 16 " in command
+    again = packed(tmp_path, *shlex.split(command.removesuffix(" --out FILE")), out="again.npz")
+    assert again.images.shape == (9, 16, 16, 3) and again.class_names == SYNSETS
 
 
 def test_numbers_in_a_label_list_are_ordered_as_numbers(validation, tmp_path):
