@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 REACGAN = ("--class_loss", "d2d_ce", "--class_loss_weight", "0.5")  # the authors' weight for CIFAR-10
 DIFFAUGMENT = ("--diffaug", "color,translation,cutout")
 # The one-hot class takes the place of 128 of the 192 numbers of z.
-GLYPHS = ("--model", "acgan-digits", "--dataset", "folder", "--z_dim", "192")
+GLYPHS = ("--model", "acgan-digits", "--dataset", "folder", "--z_dim", "192", "--total_step", "3000")
 # Comparison: its rows, each with the options of train.py.
 COMPARISONS = {
     "sagan-digits": {"sagan-digits": ("--recipe", "sagan-digits")},

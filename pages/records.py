@@ -63,8 +63,8 @@ def curves(run):
 def reports(run, recipe):
     """The reports of the tests of a run, those of the last steps first: dictionaries.
 
-    `name`: the name of the folder. `table`: (title, figure, the paper's, the replication's) as text. `lines`:
-    cautions. `settings`: {name: text}.
+    `name`: the name of the folder. `table`: (title, figure, the paper's, the replication's) as text. `published`:
+    whether figures are published for the recipe. `lines`: cautions. `settings`: {name: text}.
     """
     paths = sorted(Path(run).glob("*/report.json"), reverse=True)
     found = (_read_report(path, recipe) for path in paths[:REPORTS])
@@ -84,6 +84,7 @@ def _read_report(path, recipe):
         return {
             "name": path.parent.name,
             "table": table,
+            "published": bool(published),
             "lines": report.cautions(figures, settings),
             "settings": {name.replace("_", " "): str(value)[:300] for name, value in settings.items()},
         }
