@@ -6,8 +6,8 @@
 #   sbatch --nodes 2 --gpus-per-node 0 --export ALL,PROCESSES=8 cluster/slurm.sh …  # 8 processes a node, on CPUs
 #
 # The options after the script go to train.py. The run's folder is sagan_models/slurm-JOB, or that of --name. Slurm
-# warns the job before the time limit. The job then saves a checkpoint and goes back into the queue. When it starts again,
-# it goes on from the checkpoint, until --total_step.
+# warns the job before the time limit. The job then saves a checkpoint and goes back into the queue. When it starts
+# again, it goes on from the checkpoint, until --total_step.
 #SBATCH --job-name gan
 #SBATCH --nodes 1
 #SBATCH --ntasks-per-node 1
