@@ -20,6 +20,7 @@ OWN_SCALES = ("health", "speed", "other")  # groups whose figures need charts of
 CHARTS = {
     "right_real": "health: right", "right_fake": "health: right",
     "d_gradient": "health: gradients", "g_gradient": "health: gradients",
+    "class_distance": "health: class_distance", "d_seconds": "speed: seconds", "g_seconds": "speed: seconds",
 }  # fmt: skip
 REPORTS, REPORT_LIMIT = 8, 2**20  # the most reports; bytes of one
 
@@ -51,12 +52,15 @@ def curves(run):
     path = Path(run, LOG)
     if not path.is_file():
         return []
-    training, measured = read_log(path)
+    training, measured, health = read_log(path)
     groups = {}
     for name, points in training.items():
         group, _, label = TAGS.get(name, f"other/{name}").partition("/")
         group = CHARTS.get(name, f"{group}: {label}") if group in OWN_SCALES else group
         groups.setdefault(group, {})[label] = points
+    for name, points in health.items():
+        if group := "health: gates" if name.startswith("gate_") else CHARTS.get(name):
+            groups.setdefault(group, {})[name] = points
     return [*((name, {name: points}) for name, points in measured.items()), *groups.items()]
 
 
