@@ -1,12 +1,10 @@
 """The model card: README.md of an exported folder, in the format of the model hubs (YAML above, Markdown below)."""
 
-import contextlib
-import json
-
 import yaml
 
 import checkpoint
-from evaluation.report import escaped, rows
+from evaluation import report
+from evaluation.report import escaped
 from utils import file_digest, plural
 
 # {data set: (the licence in the hubs' words, a sentence on the data)}.
@@ -111,16 +109,14 @@ def _classes(names):
 
 
 def _scores(path):
-    """Lines on the newest report of test.py on the checkpoint `path`."""
+    """Lines on the newest report of test.py on the checkpoint `path`, in any folder of its run."""
     digest = file_digest(path)
-    reports = sorted(checkpoint.run_of(path).glob("test-*/report.json"), key=lambda file: file.stat().st_mtime)
-    for report in reversed(reports):
+    files = [file for file in checkpoint.run_of(path).glob("*/report.json") if file.is_file()]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        figures, settings = report.read(file) or ({}, {})
+        table = [f"| {title} | {text} |" for title, text, _ in report.rows(figures)]
         # A report that somebody has changed may hold anything.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            content = json.loads(report.read_text(encoding="utf-8"))
-            settings, figures = content["settings"], content["figures"]
-            table = [f"| {title} | {text} |" for title, text, _ in rows(figures)]
-            if table and settings["sha256"] == digest:
-                count = f"{int(settings['num_samples']):,}"
-                return ["| figure | |", "|---|---|", *table, "", f"Measured by `test.py` on {count} samples."]
+        count = settings.get("num_samples")
+        if table and settings.get("sha256") == digest and isinstance(count, int):
+            return ["| figure | |", "|---|---|", *table, "", f"Measured by `test.py` on {count:,} samples."]
     return ["Not measured. `test.py` measures the weights; an export after it has its figures here."]
