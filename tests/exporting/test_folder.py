@@ -226,9 +226,10 @@ def test_a_full_disk_is_refused_before_anything_is_written(model, tmp_path):
 
 
 def test_ctrl_c_leaves_no_folder(model, tmp_path):
-    process = start(tmp_path, ROOT / "export.py", "--pretrained_model", model, "--out", "out")
-    wait_for(process, lambda: list(tmp_path.glob(".tmp-*")))
+    process = start(tmp_path, ROOT / "export.py", "--pretrained_model", model)
+    wait_for(process, lambda: list(tmp_path.glob("sagan_models/.tmp-*")))
+    assert (tmp_path / "sagan_models" / "exported-1").is_dir()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 130 and err == "export.py: stopped by SIGINT\n"
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "sagan_models").iterdir()) == []
