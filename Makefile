@@ -1,6 +1,6 @@
 ## make demo       train on handwritten digits, test the generator and draw samples (2.5 minutes on 2 cores)
 ## make test       run the test suite; PADDLE=2.6.2 runs it with that version, in a separate environment
-## make test-all   run the test suite with the slow tests
+## make test-all   run the test suite with the slow tests; installs a browser, the converter to ONNX, PyTorch, a notebook kernel
 ## make check-gpu  check this machine's GPUs in under 10 minutes; writes a page to paste, check-gpu.md
 ## make lint       check the style; `make format` repairs most of it
 ## make setup      install into .venv (the other commands do this too); GPU=1: a GPU build, GPU=0: the CPU build,
@@ -112,7 +112,12 @@ demo: setup
 test: setup
 	$(PY) -m pytest
 
-test-all: setup export-env torch-env
+# The notebooks run in the environment of the project.
+$(VENV)/installed-notebook: $(STAMP) requirements/notebook.txt
+	$(PY) -m pip install --disable-pip-version-check -r requirements/notebook.txt
+	@touch $@
+
+test-all: setup export-env torch-env $(VENV)/installed-notebook test-demo
 	$(PY) -m pytest -m ""
 
 # This environment has Gradio and Playwright. It finds the project's packages in $(VENV).

@@ -169,14 +169,15 @@ class Trainer:
         """Tell new signs of a collapse. `samples` come from G, not from its average, which collapses later."""
         for line in collapse.check(self.step, samples):
             run.tell(line)
-        charts = {"health/class_distance": collapse.distance}
-        run.chart(self.step, charts | layer_figures({"G": self.G, "D": self.D}))
+        figures = {"health/class_distance": collapse.distance} | layer_figures({"G": self.G, "D": self.D})
+        run.chart(self.step, figures)
+        run.log_health(self.step, self._charts() | figures)
 
     def _gradient_norms(self):
         return {"d_gradient": gradient_norm(self.D).item(), "g_gradient": gradient_norm(self.G).item()}
 
     def _charts(self):
-        """{VisualDL's tag: float} of figures that log.txt leaves out."""
+        """{VisualDL's tag: float} of figures that are not metrics of the updates."""
         charts = {"health/d_lr": self.d_optimizer.get_lr(), "health/g_lr": self.g_optimizer.get_lr()}
         charts |= {"speed/d_seconds": self.seconds["D"], "speed/g_seconds": self.seconds["G"]}
         if memory := runtime.peak_memory():
@@ -204,11 +205,12 @@ class Trainer:
 
     @contextlib.contextmanager
     def _timed(self, part):
-        """A context whose time counts in `seconds`. In a step that is logged the host waits for the device before it.
+        """A context whose time counts in `seconds`. The host waits for the device around it if this step is recorded.
 
         In other steps the host does not wait for a GPU, so that it can work ahead.
         """
-        waits = (self.step + 1) % self.parameters.log_step == 0 and paddle.get_device() != "cpu"
+        p, done = self.parameters, self.step + 1
+        waits = (done % p.log_step == 0 or done % p.sample_step == 0) and paddle.get_device() != "cpu"
         if waits:
             paddle.device.synchronize()
         begun = time.monotonic()

@@ -10,23 +10,22 @@ WIDTH, HEIGHT = 480, 240  # of a chart, in units of SVG
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 24  # margins around the curves
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # the colour-blind can tell them apart
 DASHES = ("", "6 3", "2 2", "8 3 2 3", "12 4", "1 3")  # for prints in grey
-LOGGED = re.compile(r"\S+ \S+ (measured at )?step (\d{1,10}):? (.*)")
+LOGGED = re.compile(r"\S+ \S+ (measured at |health at )?step (\d{1,10}):? (.*)")
 PAIR = re.compile(r"([\w()%.-]{1,60}) (\S{1,30})")
 
 
 def read_log(path):
-    """(training, measured): the figures in the file log.txt of a run. Both are {name: [(step, value), …]}.
+    """(training, measured, health): the figures in the file log.txt of a run. Each is {name: [(step, value), …]}.
 
     The memory it takes is bounded, whatever the file holds: of a long log it keeps every second line, every fourth, and
     so on. Lines of other kinds are ignored.
     """
-    training, measured = _Rows(), _Rows()
+    kinds = {None: _Rows(), "measured at ": _Rows(), "health at ": _Rows()}
     with open(path, "rb") as file:
         while line := file.readline(LINE_LIMIT):
             if match := LOGGED.match(line.decode("utf-8", "replace")):
-                rows = measured if match[1] else training
-                rows.add((int(match[2]), PAIR.findall(match[3])[:NAME_LIMIT]))
-    return _by_name(training.kept), _by_name(measured.kept)
+                kinds[match[1]].add((int(match[2]), PAIR.findall(match[3])[:NAME_LIMIT]))
+    return [_by_name(rows.kept) for rows in kinds.values()]
 
 
 class _Rows:

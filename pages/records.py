@@ -19,6 +19,7 @@ OWN_SCALES = ("health", "speed", "other")  # groups whose figures need charts of
 CHARTS = {
     "right_real": "health: right", "right_fake": "health: right",
     "d_gradient": "health: gradients", "g_gradient": "health: gradients",
+    "class_distance": "health: class_distance", "d_seconds": "speed: seconds", "g_seconds": "speed: seconds",
 }  # fmt: skip
 REPORTS = 8  # the most
 
@@ -50,20 +51,23 @@ def curves(run):
     path = Path(run, LOG)
     if not path.is_file():
         return []
-    training, measured = read_log(path)
+    training, measured, health = read_log(path)
     groups = {}
     for name, points in training.items():
         group, _, label = TAGS.get(name, f"other/{name}").partition("/")
         group = CHARTS.get(name, f"{group}: {label}") if group in OWN_SCALES else group
         groups.setdefault(group, {})[label] = points
+    for name, points in health.items():
+        if group := "health: gates" if name.startswith("gate_") else CHARTS.get(name):
+            groups.setdefault(group, {})[name] = points
     return [*((name, {name: points}) for name, points in measured.items()), *groups.items()]
 
 
 def reports(run, recipe):
     """The reports of the tests of a run, those of the last steps first: dictionaries.
 
-    `name`: the name of the folder. `table`: (title, figure, the paper's, the replication's) as text. `lines`:
-    cautions. `settings`: {name: text}.
+    `name`: the name of the folder. `table`: (title, figure, the paper's, the replication's) as text. `published`:
+    whether figures are published for the recipe. `lines`: cautions. `settings`: {name: text}.
     """
     paths = sorted(Path(run).glob("*/report.json"), reverse=True)
     found = (_read_report(path, recipe) for path in paths[:REPORTS])
@@ -81,6 +85,7 @@ def _read_report(path, recipe):
         return {
             "name": path.parent.name,
             "table": table,
+            "published": bool(published),
             "lines": report.cautions(figures, settings),
             "settings": {name.replace("_", " "): str(value)[:300] for name, value in settings.items()},
         }

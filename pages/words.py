@@ -82,6 +82,11 @@ WORDS = {  # name: (English, Chinese)
     "class accuracy": ("class accuracy of D", "判别器的分类准确率"),
     "health: right": ("share of images that D judges correctly", "判别器判断正确的图像比例"),
     "health: gradients": ("norms of the gradients", "梯度范数"),
+    "health: gates": ("gates of the attention", "注意力的门控"),
+    "health: class_distance": (
+        "distance between samples of a class, over that of real images", "同类样本间的距离与真实图像之比",
+    ),
+    "speed: seconds": ("speed: seconds of the updates of D and G in a step", "速度：每步中 D、G 更新的秒数"),
     "speed: images_per_second": ("speed: images a second", "速度：每秒图像数"),
     "speed: data_wait": ("speed: seconds a step that wait for data", "速度：每步等待数据的秒数"),
     "reports": ("Reports", "评测报告"),

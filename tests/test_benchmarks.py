@@ -113,6 +113,10 @@ def test_a_failed_check_has_its_figure_and_a_missing_gpu_is_named(tmp_path):
         checks.train("wrong", "--recipe", "sagan-imagenet", "--dataset", "fake", "--imsize", "33")
     with pytest.raises(check_gpu.Skipped, match="one GPU is visible"):
         checks.processes_agree()
+    checks.end = 0
+    with pytest.raises(check_gpu.Skipped, match="the checks before it took 570 seconds"):
+        checks.features()
+    assert check_gpu.printed_by("no-such-command") == []
 
 
 def test_glyphs_are_a_data_set_of_many_classes(tmp_path, make_parameters):

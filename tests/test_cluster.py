@@ -192,15 +192,41 @@ def test_the_slurm_script_with_stand_ins_for_slurm_and_without_ip(tmp_path, code
     assert (done.returncode, done.stdout, done.stderr) == (code, f"{began}gloo: unset\n{end}", "")
 
 
-def test_the_kubernetes_job_has_the_fields_of_a_paddlejob():
-    """The names are those of the training operator's schema, kubeflow.org/v1 PaddleJob."""
+def test_the_kubernetes_job_fits_the_published_schema():
     (job,) = yaml.safe_load_all((ROOT / "cluster" / "paddlejob.yaml").read_text())
+    schema = yaml.safe_load((ROOT / "tests" / "fixtures" / "paddlejob_schema.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "PaddleJob")
-    assert set(job) == {"apiVersion", "kind", "metadata", "spec"} and set(job["spec"]) <= {
-        "paddleReplicaSpecs",
-        "runPolicy",
-    }
+    assert misfits(job, schema) == []
     ((name, worker),) = job["spec"]["paddleReplicaSpecs"].items()
-    assert name == "Worker" and set(worker) == {"replicas", "restartPolicy", "template"}
     (container,) = worker["template"]["spec"]["containers"]
-    assert container["name"] == "paddle"  # the operator looks for this name
+    assert (name, container["name"]) == ("Worker", "paddle")  # the operator looks for these names
+    job["spec"]["elastic"], worker["replicas"] = {}, "2"
+    del container["name"]
+    assert sorted(problem.rpartition("/")[2] for problem in misfits(job, schema)) == [
+        "elastic is unknown",
+        "name is missing",
+        "replicas is no integer",
+    ]
+
+
+def misfits(value, schema, path=""):
+    """What in `value` does not fit an OpenAPI v3 `schema`, as a list of texts."""
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    if schema.get("x-kubernetes-int-or-string"):
+        return [] if isinstance(value, (int, str)) else [f"{path} is no integer or string"]
+    if not isinstance(value, kinds[schema["type"]]):
+        return [f"{path} is no {schema['type']}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{path} is none of {schema['enum']}"]
+    if isinstance(value, list):
+        return [text for item in value for text in misfits(item, schema["items"], path)]
+    if not isinstance(value, dict):
+        return []
+    found = [f"{path}/{name} is missing" for name in schema.get("required", ()) if name not in value]
+    known, any_name = schema.get("properties"), schema.get("additionalProperties")
+    if known is None and any_name is None:  # such as metadata
+        return found
+    for name, item in value.items():
+        part = known.get(name) if known is not None else any_name
+        found += misfits(item, part, f"{path}/{name}") if part else [f"{path}/{name} is unknown"]
+    return found

@@ -223,6 +223,12 @@ class RunFolder:
                 if math.isfinite(value):
                     self._writer.add_scalar(numbered(tag), value, step)
 
+    def log_health(self, step, figures):
+        """Write `figures`, {VisualDL's tag: float}, to log.txt. Only rank 0 may call this."""
+        names = (tag.removeprefix("health/").removeprefix("speed/").replace(" ", "_") for tag in figures)
+        pairs = zip(names, figures.values(), strict=True)
+        self._write_line(f"health at step {step}: {' '.join(f'{name} {value:.4g}' for name, value in pairs)}")
+
     def log_figures(self, step, figures, seconds):
         """Record the `figures`, floats by name, of a measurement that took `seconds`, in log.txt and in VisualDL."""
         if not self.writes:

@@ -21,10 +21,12 @@ def test_a_log_gives_its_figures_by_step(tmp_path):
         "started at step 0 of 30: 1437 images, 64 a step",
         "step 10 d_real 0.5 D_x nan g_adv 1e-3",
         "measured at step 10: classifier_fid 12.5",
+        "health at step 10: gate_G_attention 0.5 sigma_G/linear 2",
         "changed --d_lr from 0.1 to 0.2",
         "step 20 d_real 0.25 D_x -2",
     )
-    training, measured = curves.read_log(path)
+    training, measured, health = curves.read_log(path)
+    assert health["gate_G_attention"] == [(10, 0.5)]
     assert training == {"d_real": [(10, 0.5), (20, 0.25)], "g_adv": [(10, 0.001)], "D_x": [(20, -2.0)]}
     assert measured == {"classifier_fid": [(10, 12.5)]}
 
@@ -33,7 +35,7 @@ def test_any_file_is_read_in_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(curves, "ROW_LIMIT", 50)
     path = log(tmp_path, *(f"step {step} loss {step}" for step in range(1000)))
     path.write_bytes(path.read_bytes() + b"\xff\x00" * 50_000 + b"\nx y step 1 " + b"a 1 " * 9000)
-    training, _ = curves.read_log(path)
+    training, _, _ = curves.read_log(path)
     points = training["loss"]
     assert 25 <= len(points) <= 50 and points[0] == (0, 0.0) and points[-1][0] > 900
     assert len({second[0] - first[0] for first, second in pairwise(points)}) == 1

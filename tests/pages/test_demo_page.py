@@ -139,10 +139,14 @@ class TestPage:
         visit.locator("#share input[type=number]").press("Enter")
         end = download("#download_walk", "0003-d-seed12-to-seed1-truncation0.5-16of16.png")
         assert np.abs(end.astype(int) - generator.draw([3], [1], truncation=0.5)[0]).max() <= 1
-        # The attention.
-        box = visit.locator("#image img").bounding_box()
-        visit.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        visit.wait_for_selector("#looks img")
+        # The attention. While the image is drawn anew, Gradio covers it, and a click is lost.
+        for _ in range(60):
+            box = visit.locator("#image img").bounding_box()
+            visit.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            visit.wait_for_timeout(5_000)
+            if visit.locator("#looks img").count():
+                break
+        visit.wait_for_selector("#looks img", timeout=1_000)
         assert problems == [] and {address.split("/")[2] for address in addresses if "//" in address} == {
             page.split("/")[2]
         }

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -108,6 +109,20 @@ def test_a_page_is_complete(saved, monkeypatch):
     assert all((pixels(uri) == image).all() for uri, image in zip(page.images["grid"], drawn, strict=True))
     assert (pixels(page.images["truncation"][-1]) == generator.draw([2], [7], 4.0)[0]).all()
     assert (pixels(page.images["between"][7]) == pixels(page.images["between"][8])).all()  # both are class 2
+
+
+def test_reports_stand_beside_published_figures(saved, monkeypatch):
+    monkeypatch.setattr(gallery_page, "CLASSES", 1)
+    p, loaded = saved(data_path=None)
+    folder = loaded.path.parents[1] / "test-00000002"
+    folder.mkdir()
+    settings = {"num_classes": 5, "classes drawn": 5, "num_samples": 100, "number of real images": 100}
+    (folder / "report.json").write_text(json.dumps({"figures": {"fid": 18.25}, "settings": settings}))
+    for recipe, has_figures in (("sagan-imagenet", True), ("mine", False)):
+        p = dataclasses.replace(p, recipe=recipe)
+        text = Page(gallery_page.gallery_page(p, loaded, "0", "en")).text["reports"]
+        assert "18.2500" in text
+        assert all((word in text) == has_figures for word in ("paper", "18.65", "replication", "18.1482"))
 
 
 def test_a_large_model_gives_a_page_below_20_mb(saved, monkeypatch):

@@ -80,6 +80,7 @@ def test_a_huge_report_is_left_out(tmp_path):
 
 def test_curves_have_the_groups_of_visualdl(tmp_path):
     lines = ("step 1 accuracy_real 0.5 d_real 1 data_wait 0.25 new 3", "measured at step 1: fid 20")
+    lines += ("health at step 1: g_seconds 2 gate_G_attention 0.5 gate_D_attention 0.25 sigma_G/linear 3",)
     (tmp_path / "log.txt").write_text("".join(f"2026-01-02 03:04:05 {line}\n" for line in lines))
     assert records.curves(tmp_path) == [
         ("fid", {"fid": [(1, 20.0)]}),
@@ -87,5 +88,7 @@ def test_curves_have_the_groups_of_visualdl(tmp_path):
         ("loss", {"d_real": [(1, 1.0)]}),
         ("speed: data_wait", {"data_wait": [(1, 0.25)]}),
         ("other: new", {"new": [(1, 3.0)]}),
+        ("speed: seconds", {"g_seconds": [(1, 2.0)]}),
+        ("health: gates", {"gate_G_attention": [(1, 0.5)], "gate_D_attention": [(1, 0.25)]}),
     ]
     assert records.curves(tmp_path / "none") == []

@@ -1,5 +1,7 @@
 """Figures on a training: sigma and gates against NumPy, norms of gradients, shares of images on D's right side."""
 
+import re
+
 import numpy as np
 import paddle
 import pytest
@@ -77,3 +79,10 @@ def test_visualdl_shows_the_health_of_a_run(make_parameters):
     assert min(points["speed/peak_memory_MiB"]) > 50 and min(points["speed/g_seconds"]) > 0
     (line,) = [line for line in (path / "log.txt").read_text().splitlines() if " step 1 d_real" in line]
     assert " right_real " in line and " g_gradient " in line and "sigma" not in line
+    health = re.findall(r"health at step (\d+): (.+)", (path / "log.txt").read_text())
+    assert [step for step, _ in health] == ["1", "2"]
+    figures = dict(re.findall(r"(\S+) (\S+)", health[1][1]))
+    assert {"d_lr", "g_seconds", "peak_memory_MiB", "class_distance", "gate_D_attention", "sigma_G/linear"} <= set(
+        figures
+    )
+    assert float(figures["sigma_G/linear"]) == pytest.approx(points["sigma G/linear"][1], rel=1e-3)
