@@ -39,6 +39,8 @@ PAPERS = {
     "https://arxiv.org/abs/1805.08318",
     "acgan": "Odena, Olah, Shlens, *Conditional Image Synthesis with Auxiliary Classifier GANs*, ICML 2017, "
     "https://arxiv.org/abs/1610.09585",
+    "reacgan": "Kang, Shim, Cho, Park, *Rebooting ACGAN: Auxiliary Classifier GANs with Stable Training*, NeurIPS 2021, "
+    "https://arxiv.org/abs/2111.01118",
 }
 
 
@@ -70,6 +72,7 @@ def model_card(generator, loaded, name, has_onnx):
         f"{plural(p.channels, 'channel')}, of {_classes(generator.class_names)}.",
         "",
         f"- Architecture: {PAPERS[family]}",
+        *([f"- Class loss: {PAPERS['reacgan']}"] if p.class_loss == "d2d_ce" else []),
         f"- Recipe: `{p.recipe}`{steps}. {average}".rstrip(),
         f"- Inputs: `z` float32 [N, {p.z_dim}] from N(0, 1), `labels` int64 [N] from 0 to {p.num_classes - 1}",
         f"- Output: `images` float32 [N, {p.channels}, {p.imsize}, {p.imsize}] in {normed}",

@@ -46,6 +46,12 @@ def test_the_card_has_what_a_hub_reads(card_of):
     for part in ("after 7 steps", "moving average", "UCI Machine Learning", "CC BY 4.0", "## Intended use and limits"):
         assert part in text
     assert "Not measured." in text and "onnx" not in card
+    assert "1610.09585" in text and "2111.01118" not in text
+
+
+def test_a_card_of_reacgan_cites_its_paper_too(card_of):
+    card = card_of(class_loss="d2d_ce")
+    assert "1610.09585" in card and "- Class loss: Kang, Shim, Cho, Park, *Rebooting ACGAN: " in card
 
 
 def test_the_licence_of_ones_own_images_is_left_to_the_user(card_of):
