@@ -39,8 +39,8 @@ PAPERS = {
     "https://arxiv.org/abs/1805.08318",
     "acgan": "Odena, Olah, Shlens, *Conditional Image Synthesis with Auxiliary Classifier GANs*, ICML 2017, "
     "https://arxiv.org/abs/1610.09585",
-    "reacgan": "Kang, Shim, Cho, Park, *Rebooting ACGAN: Auxiliary Classifier GANs with Stable Training*, NeurIPS 2021, "
-    "https://arxiv.org/abs/2111.01118",
+    "reacgan": "Kang, Shim, Cho, Park, *Rebooting ACGAN: Auxiliary Classifier GANs with Stable Training*, "
+    "NeurIPS 2021, https://arxiv.org/abs/2111.01118",
 }
 
 
