@@ -87,7 +87,9 @@ def test_a_film_walks_between_seeds_or_classes(model, tmp_path, walk, ending):
     assert np.abs(frame - expected).mean() < 8  # a GIF has 256 colours
 
 
-@pytest.mark.parametrize("kind", ["paddle-sagan", "paddle-acgan", "sagan.pth", "imagenet_netG_epoch_0.pth"])
+@pytest.mark.parametrize(
+    "kind", ["paddle-sagan", "paddle-acgan", "sagan.pth", "sagan_legacy.pth", "imagenet_netG_epoch_0.pth"]
+)
 def test_published_checkpoints_draw(tmp_path, kind):
     path = published(tmp_path)[kind]
     generator = generate(path, "--labels", "1", "--seeds", "0,5", "--out", tmp_path / "images")

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from drawn import opened
 from PIL import Image
+from published_files import published
 
+import checkpoint
+from command_line import CommandLine
+from drawing.generator import OpenGenerator
 from pages import attention, demo_images
 from utils import UserError
 
@@ -76,6 +80,19 @@ def test_the_maps_in_memory_are_limited_by_their_bytes(demo, monkeypatch, limit,
     demo = demo("sagan", imsize=32, attention_size=16)
     _, maps = demo._attended(0, 0, 0)
     assert maps.nbytes == 2**16 and demo._attended.cache_info().maxsize == kept
+
+
+@pytest.mark.parametrize("kind", ["paddle-sagan", "paddle-acgan", "sagan.pth", "imagenet_netG_epoch_0.pth"])
+def test_published_checkpoints_draw(tmp_path, kind):
+    path = published(tmp_path)[kind]
+    command, loaded = CommandLine([str(path)], "demo"), checkpoint.load_file_or_run(path, wanted=("G", "G_ema"))
+    (tmp_path / "images").mkdir()
+    demo = demo_images.Demo(OpenGenerator(command.parameters_to_draw(loaded.parameters), loaded), tmp_path / "images")
+    shown, path = demo.image(1, 5, 0)
+    assert (pixels(path) == demo.generator.draw([1], [5])[0]).all() and pixels(path).std() > 1
+    assert demo.has_attention == ("sagan" in kind)
+    if demo.has_attention:
+        assert demo.attention(1, 5, 0, (0.5, 0.5)).shape == shown.shape
 
 
 BAD = (-1, 5, 0.5, "0", "../../etc/passwd", None, True, [0], {"path": "/etc/passwd"}, math.nan, math.inf, 2**70)
