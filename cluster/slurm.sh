@@ -39,7 +39,8 @@ trap stop USR1
 srun --kill-on-bad-exit=0 bash -c '
     master=$1; shift
     host=$(hostname -I | cut -d " " -f 1)
-    export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$(PATH=$PATH:/sbin ip -o addr show to "$host" | cut -d " " -f 2)}
+    interface=${GLOO_SOCKET_IFNAME:-$(PATH=$PATH:/sbin ip -o addr show to "$host" 2>/dev/null | cut -d " " -f 2)}
+    [ -z "$interface" ] || export GLOO_SOCKET_IFNAME=$interface # without `ip`, gloo resolves the name of the host
     exec python -m paddle.distributed.launch --nnodes "$SLURM_NNODES" --rank "$SLURM_NODEID" --master "$master" \
         --host "$host" ${PROCESSES:+--nproc_per_node "$PROCESSES"} --log_dir "log/slurm-$SLURM_JOB_ID-$SLURM_NODEID" \
         train.py --name "slurm-$SLURM_JOB_ID" --resume auto "$@"
@@ -52,8 +53,10 @@ while kill -0 "$step" 2>/dev/null; do # the warning interrupts `wait`
     code=$?
 done
 
-# 75: another process has died or hung, for example with its node.
-if [ "${warned:-}" = yes ] && [ "$code" != 0 ] || [ "$code" = 75 ]; then
+# 75: another process has died or hung, for example with its node. A job whose processes die each time must end.
+if [ "$code" = 75 ] && [ "${warned:-}" != yes ] && [ "${SLURM_RESTART_COUNT:-0}" -ge 20 ]; then
+    echo "job $SLURM_JOB_ID ends: a process has died or hung, and the job has started $((SLURM_RESTART_COUNT + 1)) times"
+elif [ "${warned:-}" = yes ] && [ "$code" != 0 ] || [ "$code" = 75 ]; then
     echo "job $SLURM_JOB_ID goes back into the queue (exit code $code)"
     scontrol requeue "$SLURM_JOB_ID"
 fi

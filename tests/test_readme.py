@@ -81,6 +81,12 @@ def test_tests_named_in_reliability_exist():
         assert f"\ndef {test}(" in path.read_text(), f"{name}::{test}"
 
 
+def test_names_of_code_in_contributing_exist():
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py")))
+    names = set(re.findall(r"`(\w+_\w+)`", (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")))
+    assert names and {name for name in names if not re.search(rf"\b{name}\b", code)} == set()
+
+
 TWINS = [
     (page, page.with_name(f"{page.stem}_cn.md")) for page in PAGES if page.with_name(f"{page.stem}_cn.md") in PAGES
 ]
