@@ -4,6 +4,7 @@ import system
 
 system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
+import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 
 import runtime  # noqa: E402
@@ -33,10 +34,10 @@ def main():
     runtime.start(parameters)
     generator = OpenGenerator(parameters, loaded)
     print(f"{generator.file}: {generator.description}", flush=True)
-    out = out or new_folder("exported")
-    for line in export(generator, loaded, out):
-        print(line, flush=True)
-    print(f"wrote {out}")
+    with contextlib.nullcontext(out) if out else new_folder("exported") as folder:
+        for line in export(generator, loaded, folder):
+            print(line, flush=True)
+        print(f"wrote {folder}")
     return 0
 
 

@@ -4,6 +4,7 @@ import system
 
 system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
+import contextlib  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import runtime  # noqa: E402
@@ -27,9 +28,10 @@ def main():
     runtime.quit_on_signals(cleanly=True)
     runtime.start(parameters)
     text = gallery_page(parameters, loaded, page.labels, page.lang)
-    path = Path(page.out) if page.out else new_folder("gallery") / "gallery.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
+    with contextlib.nullcontext() if page.out else new_folder("gallery") as folder:
+        path = Path(page.out or folder / "gallery.html")
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0
 

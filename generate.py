@@ -4,6 +4,7 @@ import system
 
 system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
+import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -37,15 +38,15 @@ def main():
     runtime.start(parameters[0])
     generators = [OpenGenerator(*both) for both in zip(parameters, checkpoints, strict=True)]
     classes = [chosen_classes(generator, drawing) for generator in generators]
-    out = Path(drawing.out) if drawing.out else new_folder("generated")
-    for generator, labels in zip(generators, classes, strict=True):
-        print(f"{generator.file}: {generator.description}", flush=True)
-        if overview:
-            out.mkdir(parents=True, exist_ok=True)
-            path = out / f"{generator.file.stem}.png"
-        else:
-            path = out if drawing.out else out / NAMES[drawing.kind]
-        draw(generator, drawing, labels, path)
+    with contextlib.nullcontext(Path(drawing.out)) if drawing.out else new_folder("generated") as out:
+        for generator, labels in zip(generators, classes, strict=True):
+            print(f"{generator.file}: {generator.description}", flush=True)
+            if overview:
+                out.mkdir(parents=True, exist_ok=True)
+                path = out / f"{generator.file.stem}.png"
+            else:
+                path = out if drawing.out else out / NAMES[drawing.kind]
+            draw(generator, drawing, labels, path)
     return 0
 
 

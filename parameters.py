@@ -234,7 +234,7 @@ class Parameters:
         COUNT_OR_0,
     )
 
-    dry_run: bool = _output(False, "train 20 steps, print time, memory and disk of the whole run, and write nothing")
+    dry_run: bool = _output(False, "train 20 steps, print time, memory and disk of the whole run, and write no run")
     save_path: str = _output("sagan_models", "folder that holds the folders of runs", metavar="DIR", also="outf")
     name: str | None = _output(None, "name of the run's folder; left out: RECIPE-NUMBER", PLAIN_NAME)
     resume: str | None = _output(

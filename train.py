@@ -44,7 +44,7 @@ def main():
 
 
 def print_dry_run(trainer, image_set):
-    """Print what the whole run needs, and write nothing."""
+    """Print what the whole run needs, and write no run."""
     from training.dry_run import measure, report
 
     measured = measure(trainer, image_set)

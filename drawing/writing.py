@@ -1,5 +1,6 @@
 """The work of generate.py: images, grids and films of a generator, written as files."""
 
+import contextlib
 import itertools
 from pathlib import Path
 
@@ -17,15 +18,20 @@ FEW = 10  # classes that --labels auto draws
 LARGEST = 10**8  # pixels of a picture, or of all frames of a film
 
 
+@contextlib.contextmanager
 def new_folder(name):
-    """Make and return the next folder NAME-NUMBER in FOLDER."""
+    """Make the next folder NAME-NUMBER in FOLDER, and yield it. After an error it is removed if it is empty."""
     for number in itertools.count(max(run_numbers(FOLDER, name), default=0) + 1):
         folder = Path(FOLDER, f"{name}-{number}")
-        try:
+        with contextlib.suppress(FileExistsError):  # another process has just made it
             folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:  # another process has just made it
-            continue
+            break
+    try:
+        yield folder
+    except BaseException:
+        with contextlib.suppress(OSError):  # it holds files
+            folder.rmdir()
+        raise
 
 
 def chosen_classes(generator, drawing):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import platform
 import re
 import sys
@@ -19,6 +20,7 @@ from utils import atomic_path
 # Characters that Markdown may read as markup. An underscore between two letters or digits is not markup.
 MARKUP = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+READ_LIMIT = 2**20  # bytes of a report.json that `read` accepts
 
 
 class Published(NamedTuple):
@@ -153,6 +155,21 @@ def write(folder, figures, settings, parameters, seconds):
         with atomic_path(folder / name) as temporary:
             # A path in the report may not be UTF-8.
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read(path):
+    """(figures, settings) of the report.json at `path`: floats by name, and plain values by name.
+
+    None if the file cannot be read as a report: it may come from a stranger.
+    """
+    try:
+        if not path.is_file() or path.stat().st_size > READ_LIMIT:  # a device never ends
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
+        figures = {name: math.nan if value is None else float(value) for name, value in content["figures"].items()}
+        return figures, dict(content["settings"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
 
 
 def _markdown(figures, content, parameters):

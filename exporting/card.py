@@ -1,12 +1,10 @@
 """The model card: README.md of an exported folder, in the format of the model hubs (YAML above, Markdown below)."""
 
-import contextlib
-import json
-
 import yaml
 
 import checkpoint
-from evaluation.report import escaped, rows
+from evaluation import report
+from evaluation.report import escaped
 from utils import file_digest, plural
 
 # {data set: (the licence in the hubs' words, a sentence on the data)}.
@@ -41,6 +39,8 @@ PAPERS = {
     "https://arxiv.org/abs/1805.08318",
     "acgan": "Odena, Olah, Shlens, *Conditional Image Synthesis with Auxiliary Classifier GANs*, ICML 2017, "
     "https://arxiv.org/abs/1610.09585",
+    "reacgan": "Kang, Shim, Cho, Park, *Rebooting ACGAN: Auxiliary Classifier GANs with Stable Training*, "
+    "NeurIPS 2021, https://arxiv.org/abs/2111.01118",
 }
 
 
@@ -60,7 +60,7 @@ def model_card(generator, loaded, name, has_onnx):
     examples = ["python example_paddle.py   # needs paddlepaddle alone; writes grid.png"]
     if has_onnx:
         examples.append("python example_onnx.py     # needs onnxruntime alone; writes grid.png")
-    average = "The weights are the moving average of the training's." if generator.part == "G_ema" else ""
+    average = "The weights are a moving average over the training." if generator.part == "G_ema" else ""
     lines = [
         "---",
         yaml.safe_dump(head, sort_keys=False).strip(),
@@ -72,6 +72,7 @@ def model_card(generator, loaded, name, has_onnx):
         f"{plural(p.channels, 'channel')}, of {_classes(generator.class_names)}.",
         "",
         f"- Architecture: {PAPERS[family]}",
+        *([f"- Class loss: {PAPERS['reacgan']}"] if p.class_loss == "d2d_ce" else []),
         f"- Recipe: `{p.recipe}`{steps}. {average}".rstrip(),
         f"- Inputs: `z` float32 [N, {p.z_dim}] from N(0, 1), `labels` int64 [N] from 0 to {p.num_classes - 1}",
         f"- Output: `images` float32 [N, {p.channels}, {p.imsize}, {p.imsize}] in {normed}",
@@ -111,16 +112,14 @@ def _classes(names):
 
 
 def _scores(path):
-    """Lines on the newest report of test.py on the checkpoint `path`."""
+    """Lines on the newest report of test.py on the checkpoint `path`, in any folder of its run."""
     digest = file_digest(path)
-    reports = sorted(checkpoint.run_of(path).glob("test-*/report.json"), key=lambda file: file.stat().st_mtime)
-    for report in reversed(reports):
+    files = [file for file in checkpoint.run_of(path).glob("*/report.json") if file.is_file()]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        figures, settings = report.read(file) or ({}, {})
+        table = [f"| {title} | {text} |" for title, text, _ in report.rows(figures)]
         # A report that somebody has changed may hold anything.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            content = json.loads(report.read_text(encoding="utf-8"))
-            settings, figures = content["settings"], content["figures"]
-            table = [f"| {title} | {text} |" for title, text, _ in rows(figures)]
-            if table and settings["sha256"] == digest:
-                count = f"{int(settings['num_samples']):,}"
-                return ["| figure | |", "|---|---|", *table, "", f"Measured by `test.py` on {count} samples."]
-    return ["Not measured. `test.py` measures the weights; an export after it has its figures here."]
+        count = settings.get("num_samples")
+        if table and settings.get("sha256") == digest and isinstance(count, int):
+            return ["| figure | |", "|---|---|", *table, "", f"Measured by `test.py` on {count:,} samples."]
+    return ["Not measured. Run `test.py` on the weights and export again. Then this section has the figures."]

@@ -34,7 +34,8 @@ LEFT_OUT = (
 def export(generator, loaded, out):
     """Write the folder `out` of an `OpenGenerator` of the `Checkpoint` `loaded`. Yields a line for each part.
 
-    The folder appears when it is complete. Raises UserError if a part cannot be written.
+    The folder appears, or an empty one is filled, when everything is written. Raises UserError if a part cannot be
+    written.
     """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def export(generator, loaded, out):
         else:
             yield "no model.onnx: `make export-env` installs the converter; then run this command again"
         shutil.copy(HERE / "examples" / "example_paddle.py", folder)
-        _write(folder / "README.md", model_card(generator, loaded, out.name, has_onnx=bool(python)))
+        _write(folder / "README.md", model_card(generator, loaded, out.resolve().name, has_onnx=bool(python)))
         yield "README.md: a model card; complete its sections on data and licence before you publish it"
 
 
@@ -96,7 +97,7 @@ def export_python():
 
 def _check_space(out, needed):
     """Refuse a disk with less than `needed` bytes free. Paddle's own messages about a full disk are not clear."""
-    free = shutil.disk_usage(out.parent).free
+    free = shutil.disk_usage(out if out.is_dir() else out.parent).free
     if free < needed:
         raise UserError(
             f"--out {out} needs about {needed / 1e6:,.0f} MB, but its disk has {free / 1e6:,.0f} MB free: make room "
@@ -106,15 +107,21 @@ def _check_space(out, needed):
 
 @contextlib.contextmanager
 def _new_folder(out):
-    """Yield a hidden folder beside `out`. It becomes `out` after the block, and is removed after an error."""
-    folder = temporary_name(out)
+    """Yield a hidden folder. It becomes `out` after the block, and is removed after an error.
+
+    If `out` exists it is empty. It stays, because it may be the current folder, a link or a disk: the hidden folder is
+    inside it, and its content is moved up.
+    """
+    exists = out.is_dir()
+    folder = temporary_name(out / "export" if exists else out)
     try:
-        folder.mkdir(mode=0o700)
+        folder.mkdir()
         yield folder
-        folder.chmod(0o755)
-        if out.exists():
-            out.rmdir()  # it is empty
-        os.replace(folder, out)
+        if exists:
+            for path in folder.iterdir():
+                os.replace(path, out / path.name)
+        else:
+            os.replace(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

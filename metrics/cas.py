@@ -53,18 +53,22 @@ def _kept(source, progress):
     """The images of `source` in a temporary file, because drawing each sample again would take too long."""
     count = len(source.labels)
     with tempfile.TemporaryFile() as file, progress("samples, for cas", "img") as show:
-        try:
-            for start in range(0, count, CHUNK):
-                images = source.images(np.arange(start, min(start + CHUNK, count)))
-                file.write(np.ascontiguousarray(images))
-                show(min(start + CHUNK, count), count)
-            file.flush()
-        except OSError as error:
-            raise UserError(
-                f"--metrics cas needs room for all samples in {tempfile.gettempdir()}: {error.strerror}; set TMPDIR to "
-                "another folder"
-            ) from None
+        for start in range(0, count, CHUNK):
+            images = source.images(np.arange(start, min(start + CHUNK, count)))
+            _write(file, images)
+            show(min(start + CHUNK, count), count)
         yield _Kept(np.memmap(file, np.uint8, "r", shape=(count, *images.shape[1:])), source.labels)
+
+
+def _write(file, images):
+    try:
+        file.write(np.ascontiguousarray(images))
+        file.flush()
+    except OSError as error:
+        raise UserError(
+            f"--metrics cas needs room for all samples in {tempfile.gettempdir()}: {error.strerror}; set TMPDIR to "
+            "another folder"
+        ) from None
 
 
 def _trained(source, num_classes, seed, progress, title):

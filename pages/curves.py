@@ -116,11 +116,11 @@ def _limits(values):
 
 def _ticks(low, high, most=5):
     """Round numbers from `low` to `high`, at most about `most`."""
-    rough = (high - low) / most
+    rough = max((high - low) / most, 1e-300)  # below, the power of ten would be 0
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.ceil(low / step), math.floor(high / step)
-    return [round(number * step, 12) if step < 1 else number * step for number in range(first, last + 1)]
+    return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
 
 
 def _short(value):

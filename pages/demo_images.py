@@ -17,6 +17,7 @@ FRAMES = 16  # of a walk: as many as G draws at once
 LAST_SEED = 2**31 - 1
 WIDEST = 4.0  # truncation; beyond it hardly any noise value changes
 KEPT = 300  # image files
+MAPS_KEPT, MAP_BYTES = 16, 2**28  # images whose maps of attention stay in memory, and the most bytes of them all
 SIDE = 360  # pixels of a picture on the page
 
 
@@ -27,14 +28,15 @@ class Demo:
         self.generator, self.folder = generator, Path(folder)
         self.has_attention = attention.has_attention(generator.network)
         self._lock, self._files = threading.Lock(), deque()
+        one = generator.parameters.attention_size**4  # bytes of an image's maps, float32 [R, R, R/2, R/2]
+        self._attended = functools.lru_cache(max(1, min(MAPS_KEPT, MAP_BYTES // one)))(self._attend)
 
     def image(self, label, seed, truncation):
         """An image: the picture to show, uint8 [side, side, C], and the file of the image at its own size."""
         label, seed, truncation = self._checked(label, seed, truncation)
         with self._lock:
             image = self.generator.draw([label], [seed], truncation or None)[0]
-            limit = f"-truncation{truncation:g}" if truncation else ""
-            return self._saved(image, f"{self._name(label)}-seed{seed}{limit}")
+            return self._saved(image, f"{self._name(label)}-seed{seed}{_limit(truncation)}")
 
     def walk(self, kind, label, seed, other_label, other_seed, truncation, share):
         """The image at `share`, from 0 to 1, of the walk to another seed or class, as `kind` says.
@@ -51,7 +53,8 @@ class Demo:
                 frames, end = self._walk(kind, label, seed, label, other_seed, truncation), f"seed{other_seed}"
             else:
                 frames, end = self._walk(kind, label, seed, other_label, seed, truncation), self._name(other_label)
-            return self._saved(frames[frame], f"{self._name(label)}-seed{seed}-to-{end}-{frame + 1}of{FRAMES}")
+            name = f"{self._name(label)}-seed{seed}-to-{end}{_limit(truncation)}"
+            return self._saved(frames[frame], f"{name}-{frame + 1}of{FRAMES}")
 
     @functools.lru_cache(maxsize=32)  # noqa: B019, there is one demo in a process
     def _walk(self, kind, label, seed, other_label, other_seed, truncation):
@@ -71,8 +74,7 @@ class Demo:
         shown = _to_show(image).transpose(2, 0, 1)
         return attention.overlay(shown, attention.map_of(maps, (y, x)), (y, x), attention.COLOURS[0]).transpose(1, 2, 0)
 
-    @functools.lru_cache(maxsize=16)  # noqa: B019
-    def _attended(self, label, seed, truncation):
+    def _attend(self, label, seed, truncation):
         noise = self.generator.noise([seed], truncation or None)
         images, maps = attention.attention_maps(self.generator.network, noise, [label])
         return sampler.to_pixels(images, self.generator.parameters)[0], maps[0]
@@ -103,6 +105,11 @@ class Demo:
         if len(self._files) > KEPT:
             self._files.popleft().unlink(missing_ok=True)
         return _to_show(image), str(path)
+
+
+def _limit(truncation):
+    """The truncation as a part of a file's name, with all digits, so that no two images share a name."""
+    return f"-truncation{truncation}".removesuffix(".0") if truncation else ""
 
 
 def _to_show(image):

@@ -3,7 +3,6 @@
 The folder may come from a stranger. A file that cannot be read is left out.
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -22,7 +21,7 @@ CHARTS = {
     "d_gradient": "health: gradients", "g_gradient": "health: gradients",
     "class_distance": "health: class_distance", "d_seconds": "speed: seconds", "g_seconds": "speed: seconds",
 }  # fmt: skip
-REPORTS, REPORT_LIMIT = 8, 2**20  # the most reports; bytes of one
+REPORTS = 8  # the most
 
 
 def film(folder):
@@ -76,15 +75,13 @@ def reports(run, recipe):
 
 
 def _read_report(path, recipe):
+    if not (read := report.read(path)):
+        return None
+    figures, settings = read
+    published = report.PUBLISHED.get(recipe, {})
+    table = [(title, text, *(published[name][:2] if name in published else (None, None)))
+             for title, text, name in report.rows(figures)]  # fmt: skip
     try:
-        if not path.is_file() or path.stat().st_size > REPORT_LIMIT:
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-        settings = {str(name): value for name, value in content["settings"].items()}
-        figures = {name: math.nan if value is None else float(value) for name, value in content["figures"].items()}
-        published = report.PUBLISHED.get(recipe, {})
-        table = [(title, text, *(published[name][:2] if name in published else (None, None)))
-                 for title, text, name in report.rows(figures)]  # fmt: skip
         return {
             "name": path.parent.name,
             "table": table,
@@ -92,5 +89,5 @@ def _read_report(path, recipe):
             "lines": report.cautions(figures, settings),
             "settings": {name.replace("_", " "): str(value)[:300] for name, value in settings.items()},
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):  # settings of other types
         return None

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import paddle.inference
 
 RUNS, WARM_UP = 10, 2
 BOOL = {"True": True, "False": False}.__getitem__
@@ -25,13 +24,23 @@ def arguments():
     parser.add_argument("--use_tensorrt", type=BOOL, default=False, metavar="False", help="not supported")
     parser.add_argument("--precision", choices=["fp32"], default="fp32")
     parser.add_argument("--benchmark", type=BOOL, default=False, metavar="True|False", help="print the time of a batch")
-    return parser.parse_args()
+    options = parser.parse_args()
+    folder = options.model_dir
+    if not (folder / "config.json").is_file() or not any(path.is_file() for path in programs(folder)):
+        parser.exit(2, f"infer.py: --model_dir {folder} has no exported model: give the folder that export.py wrote\n")
+    return options
+
+
+def programs(folder):
+    """The paths that Paddle 3 and Paddle 2 give to an exported model's program."""
+    return [folder / "paddle" / name for name in ("model.json", "model.pdmodel")]
 
 
 def predictor(options):
-    weights = options.model_dir / "paddle" / "model.pdiparams"
-    program = next(path for path in map(weights.with_suffix, (".json", ".pdmodel")) if path.exists())  # Paddle 3, 2
-    config = paddle.inference.Config(str(program), str(weights))
+    import paddle.inference  # here, because it is slow
+
+    program = next(path for path in programs(options.model_dir) if path.is_file())
+    config = paddle.inference.Config(str(program), str(program.with_suffix(".pdiparams")))
     if options.use_gpu:
         config.enable_use_gpu(1000, 0)
     else:

@@ -156,15 +156,77 @@ def test_a_slurm_job_on_two_nodes_is_requeued_and_ends_as_an_uninterrupted_one(s
             assert (array == ends[1][part][name]).all(), f"{part}/{name}"
 
 
-def test_the_kubernetes_job_has_the_fields_of_a_paddlejob():
-    """The names are those of the training operator's schema, kubeflow.org/v1 PaddleJob."""
-    (job,) = yaml.safe_load_all((ROOT / "cluster" / "paddlejob.yaml").read_text())
-    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "PaddleJob")
-    assert set(job) == {"apiVersion", "kind", "metadata", "spec"} and set(job["spec"]) <= {
-        "paddleReplicaSpecs",
-        "runPolicy",
+SRUN = """#!/bin/bash
+while [[ $1 == --* ]]; do case $1 in --nodes|--ntasks|--nodelist) shift 2;; *) shift;; esac; done
+exec "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "starts", "end"),
+    [
+        (0, 1, ""),
+        (1, 1, ""),
+        (75, 1, "job 7 goes back into the queue (exit code 75)\nscontrol requeue 7\n"),
+        (75, 21, "job 7 ends: a process has died or hung, and the job has started 21 times\n"),
+    ],
+)
+def test_the_slurm_script_with_stand_ins_for_slurm_and_without_ip(tmp_path, code, starts, end):
+    """A job whose processes die at each start ends some time. A node without `ip` names no interface for gloo."""
+    programs = {
+        "srun": SRUN,
+        "hostname": "#!/bin/bash\necho 10.0.0.1 fe80::1\n",
+        "scontrol": '#!/bin/bash\n[ "$1" = show ] && echo n1 || echo scontrol "$@"\n',
+        "ip": "#!/bin/bash\nexit 127\n",
+        "python": f'#!/bin/bash\necho "gloo: ${{GLOO_SOCKET_IFNAME-unset}}"\nexit {code}\n',
     }
+    for name, content in programs.items():
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    slurm |= {"SLURM_RESTART_COUNT": str(starts - 1), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", ROOT / "cluster" / "slurm.sh"], cwd=tmp_path, env=slurm, text=True, capture_output=True, timeout=LIMIT
+    )
+    began = f"job 7, start {starts}, nodes n1, meeting at 10.0.0.1:20007\n"
+    assert (done.returncode, done.stdout, done.stderr) == (code, f"{began}gloo: unset\n{end}", "")
+
+
+def test_the_kubernetes_job_fits_the_published_schema():
+    (job,) = yaml.safe_load_all((ROOT / "cluster" / "paddlejob.yaml").read_text())
+    schema = yaml.safe_load((ROOT / "tests" / "fixtures" / "paddlejob_schema.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "PaddleJob")
+    assert misfits(job, schema) == []
     ((name, worker),) = job["spec"]["paddleReplicaSpecs"].items()
-    assert name == "Worker" and set(worker) == {"replicas", "restartPolicy", "template"}
     (container,) = worker["template"]["spec"]["containers"]
-    assert container["name"] == "paddle"  # the operator looks for this name
+    assert (name, container["name"]) == ("Worker", "paddle")  # the operator looks for these names
+    job["spec"]["elastic"], worker["replicas"] = {}, "2"
+    del container["name"]
+    assert sorted(problem.rpartition("/")[2] for problem in misfits(job, schema)) == [
+        "elastic is unknown",
+        "name is missing",
+        "replicas is no integer",
+    ]
+
+
+def misfits(value, schema, path=""):
+    """What in `value` does not fit an OpenAPI v3 `schema`, as a list of texts."""
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    if schema.get("x-kubernetes-int-or-string"):
+        return [] if isinstance(value, (int, str)) else [f"{path} is no integer or string"]
+    if not isinstance(value, kinds[schema["type"]]):
+        return [f"{path} is no {schema['type']}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{path} is none of {schema['enum']}"]
+    if isinstance(value, list):
+        return [text for item in value for text in misfits(item, schema["items"], path)]
+    if not isinstance(value, dict):
+        return []
+    found = [f"{path}/{name} is missing" for name in schema.get("required", ()) if name not in value]
+    known, any_name = schema.get("properties"), schema.get("additionalProperties")
+    if known is None and any_name is None:  # such as metadata
+        return found
+    for name, item in value.items():
+        part = known.get(name) if known is not None else any_name
+        found += misfits(item, part, f"{path}/{name}") if part else [f"{path}/{name} is unknown"]
+    return found

@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -24,7 +25,7 @@ from metrics.inception import Network
 from metrics.inception_weights import published_name
 
 PAGES = [*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("test_tipc/**/*.md")]
-PAGES += [ROOT / "sagan_models" / "README.md"]
+PAGES += [ROOT / "sagan_models" / "README.md", *(ROOT / "weights").glob("*.md")]
 # Commands that do not run here, by their beginning: the test that runs them or their parts, or what they need.
 ELSEWHERE = {
     "make demo": "tests/test_commands.py, and make itself in tests/test_makefile.py",
@@ -46,9 +47,23 @@ ELSEWHERE = {
     "python -m paddle.distributed.launch --nnodes": "tests/processes/test_hosts.py",
     "sbatch": "tests/test_cluster.py",
     "kubectl": "needs a Kubernetes cluster",
+    "python -m paddle.distributed.launch train.py": "tests/processes",
+    "python train.py --data_path '…/train'": "published; tests/test_parameters.py reads it",
+    "python train.py --dataroot …": "published; tests/test_parameters.py reads it",
+    "python train.py --dataset=cifar10": "published; tests/test_parameters.py reads it",
+    "python test.py --test_data_path '…/val'": "published; tests/test_parameters.py reads it",
+    "python test.py --check_path": "published; tests/test_parameters.py reads it",
+    "python test.py --pretrained_model RUN --metrics brightness": "tests/metrics/test_record.py",
+    "python train.py --recipe sagan-digits --name": "it takes ten minutes",
+    "python train.py --name acgan-digits": "make demo",
+    "python test.py --pretrained_model sagan_models/acgan-digits": "make demo",
+    "python test.py --pretrained_model sagan_models/sagan-digits": "needs ten minutes of training before it",
+    "python export.py --pretrained_model sagan_models/": "tests/exporting",
+    "python train.py --recipe FILE": "tests/test_parameters.py",
+    "python train.py --resume RUN --data_path imagenet-128.npz": "tests/packing/test_work.py",
     "visualdl": "a server; tests/test_commands.py reads its records",
     "bash test_tipc": "tests/test_tipc.py",
-    "cp models/": "needs a network",
+    "cp ": "copies files that other commands have made",
     "git clone": "needs a network",
     "grep": "the log of TIPC's scripts",
     "py -3.12": "Windows",
@@ -71,8 +86,14 @@ SHORT = {  # options that make a command short; the last value of an option coun
 
 
 def commands_of(page):
-    """The commands in a page's blocks, each on one line, without comments."""
+    """The commands of a page, each on one line: those in blocks, without comments, and those in sentences and tables.
+
+    `python train.py` and the like, without options, name a program.
+    """
     text = page.read_text(encoding="utf-8")
+    sentences = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    for command in re.findall(r"`(python [^`]*? --[^`]*)`", sentences):
+        yield " ".join(command.split())
     for block in re.findall(r"^```(?:bash|bat)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
             command = " ".join(re.sub(r"(^|\s)#.*", "", line).split())
@@ -146,10 +167,13 @@ def execute(place, command):
     (place / new).mkdir()
     places = {"DIR": "flowers" if values.get("--data_path") == "DIR" else f"{new}/folder", "FILE": f"{new}/samples.npz"}
     places |= {"WEIGHTS": "runs/flowers", "N": "2"}
-    places |= {"RUN": "runs/imagenet" if "ImageNet" in command else "runs/flowers"}
+    places |= {"RUN": "runs/imagenet" if {"ImageNet/val", "--interpolate"} & set(words) else "runs/flowers"}
+    places |= {"FOLDER": "runs/flowers", "NAME": "acgan-digits", "cat,3": "daisy,3"}
     if "pack.py" not in words:
         places["imagenet-128.npz"] = "packed.npz"
     run = place / values.get("--save_path", "sagan_models") / values.get("--name", "")
+    if "--name" in words and "--resume" not in words:
+        shutil.rmtree(run, ignore_errors=True)  # of a command of another page
     program = next(word for word in words if word.endswith(".py"))
     more = "--total_step 4 --device cpu" if "--resume" in words and run.exists() else SHORT.get(program, "")
     more = "--device cpu" if "--samples" in words else more

@@ -81,6 +81,12 @@ def test_tests_named_in_reliability_exist():
         assert f"\ndef {test}(" in path.read_text(), f"{name}::{test}"
 
 
+def test_names_of_code_in_contributing_exist():
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py")))
+    names = set(re.findall(r"`(\w+_\w+)`", (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")))
+    assert names and {name for name in names if not re.search(rf"\b{name}\b", code)} == set()
+
+
 TWINS = [
     (page, page.with_name(f"{page.stem}_cn.md")) for page in PAGES if page.with_name(f"{page.stem}_cn.md") in PAGES
 ]
@@ -104,9 +110,9 @@ def test_a_chinese_page_has_the_commands_options_and_links_of_the_english_one(en
     assert commands_and_links(english) == commands_and_links(chinese)
 
 
-def test_the_readmes_and_four_pages_have_chinese_twins():
+def test_the_readme_and_five_pages_have_chinese_twins():
     assert {english.name for english, _ in TWINS} == {
-        "README.md", "training.md", "evaluation.md", "data.md", "troubleshooting.md"
+        "README.md", "installation.md", "training.md", "evaluation.md", "data.md", "troubleshooting.md"
     }  # fmt: skip
 
 

@@ -74,6 +74,14 @@ def test_the_line_that_tipc_reads():
     assert [float(value) for value in found.groups()] == [32.0, 0.001, 0.1, 0.75, 320.0]
 
 
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    command = [sys.executable, ROOT / "test_tipc" / "infer.py", f"--model_dir={tmp_path}"]
+    result = subprocess.run(command, text=True, capture_output=True, timeout=LIMIT)
+    said = f"infer.py: --model_dir {tmp_path} has no exported model: give the folder that export.py wrote\n"
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", said)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.parent.name)
 def test_each_command_of_a_configuration_runs(path, tmp_path):

@@ -26,7 +26,7 @@ class Measured(NamedTuple):
 
     step: float  # seconds of a step
     wait: float  # seconds of it that the step waits for data
-    picture: float  # seconds to draw a picture of samples
+    picture: float  # seconds to draw the samples of a picture
     picture_size: int  # bytes of the picture in all files of the run
     checkpoint_size: int  # bytes
     exchanged: int  # bytes of the gradients that a step would exchange with other processes
@@ -36,7 +36,7 @@ class Measured(NamedTuple):
 
 
 def measure(trainer, image_set):
-    """Train WARM_UP + TIMED steps on `image_set`, and draw a picture. Returns `Measured`; writes nothing."""
+    """Train WARM_UP + TIMED steps on `image_set`, and draw a picture. Returns `Measured`; writes no run."""
     p, data = trainer.parameters, trainer.data(image_set)
     for _ in range(WARM_UP):
         trainer.train_step(data)
@@ -48,7 +48,9 @@ def measure(trainer, image_set):
     _finish_device_work()
     step, wait = (time.monotonic() - begun) / TIMED, data.waited() / TIMED
     begun = time.monotonic()
-    picture = grid(trainer.sample_grid(trainer.G), [""] * min(p.num_classes, ROWS))
+    for generator in filter(None, (trainer.G_ema, trainer.G)):  # training draws both: one to show, one to check
+        samples = trainer.sample_grid(generator)
+    picture = grid(samples, [""] * min(p.num_classes, ROWS))
     picture_seconds = time.monotonic() - begun
     sizes = [sum(weight.size for weight in network.parameters()) for network in (trainer.D, trainer.G)]
     return Measured(
@@ -85,7 +87,7 @@ def report(p, measured, processes):
         + ", without the measurements of --eval_step" * bool(p.eval_step),
         "disk": f"{_size(disk)}, with {plural(checkpoints, 'checkpoint')} of {_size(m.checkpoint_size)}",
     }
-    yield f"timed {TIMED} steps after {WARM_UP} others; nothing was written"
+    yield f"timed {TIMED} steps after {WARM_UP} others; no run was written"
     yield from (f"{name:19} {value}" for name, value in rows.items())
     yield "with more processes, each on a device of its own, by arithmetic:"
     columns = ("processes", "images in a step", "images per second", "all steps", "as many images")

@@ -87,7 +87,9 @@ def test_a_film_walks_between_seeds_or_classes(model, tmp_path, walk, ending):
     assert np.abs(frame - expected).mean() < 8  # a GIF has 256 colours
 
 
-@pytest.mark.parametrize("kind", ["paddle-sagan", "paddle-acgan", "sagan.pth", "imagenet_netG_epoch_0.pth"])
+@pytest.mark.parametrize(
+    "kind", ["paddle-sagan", "paddle-acgan", "sagan.pth", "sagan_legacy.pth", "imagenet_netG_epoch_0.pth"]
+)
 def test_published_checkpoints_draw(tmp_path, kind):
     path = published(tmp_path)[kind]
     generator = generate(path, "--labels", "1", "--seeds", "0,5", "--out", tmp_path / "images")
@@ -133,9 +135,22 @@ def test_wrong_options_are_refused(model, tmp_path, monkeypatch, options, messag
 
 def test_new_folders_are_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [new_folder("generated").name for _ in range(2)] == ["generated-1", "generated-2"]
+    for name in ("generated-1", "generated-2"):
+        with new_folder("generated") as folder:
+            assert folder.name == name
     (tmp_path / "sagan_models" / "generated-7").touch()
-    assert new_folder("generated").name == "generated-8"
+    with new_folder("generated") as folder:
+        assert folder.name == "generated-8" and folder.is_dir()
+
+
+def test_a_new_folder_goes_after_an_error_if_it_is_empty(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for files in ([], ["image.png"]):
+        with pytest.raises(SystemExit), new_folder("generated") as folder:
+            for name in files:
+                (folder / name).touch()
+            raise SystemExit(130)
+        assert folder.exists() == bool(files)
 
 
 def test_without_options_it_draws_a_grid_of_each_generator_it_brings_along(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from test_folding import drawn_generator
 import checkpoint
 from drawing.generator import OpenGenerator
 from exporting.card import model_card
+from parameters import Parameters
 from utils import file_digest
 
 FIGURES = {"classifier_accuracy": 0.986, "classifier_fid": 9.02}
@@ -44,6 +46,12 @@ def test_the_card_has_what_a_hub_reads(card_of):
     for part in ("after 7 steps", "moving average", "UCI Machine Learning", "CC BY 4.0", "## Intended use and limits"):
         assert part in text
     assert "Not measured." in text and "onnx" not in card
+    assert "1610.09585" in text and "2111.01118" not in text
+
+
+def test_a_card_of_reacgan_cites_its_paper_too(card_of):
+    card = card_of(class_loss="d2d_ce")
+    assert "1610.09585" in card and "- Class loss: Kang, Shim, Cho, Park, *Rebooting ACGAN: " in card
 
 
 def test_the_licence_of_ones_own_images_is_left_to_the_user(card_of):
@@ -71,6 +79,25 @@ def test_scores_are_those_of_a_report_on_the_same_weights(card_of):
 )
 def test_other_reports_give_no_scores(card_of, report):
     assert "Not measured." in card_of(report=report)
+
+
+def test_reports_are_read_in_any_folder_of_the_run_and_strangers_files_do_no_harm(card_of, tmp_path):
+    """`--test_path RUN/test` is such a folder. A pipe or a device would never end."""
+    run = tmp_path / "run"
+    for name in ("deep", "huge", "link", "pipe", "test", "zero"):
+        (run / name).mkdir(parents=True)
+    (run / "deep" / "report.json").write_text("[" * 100_000)
+    (run / "huge" / "report.json").write_text('{"figures": {"classifier_fid": 1}' + " " * 2**20)
+    (run / "link" / "report.json").symlink_to("nothing")
+    os.mkfifo(run / "pipe" / "report.json")
+    (run / "zero" / "report.json").symlink_to("/dev/zero")
+    assert "Not measured." in card_of(report=None)
+    weights = run / "weights" / "step-00000007.safetensors"
+    content = {"figures": FIGURES, "settings": {"sha256": file_digest(weights), "num_samples": 512}}
+    (run / "test" / "report.json").write_text(json.dumps(content))
+    loaded = checkpoint.load(weights)
+    card = model_card(OpenGenerator(Parameters(**loaded.parameters), loaded), loaded, "name", has_onnx=False)
+    assert "Measured by `test.py` on 512 samples." in card
 
 
 def test_names_of_classes_are_no_markup(card_of):

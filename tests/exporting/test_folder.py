@@ -1,12 +1,14 @@
 """An exported folder draws the generator's images in Paddle, onnxruntime and PyTorch, without this project."""
 
 import json
+import os
 import re
 import shutil
 import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -67,6 +69,28 @@ def test_the_folder_has_everything_but_onnx_without_its_environment(model, tmp_p
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["model"] == "acgan-cifar10" and config["image_shape"] == [3, 32, 32] and config["num_classes"] == 10
     assert not {"save_path", "data_path", "pretrained_model", "device"} & config["parameters"].keys()
+
+
+@pytest.mark.parametrize("out", [".", "link", "new"])
+def test_an_empty_folder_is_filled(tmp_path, monkeypatch, out):
+    """It may be the current folder, or a link to a folder. A new folder has the permissions that the user gives."""
+    place = tmp_path / "place"
+    place.mkdir()
+    (tmp_path / "link").symlink_to(place)
+    monkeypatch.chdir(place if out == "." else tmp_path)
+    before = os.umask(0o027)
+    try:
+        with folder._new_folder(Path(out)) as hidden:
+            (hidden / "paddle").mkdir()
+            (hidden / "paddle" / "model.json").touch()
+            assert not Path(out, "paddle").exists()
+    finally:
+        os.umask(before)
+    filled = tmp_path / "new" if out == "new" else place
+    assert os.listdir(filled) == os.listdir(out) == ["paddle"] and (filled / "paddle" / "model.json").is_file()
+    assert (tmp_path / "link").is_symlink() and not list(tmp_path.glob(".tmp-*"))
+    if out == "new":
+        assert stat.S_IMODE(filled.stat().st_mode) == 0o750
 
 
 def grid_of(generator, images):
@@ -134,6 +158,7 @@ def drawn(tmp_path, make_parameters):
         values = read_recipe(name.partition(",")[0]) | {"g_conv_dim": 8, "d_conv_dim": 8} | RUNS[name]
         values = {"num_classes": 10} | {key: value for key, value in values.items() if key != "classes"}
         values["num_classes"] = values["num_classes"] or 10
+        values["centercrop_size"] = values.get("imsize", 128)
         p = Parameters(**values)
         arrays = {key: tensor.numpy() for key, tensor in drawn_generator(p).state_dict().items()}
         checkpoint.save(tmp_path / "drawn.safetensors", 1, vars(p), {"G": arrays})
@@ -226,9 +251,9 @@ def test_a_full_disk_is_refused_before_anything_is_written(model, tmp_path):
 
 
 def test_ctrl_c_leaves_no_folder(model, tmp_path):
-    process = start(tmp_path, ROOT / "export.py", "--pretrained_model", model, "--out", "out")
-    wait_for(process, lambda: list(tmp_path.glob(".tmp-*")))
+    process = start(tmp_path, ROOT / "export.py", "--pretrained_model", model)
+    wait_for(process, lambda: list(tmp_path.glob("sagan_models/exported-1/.tmp-*")))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 130 and err == "export.py: stopped by SIGINT\n"
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "sagan_models").iterdir()) == []

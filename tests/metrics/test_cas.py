@@ -96,3 +96,13 @@ def test_a_full_disk_is_named(monkeypatch):
     images = Images(np.zeros((4, 1, 8, 8), np.uint8), [0, 1, 0, 1])
     with pytest.raises(UserError, match=r"--metrics cas needs room for all samples in .*: No space left on device"):
         scores(images, images, images, 2)
+
+
+def test_samples_that_cannot_be_read_are_no_full_disk():
+    class Gone(Images):
+        def images(self, indices):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", "samples/0000/1.png")
+
+    images = Gone(np.zeros((4, 1, 8, 8), np.uint8), [0, 1, 0, 1])
+    with pytest.raises(FileNotFoundError, match=r"samples/0000/1\.png"):
+        scores(images, images, images, 2)

@@ -65,10 +65,25 @@ def test_a_chart_thins_long_curves_by_means():
     assert len(line) <= curves.POINTS and len({y for _, y in line}) == 1
 
 
-@pytest.mark.parametrize("points", [[(7, 0.0)], [(7, 5.0)], [(0, 1e29), (3_000_000, -1e29)], [(1, 1.0), (2, 1.0)]])
+@pytest.mark.parametrize(
+    "points",
+    [
+        [(7, 0.0)],
+        [(7, 5.0)],
+        [(0, 1e29), (3_000_000, -1e29)],
+        [(1, 1.0), (2, 1.0)],
+        [(1, 0.0), (2, 5e-324)],
+        [(1, 3e-320), (2, 9e-320)],
+    ],
+)
 def test_a_chart_of_unusual_values(points):
     (line,) = polylines(curves.chart({"a": points}))
     assert len(line) == len(points)
+
+
+def test_the_rules_of_a_chart_of_small_values_have_their_values():
+    picture = curves.chart({"a": [(0, 0.0), (10, 4e-15)]})
+    assert re.findall(r'text-anchor="end">([^<]+)', picture)[:5] == ["0", "1e-15", "2e-15", "3e-15", "4e-15"]
 
 
 def test_names_are_escaped():

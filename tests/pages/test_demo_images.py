@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from drawn import opened
 from PIL import Image
+from published_files import published
 
+import checkpoint
+from command_line import CommandLine
+from drawing.generator import OpenGenerator
 from pages import attention, demo_images
 from utils import UserError
 
@@ -48,6 +52,15 @@ def test_a_walk_goes_from_one_image_to_the_other(demo, kind):
     assert Path(path).name == f"0003-d-seed7-to-{'seed9' if kind == 'seed' else '0001-b'}-16of16.png"
     _, middle = demo.walk(kind, 3, 7, 1, 9, 0, 0.5)
     assert not (pixels(middle) == pixels(path)).all()
+    _, truncated = demo.walk(kind, 3, 7, 1, 9, 0.5, 1)
+    assert truncated == path.replace("-16of16", "-truncation0.5-16of16")
+    assert not (pixels(truncated) == pixels(path)).all()
+
+
+def test_no_two_truncations_share_a_file(demo):
+    demo = demo()
+    paths = {demo.image(0, 0, truncation)[1] for truncation in (0, 1, 0.5, 0.5000001)}
+    assert {Path(path).stem.partition("-truncation")[2] for path in paths} == {"", "1", "0.5", "0.5000001"}
 
 
 def test_attention_is_that_of_the_point(demo):
@@ -58,6 +71,28 @@ def test_attention_is_that_of_the_point(demo):
     assert tuple(shown[int(0.2 * 352), int(0.7 * 352)]) == attention.COLOURS[0]
     other = demo.attention(2, 5, 0, (0.9, 0.1))
     assert not (shown == other).all() and maps.shape == (1, 16, 16, 8, 8)
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(2**28, 16), (3 * 2**16, 3), (2**15, 1)])
+def test_the_maps_in_memory_are_limited_by_their_bytes(demo, monkeypatch, limit, kept):
+    """An image's maps are 2**16 bytes with --attention_size 16, and 268 MB with 128."""
+    monkeypatch.setattr(demo_images, "MAP_BYTES", limit)
+    demo = demo("sagan", imsize=32, attention_size=16)
+    _, maps = demo._attended(0, 0, 0)
+    assert maps.nbytes == 2**16 and demo._attended.cache_info().maxsize == kept
+
+
+@pytest.mark.parametrize("kind", ["paddle-sagan", "paddle-acgan", "sagan.pth", "imagenet_netG_epoch_0.pth"])
+def test_published_checkpoints_draw(tmp_path, kind):
+    path = published(tmp_path)[kind]
+    command, loaded = CommandLine([str(path)], "demo"), checkpoint.load_file_or_run(path, wanted=("G", "G_ema"))
+    (tmp_path / "images").mkdir()
+    demo = demo_images.Demo(OpenGenerator(command.parameters_to_draw(loaded.parameters), loaded), tmp_path / "images")
+    shown, path = demo.image(1, 5, 0)
+    assert (pixels(path) == demo.generator.draw([1], [5])[0]).all() and pixels(path).std() > 1
+    assert demo.has_attention == ("sagan" in kind)
+    if demo.has_attention:
+        assert demo.attention(1, 5, 0, (0.5, 0.5)).shape == shown.shape
 
 
 BAD = (-1, 5, 0.5, "0", "../../etc/passwd", None, True, [0], {"path": "/etc/passwd"}, math.nan, math.inf, 2**70)

@@ -137,7 +137,7 @@ class TestPage:
         # The interpolation.
         visit.locator("#share input[type=number]").fill("1")
         visit.locator("#share input[type=number]").press("Enter")
-        end = download("#download_walk", "0003-d-seed12-to-seed1-16of16.png")
+        end = download("#download_walk", "0003-d-seed12-to-seed1-truncation0.5-16of16.png")
         assert np.abs(end.astype(int) - generator.draw([3], [1], truncation=0.5)[0]).max() <= 1
         # The attention. While the image is drawn anew, Gradio covers it, and a click is lost.
         for _ in range(60):

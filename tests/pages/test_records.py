@@ -57,6 +57,7 @@ def test_reports_have_their_figures_beside_published_ones(tmp_path):
         {"settings": []},
         {"settings": {}},
         {"figures": {"fid": [[1]]}},
+        {"settings": {"num_classes": 10, "classes drawn": [5]}},
     ],
 )
 def test_reports_that_cannot_be_read_are_left_out(tmp_path, changes):

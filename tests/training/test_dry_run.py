@@ -12,7 +12,11 @@ from training.dry_run import Measured, measure, report
 def test_a_dry_run_predicts_the_size_of_a_checkpoint(make_parameters):
     p = make_parameters("acgan-mlp", ema_decay=0.9, sample_step=1, log_step=1)
     image_set = load_dataset(p)
-    measured = measure(Trainer(p), image_set)
+    trainer, drawn = Trainer(p), []
+    sample_grid = trainer.sample_grid
+    trainer.sample_grid = lambda generator: drawn.append(generator) or sample_grid(generator)
+    measured = measure(trainer, image_set)
+    assert drawn == [trainer.G_ema, trainer.G]  # as training does with --ema_decay
     assert not os.path.exists(p.save_path)
     assert measured.step > measured.wait > 0 and measured.memory > 2**26
     path, _ = Trainer(p).train(image_set)
@@ -51,8 +55,8 @@ def test_the_arithmetic_of_a_dry_run(make_parameters):
     assert "596 MiB of gradients, at 10 Gbit/s in up to 1 s" in lines[-1]
 
 
-def test_a_dry_run_writes_nothing(tmp_path):
+def test_a_dry_run_writes_no_run(tmp_path):
     code, out, err = run(tmp_path, ROOT / "train.py", *SMALL, "--dry_run", "--save_path", "runs")
     assert (code, os.listdir(tmp_path)) == (0, []), err
-    assert "timed 20 steps after 3 others; nothing was written" in out
+    assert "timed 20 steps after 3 others; no run was written" in out
     assert "for 700 steps and 7 pictures\n" in out
