@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shlex
 import time
 from contextlib import contextmanager, nullcontext
 
@@ -18,7 +19,8 @@ from utils import UserError, plural, progress
 
 BLOCK = 16  # images that a process reads at a time
 NOTED = 1000  # images between two entries of the journal
-NAMED = 3  # the smallest and largest classes, and files that were left out
+NAMED = 3  # the smallest and largest classes
+LISTED = 20  # the most files that were left out in a report
 
 
 def pack(parameters, packing):
@@ -128,7 +130,8 @@ def report(out, source, labels):
     left_out = sorted(source.left_out.items())
     if left_out:
         lines.append(f"left out: {plural(len(left_out), 'file')}; the next image in order takes the place of each")
-        lines += [f"  {file!r}: {reason}" for _, (file, reason) in left_out[:NAMED]]
-        if len(left_out) > NAMED:
-            lines.append(f"  and {len(left_out) - NAMED} more, which unzip -p {out} pack.json lists")
+        lines += [f"  {file!r}: {reason}" for _, (file, reason) in left_out[:LISTED]]
+        if len(left_out) > LISTED:
+            command = f"unzip -p {shlex.quote(str(out))} pack.json"
+            lines.append(f"  and {len(left_out) - LISTED} more, which {command} lists")
     return lines

@@ -21,7 +21,9 @@ from test_resume import train
 import checkpoint
 from dataset import batches, load_dataset
 from formats.packed_data import About, open_packed
+from image_sets import ImageSet
 from packing.files import NPZ, ZIP, Growing
+from packing.work import report
 from parameters import Parameters
 from utils import UserError
 
@@ -127,6 +129,18 @@ def test_the_report_names_what_was_left_out_and_unequal_classes(packed):
             "left out: 1 file; the next image in order takes the place of each",
             f"  'photos/{BROKEN}': it is not an image, or Pillow cannot read its kind",
         ]
+
+
+def test_the_report_lists_twenty_files_and_the_command_that_lists_all():
+    source = ImageSet(Parameters(imsize=8, dataset="folder"), ["a"], np.zeros(100, int))
+    source.left_out = {place: (f"photos/{place}.jpg", "it is empty") for place in range(50)}
+    lines = report("my photos.npz", source, source.labels)[-21:]
+    assert lines[:2] + lines[19:] == [
+        "  'photos/0.jpg': it is empty",
+        "  'photos/1.jpg': it is empty",
+        "  'photos/19.jpg': it is empty",
+        "  and 30 more, which unzip -p 'my photos.npz' pack.json lists",
+    ]
 
 
 def test_numpy_and_other_evaluators_open_the_npz(packed):
@@ -453,6 +467,6 @@ def test_a_thousand_damaged_files_among_200000_are_each_named_once(photos, tmp_p
     named = re.findall(r"^'many/\d+/(\d+).png' is left out", said, re.MULTILINE)
     assert list(map(int, named)) == sorted(damaged) and len(damaged) == 1000
     assert 0 < peak < 200 * 1024  # KB
-    assert "left out: 1000 files" in said and "and 997 more, which unzip -p many.npz pack.json lists" in said
+    assert "left out: 1000 files" in said and "and 980 more, which unzip -p many.npz pack.json lists" in said
     with zipfile.ZipFile(tmp_path / "many.npz") as archive:
         assert len(json.loads(archive.read("pack.json"))["left_out"]) == 1000
