@@ -38,10 +38,9 @@ class Reading:
         for path, begun in tuple(self._files.values()):
             if now - begun >= HANGING and path not in self._named:
                 self._named.add(path)
-                told = (
-                    f"{str(path)!r} has been read for {now - begun:.0f} s: its disk or network may hang; the run waits"
-                )
-                print(told, file=sys.stderr, flush=True)
+                seconds = f"{now - begun:.0f} s"
+                line = f"{str(path)!r} has been read for {seconds}: its disk or network may hang; the run waits"
+                print(line, file=sys.stderr, flush=True)
 
 
 def read_ahead(batches, read, threads, reading):

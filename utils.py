@@ -177,12 +177,16 @@ class Pace:
         return due
 
 
-def so_far(done, total, done_before, start):
-    """Text on progress: how much of `total` is done, and the time left. At the time `start`, `done_before` was done."""
-    if not total:
-        return f"{done}"
-    each = (time.monotonic() - start) / max(done - done_before, 1)
-    return f"{done} of {total}, {tqdm.format_interval((total - done) * each)} left"
+def so_far(done, total, done_before, start, unit=None):
+    """Text on progress: how much of `total` is done, the time left and, with `unit`, how many units a second are done.
+
+    At the time `start`, `done_before` was done. `total` may be None.
+    """
+    count, seconds = max(done - done_before, 1), max(time.monotonic() - start, 1e-9)
+    parts = [f"{done} of {total}" if total else f"{done}"]
+    parts += [f"{count / seconds:.1f} {unit}/s"] if unit else []
+    parts += [f"{tqdm.format_interval((total - done) * seconds / count)} left"] if total else []
+    return ", ".join(parts)
 
 
 def progress(items=None, *, title, unit, total=None, done=0, shown=True):
@@ -217,5 +221,4 @@ class _Lines:
     def update(self, count):
         self.n += count
         if self._pace.is_due():
-            told = so_far(self.n, self.total, *self._begun)
-            print(f"{self.title} ({self.unit}): {told}", file=sys.stderr, flush=True)
+            print(f"{self.title}: {so_far(self.n, self.total, *self._begun, self.unit)}", file=sys.stderr, flush=True)

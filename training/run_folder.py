@@ -192,8 +192,8 @@ class RunFolder:
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
         elif self._pace.is_due():
-            told = so_far(step, self.parameters.total_step, *self._begun)
-            print(f"step {told}" + (f": {shown}" if shown else ""), file=sys.stderr, flush=True)
+            line = f"step {so_far(step, self.parameters.total_step, *self._begun)}"
+            print(f"{line}: {shown}" if shown else line, file=sys.stderr, flush=True)
 
     def log(self, step, metrics, waited):
         """Show `metrics`, floats by name, on the bar, and record them in log.txt and in VisualDL.
