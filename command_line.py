@@ -361,7 +361,7 @@ def _overlay(below, layer):
     if "classes" in layer and "num_classes" not in layer:
         values["num_classes"] = layer["classes"] and count_classes(layer["classes"])
     if layer.get("test_data_path") and "real_split" not in layer:
-        values["real_split"] = "test"  # who gives test images wants to compare with them
+        values["real_split"] = "test"  # the user gave test images, so compare with these
     for one, other in EITHER_OR:
         if one in layer:
             values[other] = layer.get(other)
