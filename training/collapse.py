@@ -8,7 +8,7 @@ import numpy as np
 from metrics.diversity import class_distance
 from pictures import COLUMNS
 
-START = 0.1  # share of the run after which a sign is told; before it, networks still find their balance
+START = 0.1  # share of the run after which a sign is reported; before it, networks still find their balance
 ALIKE, ALIKE_EVER = 0.3, 0.1  # of the best distance; of the distance of real images
 RIGHT, RIGHT_CHECKS = 0.99, 5
 EXPLODED = 100  # times the median
@@ -24,7 +24,7 @@ HELP = {
 
 
 class Collapse:
-    """Looks for signs of a collapse at each `--sample_step`, and tells each sign once.
+    """Looks for signs of a collapse at each `--sample_step`, and reports each sign once.
 
     `real_distance`: the `class_distance` of real images. If it is 0 or NaN, samples are not compared.
     `notes`: `notes()` of the same run at the step where it goes on. Anything else starts anew.
@@ -37,7 +37,7 @@ class Collapse:
         self.best = 0.0  # its largest value so far, at most 1
         self.right_checks = 0  # checks in a row where D was right on nearly all images
         self.losses = {}  # {name: its absolute values at the last checks}
-        self.told = []  # names of the signs that were told
+        self.reported = []  # names of the signs that were reported
         with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError, OverflowError):
             vars(self).update(_read_notes(notes))
 
@@ -45,7 +45,7 @@ class Collapse:
         """The state as plain values."""
         losses = {name: list(values) for name, values in self.losses.items()}
         state = {"sums": self.sums, "count": self.count, "best": self.best, "right_checks": self.right_checks}
-        return state | {"losses": losses, "told": list(self.told)}
+        return state | {"losses": losses, "reported": list(self.reported)}
 
     def add(self, metrics):
         """Take note of `metrics`, floats by name, of a step up to the next check."""
@@ -63,8 +63,8 @@ class Collapse:
         found = {"alike": self._alike(samples), "beaten": self._beaten(means), "exploded": self._exploded(means)}
         if step < START * self.parameters.total_step:
             return []
-        new = [name for name, sign in found.items() if sign and name not in self.told]
-        self.told += new
+        new = [name for name, sign in found.items() if sign and name not in self.reported]
+        self.reported += new
         return [f"the training may have collapsed at step {step}: {found[name]}; {HELP[name]}" for name in new]
 
     def _alike(self, samples):
@@ -117,5 +117,5 @@ def _read_notes(notes):
         "best": float(notes["best"]),
         "right_checks": int(notes["right_checks"]),
         "losses": {name: list(map(float, values)) for name, values in notes["losses"].items()},
-        "told": list(map(str, notes["told"])),
+        "reported": list(map(str, notes["reported"])),
     }

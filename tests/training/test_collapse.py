@@ -62,11 +62,11 @@ def test_images_without_a_distance_are_not_compared(make_parameters):
         assert not any(check_all(collapse, [{"spread": share} for share in (1, 0, 0)]))
 
 
-@pytest.mark.parametrize(("values", "told_at"), [((1, 1, 1, 1, 1, 1), 4), ((1, 1, 1, 1, 0.98, 1, 1, 1, 1, 1), 9)])
-def test_a_discriminator_that_is_always_right(collapse, values, told_at):
+@pytest.mark.parametrize(("values", "expected"), [((1, 1, 1, 1, 1, 1), 4), ((1, 1, 1, 1, 0.98, 1, 1, 1, 1, 1), 9)])
+def test_a_discriminator_that_is_always_right(collapse, values, expected):
     signs = check_all(collapse, [{"right_real": value, "right_fake": 1.0} for value in values])
-    assert [number for number, found in enumerate(signs) if found] == [told_at]
-    assert "D was right on over 99 % of the real and of the generated images at 5 checks in a row" in signs[told_at][0]
+    assert [number for number, found in enumerate(signs) if found] == [expected]
+    assert "D was right on over 99 % of the real and of the generated images at 5 checks in a row" in signs[expected][0]
 
 
 def test_a_loss_that_explodes(collapse):
@@ -87,7 +87,7 @@ def test_logits_of_wgan_gp_may_drift_together(make_parameters):
     assert any(check_all(collapse, [readings[-1] | {"d_fake": 2e4}]))
 
 
-def test_nothing_is_told_in_the_first_tenth(collapse):
+def test_nothing_is_reported_in_the_first_tenth(collapse):
     assert not any(check_all(collapse, [{"spread": 1}, {"spread": 0}, {"g_adv": 1e9}], first=1))
     assert len(check_all(collapse, [{"spread": 0}])[0]) == 1
 
@@ -128,7 +128,7 @@ def test_a_negative_count_starts_anew(make_parameters):
 
 
 def train(tmp_path, *options):
-    """Train acgan-digits with narrow networks. Returns {step: the sign told there}, and the run's folder."""
+    """Train acgan-digits with narrow networks. Returns {step: the sign reported there}, and the run's folder."""
     command = ["--recipe", "acgan-digits", "--total_step", "200", "--sample_step", "20", "--log_step", "5"]
     command += ["--g_conv_dim", "16", "--d_conv_dim", "16", "--batch_size", "16", "--device", "cpu"]
     command += ["--save_path", str(tmp_path), "--name", "run", "--resume", "auto", *options]
@@ -147,7 +147,7 @@ def test_a_run_tells_a_collapse_once_and_goes_on(tmp_path, capsys):
     assert int(step) <= 27 and sign.startswith("D was right on over 99 %")
     assert capsys.readouterr().out.count(f"the training may have collapsed at step {step}: {sign}") == 1
     assert " step 39 " in (path / "log.txt").read_text()
-    assert checkpoint.load(path / "weights" / "latest").notes["collapse"]["told"] == ["beaten"]
+    assert checkpoint.load(path / "weights" / "latest").notes["collapse"]["reported"] == ["beaten"]
 
 
 @pytest.mark.slow
@@ -160,13 +160,13 @@ def test_a_run_tells_a_collapse_once_and_goes_on(tmp_path, capsys):
         ("--adv_loss wgan_gp --lambda_gp 0 --d_lr 0.1", "d_penalty is"),  # nothing bounds the critic
     ],
 )
-def test_collapsing_runs_are_told_within_five_checks(tmp_path, options, sign):
+def test_collapsing_runs_are_reported_within_five_checks(tmp_path, options, sign):
     signs, _ = train(tmp_path, *options.split(), "--total_step", "100")
     assert any(found.startswith(sign) for found in signs.values()), signs  # the run's five checks
 
 
 @pytest.mark.slow
-def test_a_learning_rate_that_is_raised_on_resume_is_told(tmp_path):
+def test_a_learning_rate_that_is_raised_on_resume_is_reported(tmp_path):
     healthy, _ = train(tmp_path, "--total_step", "100")
     signs, _ = train(tmp_path, "--d_lr", "30")
     assert not healthy
@@ -174,7 +174,7 @@ def test_a_learning_rate_that_is_raised_on_resume_is_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_generator_that_ignores_its_noise_is_told(tmp_path, monkeypatch):
+def test_a_generator_that_ignores_its_noise_is_reported(tmp_path, monkeypatch):
     trained = Trainer.train_step
 
     def train_step(trainer, data):
