@@ -72,7 +72,7 @@ class Slurm:
         self._start("slurmctld", "-D")
         for name in NODES:
             self._start("slurmd", "-D", "-N", name)
-        self.wait_for(lambda: self.run("sinfo", "--noheader", "--format", "%T %D") == "idle 2", 60)
+        self.wait_for(lambda: self.run("sinfo", "--noheader", "--format", "%T %D") == "idle 2", LIMIT)
 
     def _munge(self, folder):
         if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
@@ -88,7 +88,7 @@ class Slurm:
         self.started.append(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
 
     def run(self, *command):
-        result = subprocess.run(command, env=self.environment, text=True, capture_output=True, timeout=60)
+        result = subprocess.run(command, env=self.environment, text=True, capture_output=True, timeout=LIMIT)
         assert result.returncode == 0, result.stderr
         return result.stdout.strip()
 
@@ -107,7 +107,7 @@ class Slurm:
         for process in reversed(self.started):
             process.terminate()
         for process in self.started:
-            process.wait(60)
+            process.wait(LIMIT)
 
 
 @pytest.fixture

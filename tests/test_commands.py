@@ -114,7 +114,7 @@ def test_visualdl_serves_the_run_across_sessions(trained, tmp_path):
         assert settings["metrics"]["1 loss/g_adv"] == ask("scalar/list", run=name, tag="1 loss/g_adv")[-1][2]
     finally:
         server.terminate()
-        server.communicate(timeout=30)
+        server.communicate(timeout=LIMIT)
 
 
 def test_testing_draws_and_measures(trained, tmp_path):

@@ -423,7 +423,7 @@ def test_a_second_signal_quits_at_once(tmp_path):
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 128 + signal.SIGINT
+    assert process.wait(timeout=LIMIT) == 128 + signal.SIGINT
     assert whole_steps(tmp_path / "sagan_models" / "mine") == []
     process.communicate()
 
@@ -433,7 +433,7 @@ def test_a_late_second_sigterm_quits_at_once(tmp_path):
     process = start_slow_run_and_terminate(tmp_path)
     time.sleep(6)
     process.terminate()
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert process.wait(timeout=LIMIT) == 128 + signal.SIGTERM
     process.communicate()
 
 

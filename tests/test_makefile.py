@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import ROOT
+from commands import LIMIT, ROOT
 
 # A Python that reports another version, perhaps without ensurepip. It runs `-c CODE`. Its `-m venv --clear FOLDER`
 # makes an environment whose `python` writes its arguments to a file.
@@ -61,7 +61,7 @@ class Machine:
     def make(self, *arguments):
         environment = {"PATH": str(self.commands), "CUDA_FOLDERS": str(self.folder / "cuda")}
         command = [shutil.which("make"), *arguments]
-        return subprocess.run(command, cwd=self.folder, env=environment, text=True, capture_output=True, timeout=60)
+        return subprocess.run(command, cwd=self.folder, env=environment, text=True, capture_output=True, timeout=LIMIT)
 
     def installed(self, *arguments):
         """The name of the Python that makes the environment, and what `make setup` installs into it.

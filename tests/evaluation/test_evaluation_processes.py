@@ -42,7 +42,7 @@ def command(path, batch_size, *options):
     ]
 
 
-def wait_for_success(process, seconds=240):
+def wait_for_success(process, seconds=LIMIT):
     """Wait until a process ends with exit code 0; returns its stderr."""
     try:
         _, err = process.communicate(timeout=seconds)
