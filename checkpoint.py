@@ -61,10 +61,15 @@ class NotReadable(UserError):
     """This process may not read a file. Its content may be whole."""
 
 
+class HeaderTooLong(UserError):
+    """The options and notes of a checkpoint are too long to be read back."""
+
+
 def save(path, step, parameters, parts, notes=None, class_names=()):
     """Write a checkpoint atomically. The arguments are those of `Checkpoint`, and `load` returns them.
 
-    Raises UserError if the file cannot be written, for example because the disk is full.
+    Raises UserError if the file cannot be written, for example because the disk is full. Raises HeaderTooLong if `load`
+    would refuse it.
     """
     if class_names:
         parts = parts | {CLASSES: {NAMES: _encoded(class_names)}}
@@ -79,6 +84,11 @@ def save(path, step, parameters, parts, notes=None, class_names=()):
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata)
+            if (size := _header_size(temporary)) > HEADER_LIMIT:
+                raise HeaderTooLong(
+                    f"{path} cannot be written: its header has {size} bytes, more than {HEADER_LIMIT}; give shorter "
+                    "options"
+                )
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path} cannot be written: {getattr(error, 'strerror', None) or printable(str(error))}"
@@ -161,14 +171,19 @@ def _load_ours(path, wanted):
 @contextmanager
 def _open_ours(path):
     """Yield an open checkpoint of ours and the metadata in its header."""
-    with open(path, "rb") as file:
-        if int.from_bytes(file.read(8), "little") > HEADER_LIMIT:
-            raise ValueError("its header is too long")
+    if _header_size(path) > HEADER_LIMIT:
+        raise ValueError("its header is too long")
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
             raise UserError(f"{path} is a safetensors file but not one of this project's checkpoints")
         yield file, metadata
+
+
+def _header_size(path):
+    """The bytes of the header of a safetensors file."""
+    with open(path, "rb") as file:
+        return int.from_bytes(file.read(8), "little")
 
 
 def best_score(path):

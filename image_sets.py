@@ -1,11 +1,13 @@
 """Sets of labelled images: in memory, in class folders, packed, made of noise; and choices of their classes."""
 
+import errno
 import hashlib
 import itertools
 import math
 import re
 import sys
 import threading
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -32,6 +34,11 @@ CLASS_NAMES = {
 }  # fmt: skip
 FAKE_IMAGES, FAKE_CLASSES = 10_000, 10
 BROKEN_SHARE = 0.01  # of a data set's files; the run stops if more files cannot be read
+# The errors of the system that a damaged or changed file causes. Others, such as EIO, do not tell that it is damaged.
+ERRORS_OF_FILES = {
+    errno.EINVAL, errno.ESPIPE, errno.EOVERFLOW, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG
+}  # fmt: skip
+PAUSES = (0.1, 1, 5)  # seconds before a file is read again after such an error
 # Files. A network file system needs minutes for the sizes or the headers of a million files.
 SIZES_COMPARED = 1000
 HEADERS_READ = 1000
@@ -181,11 +188,23 @@ class FolderSet(ImageSet):
                     self._leave_out(place, str(error))
 
     def read(self, place, *smaller):
-        """Image `place`, uint8 [C, H, W]. Raises Unreadable, with the reason, if its file cannot be read.
+        """Image `place`, uint8 [C, H, W]. Raises Unreadable, with the reason, if its file is damaged or no image.
 
-        `smaller`: `smallest` and `square` of `read_image`.
+        An error of the system, such as that of a network, may pass, so the file is read again after PAUSES. Raises
+        UserError if it stays: the images of a run must not depend on it. `smaller`: `smallest` and `square` of
+        `read_image`.
         """
         path = self.path(place)
+        for pause in (*PAUSES, None):
+            try:
+                return self._read_once(place, path, *smaller)
+            except OSError as error:
+                if pause is None:
+                    found = f"{path} cannot be read: {error.strerror}"
+                    raise UserError(f"{found}; make it readable, then continue with --resume") from None
+                time.sleep(pause)
+
+    def _read_once(self, place, path, *smaller):
         try:
             with self.reading.of(path):
                 image = read_image(self.open(place), self.parameters.exif, *smaller)
@@ -201,7 +220,9 @@ class FolderSet(ImageSet):
             raise UserError(f"{path} takes more memory than is left: lower --num_workers or --batch_size") from None
         except UnidentifiedImageError:
             raise Unreadable("it is not an image, or Pillow cannot read its kind") from None
-        except Exception as error:  # Pillow may raise anything for a stranger's file
+        except Exception as error:  # Pillow may raise anything for a stranger's file, also an OSError without errno
+            if isinstance(error, OSError) and error.errno not in (None, *ERRORS_OF_FILES):
+                raise
             raise Unreadable(one_line(error)) from None
 
     def open(self, place):

@@ -401,7 +401,7 @@ class Dropout(nn.Layer):
         # A byte is precise enough for shares such as 1/2 and 1/4. Others are rounded to a multiple of 2^-16.
         kind = np.uint8 if self.share * 256 % 1 == 0 else np.uint16
         values = np.iinfo(kind).max + 1
-        limit, size = round(self.share * values), math.prod(shape)
+        limit, size = min(round(self.share * values), values - 1), math.prod(shape)  # some are kept, however few
         draws = [np.frombuffer(source.bytes(size * kind().itemsize), kind) for source in self.sources]
         return (np.stack(draws).reshape([len(draws), *shape]) >= limit) * (values / (values - limit))
 

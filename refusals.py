@@ -81,9 +81,12 @@ def check_test(p, given):
             f"--{min(without_effect)} has no effect: --samples measures existing images and draws none; leave it out"
         )
     _check_measures(p)
+    # The data_path of a run may mean another folder here, so it counts only if this test reads it.
+    reads_training = "data_path" in given or p.real_split != "test"
+    read = ("data_path", "test_data_path") if reads_training else ("test_data_path",)
     in_save_path = (p.samples or len(p.pretrained_models) > 1) and not p.test_path
     for name in ("samples_dir", "save_path" if in_save_path else "test_path"):
-        check_place(p, name, ("test_data_path",))
+        check_place(p, name, read)
 
 
 def check_packing(p, packing):

@@ -5,9 +5,9 @@
 #   sbatch --nodes 4 --gpus-per-node 8 cluster/slurm.sh --data_path ImageNet/train  # 4 nodes × 8 GPUs
 #   sbatch --nodes 2 --gpus-per-node 0 --export ALL,PROCESSES=8 cluster/slurm.sh …  # 8 processes a node, on CPUs
 #
-# The options after the script go to train.py. The run's folder is sagan_models/slurm-JOB, or that of --name. Some time
-# before the time limit the job is warned. It saves a checkpoint and goes back into the queue. When it starts again, it
-# goes on from there, until --total_step.
+# The options after the script go to train.py. The run's folder is sagan_models/slurm-JOB, or that of --name. Slurm
+# warns the job before the time limit. The job then saves a checkpoint and goes back into the queue. When it starts
+# again, it goes on from the checkpoint, until --total_step.
 #SBATCH --job-name gan
 #SBATCH --nodes 1
 #SBATCH --ntasks-per-node 1
@@ -16,7 +16,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode append
 #SBATCH --output %x-%j.log
-# The warning: USR1 to this script, 180 seconds before the time limit. A step and a checkpoint must take less.
+# The warning: USR1 to this script, 180 seconds before the time limit. A step and a checkpoint must take less time.
 #SBATCH --signal B:USR1@180
 
 [ ! -f .venv/bin/activate ] || source .venv/bin/activate
@@ -27,7 +27,7 @@ address=$(srun --nodes 1 --ntasks 1 --nodelist "$first" hostname -I | cut -d ' '
 port=$((20000 + SLURM_JOB_ID % 10000))
 echo "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)), nodes $SLURM_JOB_NODELIST, meeting at $address:$port"
 
-# On the warning, end the step that trains by SIGTERM. train.py then saves a checkpoint.
+# After the warning, send SIGTERM to the training. train.py then saves a checkpoint.
 stop() {
     warned=yes
     scancel --signal TERM "$SLURM_JOB_ID"

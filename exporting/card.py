@@ -60,7 +60,7 @@ def model_card(generator, loaded, name, has_onnx):
     examples = ["python example_paddle.py   # needs paddlepaddle alone; writes grid.png"]
     if has_onnx:
         examples.append("python example_onnx.py     # needs onnxruntime alone; writes grid.png")
-    average = "The weights are the moving average of the training's." if generator.part == "G_ema" else ""
+    average = "The weights are a moving average over the training." if generator.part == "G_ema" else ""
     lines = [
         "---",
         yaml.safe_dump(head, sort_keys=False).strip(),
@@ -122,4 +122,4 @@ def _scores(path):
         count = settings.get("num_samples")
         if table and settings.get("sha256") == digest and isinstance(count, int):
             return ["| figure | |", "|---|---|", *table, "", f"Measured by `test.py` on {count:,} samples."]
-    return ["Not measured. `test.py` measures the weights; an export after it has its figures here."]
+    return ["Not measured. Run `test.py` on the weights and export again. Then this section has the figures."]

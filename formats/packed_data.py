@@ -24,6 +24,7 @@ ABOUT = "pack.json"
 PACKED = (".npz", ".zip")
 FORMAT = "packed images 1"
 ABOUT_LIMIT = 2**28  # bytes of pack.json
+SHORT, FEW = 80, 50  # the most characters of a name or a digest in a fingerprint, and the most entries
 
 
 @dataclass(frozen=True)
@@ -267,11 +268,25 @@ def _about(content):
         and all(type(name) is str for name in about.class_names)
         and type(about.by_class) is bool
         and isinstance(about.pixels, dict)
-        and isinstance(about.fingerprint, dict)
+        and _is_fingerprint(about.fingerprint)
         and all(isinstance(entry, list) and list(map(type, entry)) == [int, int, str, str] for entry in entries)
     ):
         raise ValueError(f"{ABOUT} has values of wrong types")
     return about
+
+
+def _is_fingerprint(values):
+    """Whether `values` is a short fingerprint. Checkpoints keep it, and messages quote it."""
+
+    def is_short(text):
+        return type(text) is str and len(text) <= SHORT and text.isprintable()
+
+    return (
+        isinstance(values, dict)
+        and len(values) <= FEW
+        and all(is_short(name) for name in values)
+        and all(is_short(value) or (type(value) is int and abs(value) < 2**63) for value in values.values())
+    )
 
 
 def _checked(labels, class_names, about):

@@ -102,49 +102,77 @@ class Growing:
     """The hidden files beside `out`: the images so far, and a journal that says which of them are surely on the disk.
 
     The names contain `key`, which stands for the source and its options. `left_out`: {place: (file, reason)} of the
-    images before place `done`. Raises UserError if another process writes them.
+    images before place `done`. Raises UserError if `out` exists or if another process writes it.
     """
 
     def __init__(self, out, key, content):
         self.out, self._content = Path(out), content
         self._part = self.out.with_name(f".{self.out.name}.{key}.part")
         self._journal = self._part.with_suffix(".journal")
-        for other in self.out.parent.glob(f".{glob.escape(self.out.name)}.*.part"):
-            if other != self._part:
-                print(f"{other} is left by an interrupted packing with other options: remove it", file=sys.stderr)
         with self.errors_named():
             self._part.touch()
             self._file = open(self._part, "r+b")  # noqa: SIM115, `close` closes it
-            self._lock()
-            self.done, checksum, self.left_out = self._read_journal()
+            try:
+                self._claim()
+            except UserError:
+                self.close()
+                if os.path.getsize(self._part) == 0:
+                    self._part.unlink()
+                raise
+            self.done, checksum, self.left_out, length = self._read_journal()
             self._check_space()
-            content.begin(self._file, self.done, checksum)
+            try:
+                content.begin(self._file, self.done, checksum)
+                if self.done and self._file.tell() != length:
+                    raise ValueError("its images have another size")
+            except (ValueError, TypeError, struct.error):
+                print(f"{self._part} is damaged: the packing starts anew", file=sys.stderr)
+                os.truncate(self._journal, 0)
+                self.done, self.left_out = 0, {}
+                content.begin(self._file, 0, 0)
         self._noted = set(self.left_out)
 
-    def _lock(self):
+    def _claim(self):
+        """Refuse `out` if it exists, or if another process writes it, with the same options or with others.
+
+        Each process locks its own file before it looks at those of others. So of two, one at least sees the other.
+        """
+        self._lock(self._file)
+        for other in self.out.parent.glob(f".{glob.escape(self.out.name)}.*.part"):
+            if other != self._part:
+                with open(other, "r+b") as file:
+                    self._lock(file)
+                print(f"{other} is left by an interrupted packing with other options: remove it", file=sys.stderr)
+        self._check_absent()
+
+    def _lock(self, file):
         try:
-            system.try_lock(self._file)
+            system.try_lock(file)
         except BlockingIOError:
-            self._file.close()
             raise UserError(f"--out {self.out} is being written by another pack.py: give another file") from None
         except OSError:  # a file system without locks
             pass
 
+    def _check_absent(self):
+        if self.out.exists():
+            raise UserError(f"--out {self.out} exists now: move it away and run the same command again to go on")
+
     def _read_journal(self):
-        done, checksum, left_out, valid = 0, 0, {}, 0
+        """(images done, their checksum, images left out, bytes of the file) by the last valid line of the journal."""
+        done, checksum, left_out, length, valid = 0, 0, {}, 0, 0
         if self._journal.exists():
             for line in self._journal.read_bytes().splitlines(keepends=True):
                 try:
                     entry = json.loads(line)
-                    length = entry["length"]
-                except (ValueError, KeyError):  # a line that was not written to its end
+                    if entry["length"] > os.path.getsize(self._part):
+                        break
+                    left_out |= {place: (file, reason) for place, file, reason in entry["left_out"]}
+                    done, checksum, length = entry["done"], entry["checksum"], entry["length"]
+                except (ValueError, KeyError, TypeError):  # a line that was not written to its end, or is damaged
                     break
-                if length > os.path.getsize(self._part):
-                    break
-                done, checksum, valid = entry["done"], entry["checksum"], valid + len(line)
-                left_out |= {place: (file, reason) for place, file, reason in entry["left_out"]}
+                valid += len(line)
             os.truncate(self._journal, valid)
-        return done, checksum, left_out
+        return done, checksum, left_out, length
 
     def _check_space(self):
         needed = self._content.size - os.path.getsize(self._part)
@@ -176,6 +204,7 @@ class Growing:
         self._content.finish(labels, about)
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._check_absent()  # another program may have made it meanwhile
         try:
             os.replace(self._part, self.out)
         except PermissionError:  # Windows renames only closed files

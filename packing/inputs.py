@@ -175,21 +175,27 @@ def _images(members, skipped):
 
 
 def _stylegan_folder(option, path):
-    names, skipped = [], Counter()
-    for folder, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inner = os.path.relpath(folder, path)
-        paths = [name if inner == "." else f"{inner}/{name}" for name in files if not name.startswith(".")]
-        images = [name for name in paths if name.lower().endswith(EXTENSIONS)]
-        skipped["other file"] += len(paths) - len(images)
-        names += images
-    skipped["other file"] -= 1  # dataset.json
-    names.sort()
-    with (
-        _named(option, path, f"StyleGAN's folder of images with {STYLEGAN_LABELS}"),
-        open(os.path.join(path, STYLEGAN_LABELS), "rb") as file,
-    ):
-        return _stylegan(names, names, file.read(labels_limit(len(names)) + 1), skipped)
+    with _named(option, path, f"StyleGAN's folder of images with {STYLEGAN_LABELS}"):
+        files = list(_files_below(path))
+        names = sorted(name for name, is_regular in files if is_regular and name.lower().endswith(EXTENSIONS))
+        skipped = Counter({"other file": len(files) - len(names) - 1})  # dataset.json is not skipped
+        with open(os.path.join(path, STYLEGAN_LABELS), "rb") as file:
+            return _stylegan(names, names, file.read(labels_limit(len(names)) + 1), skipped)
+
+
+def _files_below(folder, inner=""):
+    """Yield (path below `folder`, whether it is a regular file) for each entry that is neither hidden nor a folder.
+
+    Others, such as a pipe, must not be opened: reading one might wait for ever.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(entry.path, f"{inner}{entry.name}/")
+            else:
+                yield f"{inner}{entry.name}", entry.is_file()
 
 
 def _stylegan_zip(option, path):

@@ -53,6 +53,13 @@ def test_a_saved_checkpoint_is_read_back(saved, trained):
             assert array.dtype == parts[part][name].dtype
 
 
+def test_a_checkpoint_that_could_not_be_read_back_is_not_written(trained, tmp_path):
+    p, parts = trained
+    with pytest.raises(UserError, match=r"its header has \d+ bytes, more than 1048576; give"):
+        checkpoint.save(tmp_path / "a.safetensors", 7, dataclasses.asdict(p), parts, {"data": "x" * 2**20})
+    assert not os.listdir(tmp_path)
+
+
 def test_class_names_are_kept(make_parameters, tmp_path):
     """As many names as allowed, as long as a file system allows, in any script, and names that are not UTF-8."""
     few = ("cat", "猫" * 85, "T-shirt/top", *map(str, range(6)), os.fsdecode(b"\xc4\xe3"))
@@ -148,10 +155,12 @@ def changed(parts, name, array):
         (lambda p, parts: (p, {"G": {f"{k}": np.zeros(0, "float32") for k in range(20_000)}}), "header is too long"),
     ],
 )
-def test_a_checkpoint_with_false_content_is_refused(trained, tmp_path, change, says):
+def test_a_checkpoint_with_false_content_is_refused(trained, tmp_path, monkeypatch, change, says):
     p, parts = change(dataclasses.asdict(trained[0]), trained[1])
     path = tmp_path / "hostile.safetensors"
-    checkpoint.save(path, 7, p, parts)
+    with monkeypatch.context() as changed:
+        changed.setattr(checkpoint, "HEADER_LIMIT", 2**30)
+        checkpoint.save(path, 7, p, parts)
     with pytest.raises(UserError) as caught:
         checkpoint.load(path)
     assert says in str(caught.value) and "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import os
 import re
+import resource
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from commands import LIMIT, ROOT, launch, run
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import image_sets
 import pipeline
 import system
 from dataset import batches, batches_per_epoch, load_dataset
@@ -318,6 +320,28 @@ def test_a_broken_file_in_a_small_folder_stops_at_once(tmp_path):
         (tmp_path / name / "a.png").write_text("no image")
     with pytest.raises(UserError, match=r"1 of the 4 files .*cat/a.png"):
         load_dataset(folder(tmp_path))
+
+
+def test_an_error_of_the_system_leaves_no_image_out(animals, capsys, monkeypatch):
+    """As that of a network file system, an error may pass: here, that this process has too many open files."""
+    limits, pauses = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    image_set = load_dataset(folder(animals))
+
+    def pause(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    monkeypatch.setattr(image_sets.time, "sleep", pause)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        assert labels_colors((image_set[110][0][None], [image_set.labels[110]], 1)) == [(1, 1, 10)] and len(pauses) == 2
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        with pytest.raises(UserError, match=r"dog/010\.png cannot be read: Too many open files; make it"):
+            image_set[110]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not image_set.left_out and capsys.readouterr().err == ""
 
 
 # Files that are skipped, photos that are turned

@@ -126,6 +126,13 @@ def test_dropout_drops_its_share_and_scales_the_rest(spatial):
     assert layer(x) is x
 
 
+def test_dropout_of_nearly_all_activations():
+    layer = layers.Dropout(0.999999)
+    layer.sources = [np.random.default_rng(row) for row in range(4)]
+    factors = np.unique(layer(paddle.ones([4, 50_000])).numpy())
+    assert factors.tolist() == [0, 2**16]
+
+
 @pytest.mark.parametrize(("momenta", "expected"), [((0.9,), 22), ((0.9, 0.99), 230), ((0.999, 0.9), 2302)])
 def test_forwards_to_settle_leave_a_tenth_of_the_first_statistics(momenta, expected):
     """After so many batches of mean 0, less than a tenth of the first mean is left, and not one batch earlier."""

@@ -1156,6 +1156,8 @@ def test_a_test_does_not_write_into_its_data(options, files, monkeypatch):
     monkeypatch.chdir(files / "val")
     message = refusal(f"{options} --test_data_path . --dataset folder", "test")
     assert "lies inside --test_data_path" in message
+    message = refusal(f"{options} --data_path . --real_split train --dataset folder", "test")
+    assert "lies inside --data_path" in message
 
 
 def test_a_test_writes_beside_its_data(files, monkeypatch):

@@ -110,9 +110,9 @@ def test_a_chinese_page_has_the_commands_options_and_links_of_the_english_one(en
     assert commands_and_links(english) == commands_and_links(chinese)
 
 
-def test_the_readmes_and_four_pages_have_chinese_twins():
+def test_the_readme_and_five_pages_have_chinese_twins():
     assert {english.name for english, _ in TWINS} == {
-        "README.md", "training.md", "evaluation.md", "data.md", "troubleshooting.md"
+        "README.md", "installation.md", "training.md", "evaluation.md", "data.md", "troubleshooting.md"
     }  # fmt: skip
 
 

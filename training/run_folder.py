@@ -293,6 +293,8 @@ class RunFolder:
                     raise diverged(f"{part}/{name}", "not finite", step)
         try:
             checkpoint.save(path, step, dataclasses.asdict(self.parameters), parts, notes, self._class_names)
+        except checkpoint.HeaderTooLong:
+            raise
         except UserError as error:
             raise UserError(f"{error}; make room there, then --resume goes on from the checkpoint before") from None
         if path.name != checkpoint.BEST:

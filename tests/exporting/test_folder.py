@@ -158,6 +158,7 @@ def drawn(tmp_path, make_parameters):
         values = read_recipe(name.partition(",")[0]) | {"g_conv_dim": 8, "d_conv_dim": 8} | RUNS[name]
         values = {"num_classes": 10} | {key: value for key, value in values.items() if key != "classes"}
         values["num_classes"] = values["num_classes"] or 10
+        values["centercrop_size"] = values.get("imsize", 128)
         p = Parameters(**values)
         arrays = {key: tensor.numpy() for key, tensor in drawn_generator(p).state_dict().items()}
         checkpoint.save(tmp_path / "drawn.safetensors", 1, vars(p), {"G": arrays})

@@ -110,6 +110,17 @@ HOSTILE = {
     "about: other": ({"pack__json": b"{}"}, "pack.json: it has another format"),
     "about: more": ({"pack__json": about(more=1)}, "pack.json has other entries than this version"),
     "about: types": ({"pack__json": about(class_names=["a", 2, "c"])}, "pack.json has values of wrong types"),
+    **{
+        f"about: fingerprint, {kind}": ({"pack__json": about(fingerprint=value)}, "pack.json has values of wrong")
+        for kind, value in {
+            "a long text": {"images": "x" * 81},
+            "a long name": {"x" * 81: 1},
+            "a line": {"images\n2026-01-01 measured": 1},
+            "a list": {"images": [1]},
+            "a large number": {"images": 2**63},
+            "many": {str(number): 1 for number in range(51)},
+        }.items()
+    },
     "about: place": ({"pack__json": about(left_out=[[12, 0, "f", "r"]])}, "pack.json names images or classes that do"),
     "about: negative": ({"pack__json": about(left_out=[[0, -1, "f", "r"]])}, "pack.json names images or classes that"),
     "about: left out": ({"pack__json": about(left_out=[[True, 0, "f", "r"]])}, "pack.json has values of wrong types"),

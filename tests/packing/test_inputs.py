@@ -201,6 +201,16 @@ def test_a_stylegan_zip_and_folder_keep_their_order_and_classes(stylegan, tmp_pa
         np.testing.assert_array_equal(one.images[3], np.asarray(image.resize((8, 8), Image.Resampling.BILINEAR)))
 
 
+def test_a_pipe_in_a_stylegan_folder_is_not_read(stylegan, tmp_path, capsys):
+    names = [name for name in stylegan if name != "dataset.json"]
+    labels = [[name, number % 3] for number, name in enumerate(["00000/pipe.png", *names])]
+    write(tmp_path / "data", stylegan | {"dataset.json": json.dumps({"labels": labels}).encode(), ".hidden.png": b""})
+    os.mkfifo(tmp_path / "data" / "00000" / "pipe.png")
+    found = packed(tmp_path, "--dataset", "folder", "--data_path", tmp_path / "data")
+    assert len(found.labels) == 10
+    assert f"skipped in --data_path {tmp_path}/data: 1 other file\n" in capsys.readouterr().err
+
+
 def test_a_stylegan_zip_of_the_right_size_trains_without_packing(stylegan, tmp_path):
     for name in stylegan:
         if name.endswith("png"):

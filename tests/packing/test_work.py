@@ -20,8 +20,10 @@ from test_resume import train
 
 import checkpoint
 from dataset import batches, load_dataset
-from formats.packed_data import open_packed
+from formats.packed_data import About, open_packed
+from packing.files import NPZ, ZIP, Growing
 from parameters import Parameters
+from utils import UserError
 
 CLASSES = ("cat", "dog", "eel")
 BROKEN = "cat/049.jpg"  # the last one of its class, so an image of the next class replaces it
@@ -366,6 +368,57 @@ def test_two_packings_of_one_file_at_the_same_time_are_refused(many, tmp_path):
     finally:
         process.kill()
         process.communicate(timeout=LIMIT)
+
+
+def test_packings_of_one_file_with_other_options_are_refused_at_the_same_time_and_named_later(tmp_path, capsys):
+    out, content = tmp_path / "a.npz", NPZ(1, (1, 2, 2))
+    first = Growing(out, "key", content)
+    with pytest.raises(UserError, match=r"is being written by another pack\.py: give another file"):
+        Growing(out, "other", content)
+    assert [path.name for path in tmp_path.iterdir()] == [".a.npz.key.part"] and capsys.readouterr().err == ""
+    first.close()
+    Growing(out, "other", content).close()
+    assert ".a.npz.key.part is left by an interrupted packing with other options" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["header", "size", "journal"])
+def test_a_damaged_file_of_an_interrupted_packing_starts_anew(tmp_path, capsys, damage):
+    out, content = tmp_path / "a.zip", ZIP(3, (1, 2, 2))
+    growing = Growing(out, "key", content)
+    growing.append(b"one")
+    growing.append(b"two")
+    growing.note({0: ("file", "reason")})
+    growing.close()
+    part, journal = tmp_path / ".a.zip.key.part", tmp_path / ".a.zip.key.journal"
+    if damage == "journal":
+        journal.write_text('{"length": 1, "done": 2}\n')
+    else:
+        damaged = bytearray(part.read_bytes())
+        place = {"header": 0, "size": len(damaged) - 32}[damage]  # the size of "two" in its header
+        damaged[place : place + 4] = bytes(4)
+        part.write_bytes(damaged)
+    growing = Growing(out, "key", content)
+    assert (growing.done, growing.left_out, journal.read_bytes(), part.read_bytes()) == (0, {}, b"", b"")
+    assert ("is damaged: the packing starts anew" in capsys.readouterr().err) == (damage != "journal")
+    growing.append(b"one")
+    growing.note({})
+    growing.close()
+    assert Growing(out, "key", content).done == 1
+
+
+def test_a_file_made_while_packing_is_not_replaced(tmp_path):
+    out = tmp_path / "a.npz"
+    growing = Growing(out, "key", NPZ(1, (1, 2, 2)))
+    growing.append(bytes(4))
+    out.write_bytes(b"mine")
+    about = About("folder", "train", "photos", None, ["a"], True, {}, {})
+    with pytest.raises(UserError, match="exists now: move it away and run the same command again"):
+        growing.finish(np.zeros(1, np.int64), about)
+    growing.close()
+    assert out.read_bytes() == b"mine"
+    with pytest.raises(UserError, match="exists now"):
+        Growing(out, "other key", NPZ(1, (1, 2, 2)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.npz.key.part", "a.npz"]
 
 
 @pytest.mark.slow
