@@ -140,16 +140,14 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
     # Share out the other chunks, one to each process in a round.
     todo, world_size = np.flatnonzero(~done), collectives.world_size()
     mine, rounds = todo[collectives.rank() :: world_size], -(-len(todo) // world_size)
-    saved, stopped = start, False
+    chunks, saved, stopped = _read_chunks(source, mine), start, False
     before = min(int(done.sum()) * CHUNK, count)
     with progress(total=count, done=before, title=title, unit="img", shown=collectives.rank() == 0) as bar:
         for number in range(rounds):
             stopped = stop.requested()  # the same on all processes
             if stopped or number == len(mine):
                 break
-            chunk = mine[number]
-            indices = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, count))
-            images = source.images(indices)
+            chunk, indices, images = next(chunks)
             for writer in writers:
                 writer.write(indices, images)
             found = _read(extractor, images, source.labels, indices, needs) if extractor else {}
@@ -169,6 +167,16 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
         whole.merge(Gathered.from_state(count, needs, state))
     whole.earlier = earlier
     return whole
+
+
+def _read_chunks(source, chunks):
+    """Yield (chunk, indices, images) for each of `chunks`. The images of `source.chunks_at_once` are read at once."""
+    at_once = getattr(source, "chunks_at_once", 1)
+    for start in range(0, len(chunks), at_once):
+        group = chunks[start : start + at_once]
+        indices = [np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, len(source))) for chunk in group]
+        images = source.images(np.concatenate(indices))
+        yield from zip(group, indices, np.split(images, np.cumsum(list(map(len, indices)))[:-1]), strict=True)
 
 
 def _read(extractor, images, labels, indices, needs):

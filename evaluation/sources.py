@@ -1,7 +1,8 @@
 """Sources of images to measure: samples drawn from a generator, real images, or samples from files.
 
 Every source has `labels` (int64 [N], or None if they are unknown), `size` (pixels a side), a length, and
-`images(indices)`: uint8 [n, C, size, size].
+`images(indices)`: uint8 [n, C, size, size]. If it has `chunks_at_once`, a pass asks for the images of that many chunks
+together.
 
 `open_source` opens the source of `test.py`: a checkpoint's generator, or the files that `--samples` names. Such a
 source also has:

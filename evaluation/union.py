@@ -27,6 +27,9 @@ class Union(ChosenClasses):
     classes, or if their images differ in kind.
     """
 
+    # In a chunk of 256 images each of a hundred generators has two or three, but each call of G computes 16.
+    chunks_at_once = 8
+
     def __init__(self, parameters, first):
         p, paths = parameters, parameters.pretrained_models
         # Read one checkpoint after the other, because only its generator is kept.

@@ -153,11 +153,18 @@ def test_every_command_runs_on_a_stand_in_for_windows(tmp_path):
         ["generate.py", "--pretrained_model", "runs/mine", "--interpolate", "0,1", "--frames", "4", "--out", "w.gif"],
         ["export.py", "--pretrained_model", "runs/mine", "--out", "exported"],
         ["gallery.py", "runs/mine", "--out", "page.html"],
+        ["demo.py", "runs/mine"],  # up to its page: Gradio is another project's
     ]  # fmt: skip
-    code, out, err = run(tmp_path, ROOT / "tests" / "without_posix.py", json.dumps(commands))
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub" / "gradio.py").write_text("raise ImportError('No module named gradio')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "stub")}
+    code, out, err = run(tmp_path, ROOT / "tests" / "without_posix.py", json.dumps(commands), env=environment)
     assert code == 0, err
     ended = [line for line in out.splitlines() if " ended with " in line]
-    assert ended == [f"{command[0]} ended with 0" for command in commands], err
+    assert ended == [f"{command[0]} ended with {2 * (command[0] == 'demo.py')}" for command in commands], err
+    assert err.splitlines()[-1] == "demo.py: No module named gradio; demo.py needs Gradio: pip install -r " + (
+        "requirements/demo.txt"
+    )
     assert not list(tmp_path.rglob("latest"))
     left = [path for path in tmp_path.rglob(".*") if path.suffix in (".part", ".journal") or ".tmp" in path.name]
     assert left == []

@@ -91,6 +91,15 @@ def assert_same(found, expected):
     assert list(one.score.values()) == pytest.approx(list(other.score.values()), rel=1e-12)
 
 
+def test_a_source_can_be_asked_for_several_chunks_at_once(whole):
+    """The extractor and the writers get the same chunks in the same order."""
+    source, writer, sizes = Source(), Writer(), []
+    source.chunks_at_once, images = 4, source.images
+    source.images = lambda indices: sizes.append(len(indices)) or images(indices)
+    assert_same(one_pass(source, writers=[writer]), whole)
+    assert sizes == [4 * CHUNK, CHUNK + 77] and writer.written == list(range(COUNT))
+
+
 def test_a_pass_equals_numpy_on_all_images_at_once(whole):
     source, extractor = Source(), Projection()
     images = source.images(np.arange(COUNT))

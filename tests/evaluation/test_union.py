@@ -11,6 +11,7 @@ import checkpoint
 import sampler
 import tester
 from command_line import CommandLine
+from evaluation import measurement, union
 from evaluation.sources import GeneratorSamples
 from image_sets import CLASS_NAMES
 from networks import models_of
@@ -79,6 +80,22 @@ def test_each_class_is_drawn_by_the_generator_that_has_it(save, tmp_path, capsys
     assert report["settings"]["classes drawn"] == 10
     with Image.open(tmp_path / "sagan_models" / "test-3-models" / "class_grid.png") as grid:
         assert grid.size[1] > 10 * 16
+
+
+def test_many_models_draw_the_samples_of_several_chunks_together(save, monkeypatch):
+    """The samples have the same bits, and G is called less often."""
+    monkeypatch.setattr(measurement, "CHUNK", 16)
+    calls, generate = [], sampler.generate
+    monkeypatch.setattr(sampler, "generate", lambda *arguments: calls.append(len(arguments[2])) or generate(*arguments))
+    for number in range(4):
+        save(f"model-{number}", f"{number},{number + 1}")
+    files = ",".join(f"model-{number}.safetensors" for number in range(4))
+    options = ["--pretrained_model", files, "--num_samples", 160, "--metrics", "none", "--samples_npz"]
+    measured(*options, "eight.npz")
+    assert calls[:8] == [32] * 4 + [8] * 4  # 128 samples, then 32
+    monkeypatch.setattr(union.Union, "chunks_at_once", 1)
+    measured(*options, "one.npz")
+    assert all((np.load("eight.npz")[name] == np.load("one.npz")[name]).all() for name in ("arr_0", "arr_1"))
 
 
 def test_the_samples_do_not_depend_on_the_order_of_the_models(save):
