@@ -21,7 +21,7 @@ from formats.image_files import class_folders, count_turned, fit, read_image, sa
 from formats.image_lists import list_images
 from formats.packed_data import check_packed, open_packed
 from pipeline import Reading, read_ahead
-from processes.collectives import rank
+from processes.collectives import processes_on_host, rank
 from utils import UserError, one_line, progress
 
 CLASS_NAMES = {
@@ -161,13 +161,17 @@ class FolderSet(ImageSet):
         if rank() > 0:
             return
         say_skipped(self.option, self.folder, self._skipped)
-        first = tuple(map(self.path, range(min(HEADERS_READ, len(self)))))
-        if turned := count_turned(first):
-            found = f"{turned} of the first {len(first)} images in {self.option} {self.folder}"
+        first = min(HEADERS_READ, len(self))
+        if turned := self.count_turned(first):
+            found = f"{turned} of the first {first} images in {self.option} {self.folder}"
             if self.parameters.exif:
                 say_once(f"turned upright by --exif: {found}")
             else:
                 say_once(f"stored sideways or mirrored: {found}, by their EXIF orientation; --exif turns them upright")
+
+    def count_turned(self, first):
+        """The number of images with an EXIF orientation among the `first` ones."""
+        return count_turned(tuple(map(self.path, range(first))))
 
     def __getitem__(self, index):
         return self._read(index)
@@ -306,11 +310,13 @@ class MemorySet(ImageSet):
     def __init__(self, source):
         p = source.parameters
         super().__init__(p, source.class_names, np.empty(len(source), np.int64))
-        size, free = len(source) * math.prod(self.image_shape), system.free_memory()
+        processes, free = processes_on_host(), system.free_memory()
+        size = len(source) * math.prod(self.image_shape) * processes
         if size > free:
+            each = f" in each of {processes} processes" if processes > 1 else ""
             raise UserError(
-                f"--data_in_memory needs {size / 1e9:.1f} GB for {len(source)} images, and {free / 1e9:.1f} GB are "
-                "free: leave it out"
+                f"--data_in_memory needs {size / 1e9:.1f} GB for {len(source)} images{each}, and {free / 1e9:.1f} GB "
+                "are free: leave it out"
             )
         self._images = np.empty((len(source), *self.image_shape), np.uint8)
         jobs = (range(start, min(start + 64, len(source))) for start in range(0, len(source), 64))

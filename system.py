@@ -135,7 +135,7 @@ def read_at(descriptor, size, offset):
 
 
 def free_memory():
-    """The bytes of memory that are still free: on the machine, and at most the limit of a container or a Slurm job."""
+    """The bytes of memory that are still free: on the machine, and below the limit of a container or a Slurm job."""
     if not hasattr(os, "sysconf"):
         # MEMORYSTATUSEX: the structure's size and the load in 4 bytes each, then the whole and the free memory.
         status = (ctypes.c_ulonglong * 8)(64)
@@ -144,11 +144,40 @@ def free_memory():
     free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     with contextlib.suppress(OSError, ValueError), open("/proc/meminfo") as file:
         free += [1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")]
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        # ValueError: "max", which is no limit
-        with contextlib.suppress(OSError, ValueError), open(limit) as file:
-            free.append(int(file.read()))
-    return min(free)
+    return min(free + free_in_groups())
+
+
+def free_in_groups(root=""):
+    """The bytes left below the limit of each Linux control group that holds this process, such as that of a container.
+
+    Files that the system keeps in memory count as free. `root`: the folder that holds /proc and /sys; by default /.
+    """
+    free, groups = [], []
+    with contextlib.suppress(OSError), open(f"{root}/proc/self/cgroup") as file:
+        groups = [line.rstrip("\n").split(":", 2) for line in file]
+    for _, kinds, path in groups:
+        if not kinds:  # version 2
+            folder, limit, usage, prefix = f"{root}/sys/fs/cgroup", "memory.max", "memory.current", ""
+        elif "memory" in kinds.split(","):  # version 1
+            folder, prefix = f"{root}/sys/fs/cgroup/memory", "total_"
+            limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        parts = [part for part in path.split("/") if part]
+        for count in range(len(parts) + 1):
+            group = "/".join([folder, *parts[:count]])
+            # OSError: a container does not see the groups around it. ValueError: "max", which is no limit.
+            with contextlib.suppress(OSError, ValueError):
+                most, used = (int(_content(f"{group}/{name}")) for name in (limit, usage))
+                pages = dict(line.split() for line in _content(f"{group}/memory.stat").splitlines())
+                files = sum(int(pages[f"{prefix}{kind}_file"]) for kind in ("active", "inactive"))
+                free.append(most - used + files)
+    return free
+
+
+def _content(path):
+    with open(path) as file:
+        return file.read()
 
 
 def peak_memory():

@@ -16,6 +16,7 @@ from formats.stored_zip import CENTRAL, FULL_16, FULL_32, UTF_8
 MOST = 10**7  # files
 LARGEST = 2**28  # bytes of one file
 TAR_HEADER = 2**20  # bytes that one header of a tar may take, with the long names in it
+LIST_BUFFER = 2**16  # bytes of a ZIP's list of files that are read at a time
 LOCAL_HEADER = 30  # bytes of a ZIP's header before each file
 END, END_64, LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 STORED, DEFLATED, UNIX = 0, 8, 3
@@ -74,38 +75,40 @@ def zip_members(path):
     "stored" and "deflated". Python's own reader needs a kilobyte of memory for each file.
     """
     members = ZipMembers()
-    with open(path, "rb") as file:
-        count, directory = _directory(file)
-    place = 0
-    for _ in range(count):
-        if len(directory) - place < CENTRAL.size or directory[place : place + 4] != b"PK\1\2":
-            raise ValueError("its list of files is damaged")
-        _, made_by, _, flags, method, _, _, _, stored, size, n, m, k, _, _, mode, offset = CENTRAL.unpack_from(
-            directory, place
-        )
-        place += CENTRAL.size
-        name = directory[place : place + n].decode("utf-8" if flags & UTF_8 else "cp437")
-        if FULL_32 in (size, stored, offset):
-            size, stored, offset = _zip64(directory[place + n : place + n + m], size, stored, offset)
-        place += n + m + k
-        _check_name(name)
-        if name.endswith("/"):
-            continue
-        if made_by >> 8 == UNIX and stat.S_ISLNK(mode >> 16):
-            raise ValueError(f"{name!r:.200} in it is a link")
-        if flags & 1:
-            raise ValueError(f"{name!r:.200} in it is encrypted")
-        if method not in (STORED, DEFLATED):
-            raise ValueError(f"{name!r:.200} in it has an unknown compression")
-        members.append(Member(name, offset, size, stored, method == DEFLATED))
+    with open(path, "rb", LIST_BUFFER) as file:
+        for _ in range(_go_to_list(file)):
+            if member := _next_in_list(file):
+                members.append(member)
     if len(set(members.names)) < len(members):
         twice = next(name for name, count in Counter(members.names).items() if count > 1)
         raise ValueError(f"it holds {twice!r:.200} twice")
     return members
 
 
-def _directory(file):
-    """(number of files, the bytes of the list of files) of the ZIP in an open file."""
+def _next_in_list(file):
+    """The next `Member` in the list of files; None for a folder. It is read entry by entry: a claim takes no memory."""
+    header = file.read(CENTRAL.size)
+    if len(header) < CENTRAL.size or header[:4] != b"PK\1\2":
+        raise ValueError("its list of files is damaged")
+    _, made_by, _, flags, method, _, _, _, stored, size, n, m, k, _, _, mode, offset = CENTRAL.unpack(header)
+    more = file.read(n + m + k)  # the name, the extra field and a comment
+    name = more[:n].decode("utf-8" if flags & UTF_8 else "cp437")
+    if FULL_32 in (size, stored, offset):
+        size, stored, offset = _zip64(more[n : n + m], size, stored, offset)
+    _check_name(name)
+    if name.endswith("/"):
+        return None
+    if made_by >> 8 == UNIX and stat.S_ISLNK(mode >> 16):
+        raise ValueError(f"{name!r:.200} in it is a link")
+    if flags & 1:
+        raise ValueError(f"{name!r:.200} in it is encrypted")
+    if method not in (STORED, DEFLATED):
+        raise ValueError(f"{name!r:.200} in it has an unknown compression")
+    return Member(name, offset, size, stored, method == DEFLATED)
+
+
+def _go_to_list(file):
+    """Seek to the list of files of the ZIP in an open file. Returns the number of files."""
     length = file.seek(0, io.SEEK_END)
     start = file.seek(max(0, length - END.size - 2**16))
     end = file.read()
@@ -127,7 +130,7 @@ def _directory(file):
     if offset + size > length:
         raise ValueError("its list of files is damaged")
     file.seek(offset)
-    return count, file.read(size)
+    return count
 
 
 def _zip64(extra, *values):

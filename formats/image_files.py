@@ -274,10 +274,11 @@ def _orientation(exif):
 def count_turned(paths):
     """The number of images among the files `paths` with an EXIF orientation other than 1. Reads only headers, once."""
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        return sum(pool.map(_is_turned, paths))
+        return sum(pool.map(is_turned, paths))
 
 
-def _is_turned(path):
+def is_turned(path):
+    """Whether the image in a file has an EXIF orientation other than 1. `path`: its path, or an open binary file."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             return _orientation(image.info.get("exif")) != 1

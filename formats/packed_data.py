@@ -24,6 +24,7 @@ ABOUT = "pack.json"
 PACKED = (".npz", ".zip")
 FORMAT = "packed images 1"
 ABOUT_LIMIT = 2**28  # bytes of pack.json
+LONGEST_PATH = 4096  # characters
 SHORT, FEW = 80, 50  # the most characters of a name or a digest in a fingerprint, and the most entries
 
 
@@ -32,8 +33,8 @@ class About:
     """The content of `pack.json` in a packed file.
 
     `by_class`: whether the images are ordered by class. `pixels`: the options that decide the pixels, by name.
-    `fingerprint`: the source's. `left_out`: for each image that
-    could not be read, its place, its class, its file and the reason; another image is in its place.
+    `fingerprint`: the source's. `left_out`: for each image that could not be read, its place, its class, its file and
+    the reason; another image is in its place. `label_list`: the file of --label_list.
     """
 
     dataset: str
@@ -45,6 +46,7 @@ class About:
     pixels: dict
     fingerprint: dict
     left_out: list = field(default_factory=list)
+    label_list: str | None = None
 
     def to_json(self):
         return json.dumps({"format": FORMAT} | asdict(self), indent=1).encode()
@@ -130,12 +132,19 @@ def check_packed(packed, parameters, option, path, split):
 
 def _pack_command(p, about):
     """The command that packs the source of `about` with the options of the `Parameters` `p`."""
-    options = [f"--dataset {p.dataset}", f"--data_path {shlex.quote(printable(about.source, 200)) or 'SOURCE'}"]
-    options += [f"--classes {shlex.quote(printable(about.classes, 200))}"] if about.classes else []
+    source = "test_data_path" if about.split == "test" else "data_path"
+    options = [f"--dataset {p.dataset}", f"--{source} {_quoted(about.source, 'SOURCE')}"]
+    options += [f"--label_list {_quoted(about.label_list, 'LIST')}"] if about.label_list else []
+    options += [f"--classes {_quoted(about.classes, 'CLASSES')}"] if about.classes else []
     for name, value in pixel_options(p).items():
         if value not in (False, "none"):
             options.append(f"--{name}" if value is True else f"--{name} {value}")
     return f"python pack.py {' '.join(options)} --out FILE"
+
+
+def _quoted(text, name):
+    """`text` as one word of a command; `name` if it is empty, or if it cannot stand in a message."""
+    return shlex.quote(text) if text and len(text) <= LONGEST_PATH and text.isprintable() else name
 
 
 # .npz
@@ -259,10 +268,10 @@ def _about(content):
         raise ValueError(f"{ABOUT} has other entries than this version writes") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{ABOUT}: {one_line(error)}") from None
-    texts = (about.dataset, about.split, about.source, "" if about.classes is None else about.classes)
+    given = [text for text in (about.classes, about.label_list) if text is not None]
     entries = about.left_out if isinstance(about.left_out, list) else [None]
     if not (
-        all(type(text) is str for text in texts)
+        all(type(text) is str for text in (about.dataset, about.split, about.source, *given))
         and isinstance(about.class_names, list)
         and 0 < len(about.class_names) <= MOST_CLASSES
         and all(type(name) is str for name in about.class_names)

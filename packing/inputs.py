@@ -14,7 +14,7 @@ import numpy as np
 import system
 from dataset import check_image_set, load_dataset, path_option
 from formats.archives import read_member, tar_members, zip_members
-from formats.image_files import EXTENSIONS, image_names
+from formats.image_files import EXTENSIONS, image_names, is_turned
 from formats.packed_data import ABOUT, is_packed
 from formats.stylegan_data import STYLEGAN_LABELS, images_among, labels_limit, stylegan_labels
 from image_sets import FolderSet, ImageSet, choose_classes, chosen_places
@@ -78,6 +78,15 @@ class SourceSet(FolderSet):
         if self._archive is None:
             return self.path(place)
         return io.BytesIO(read_member(self._archive, self._contents[place]))
+
+    def count_turned(self, first):
+        return super().count_turned(first) if self._archive is None else sum(map(self._is_turned, range(first)))
+
+    def _is_turned(self, place):
+        try:
+            return is_turned(self.open(place))
+        except (ValueError, OSError):  # a damaged file; reading its image later reports it
+            return False
 
     def file_names(self):
         return "/".join(self.files).encode(errors="surrogateescape")

@@ -28,6 +28,7 @@ def pack(parameters, packing):
     content = (NPZ if packing.out.lower().endswith(".npz") else ZIP)(len(source), source.image_shape)
     path, names = p.test_data_path or p.data_path or "", list(source.class_names)
     about = About(p.dataset, split, path, p.classes, names, source.by_class, pixel_options(p), source.fingerprint())
+    about = dataclasses.replace(about, label_list=packing.label_list)
     key = hashlib.blake2b(json.dumps([about.pixels, about.fingerprint, type(content).__name__]).encode(), digest_size=6)
     growing = Growing(packing.out, key.hexdigest(), content)
     try:

@@ -54,6 +54,11 @@ def world_size():
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
+def processes_on_host():
+    """The number of processes on this host."""
+    return int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))
+
+
 def say(line):
     """Print a line, on rank 0 only."""
     if rank() == 0:

@@ -583,6 +583,11 @@ def test_images_that_do_not_fit_into_memory_are_refused(animals, monkeypatch):
     p = folder(animals, data_in_memory=True)
     with pytest.raises(UserError, match=r"^--data_in_memory needs 0.0 GB for 400 images, and 0.0 GB are free: leave"):
         next(batches(load_dataset(p), p, 0))
+    monkeypatch.setattr(system, "free_memory", lambda: 100_000)
+    next(batches(load_dataset(p), p, 0))
+    monkeypatch.setenv("PADDLE_LOCAL_SIZE", "2")  # each process on the host has its own copy
+    with pytest.raises(UserError, match="for 400 images in each of 2 processes, and"):
+        next(batches(load_dataset(p), p, 0))
 
 
 def test_a_file_that_hangs_is_named_and_read_when_it_comes_back(animals, capsys, monkeypatch):

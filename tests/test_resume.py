@@ -389,6 +389,9 @@ def test_another_number_of_threads_is_reported(run_on_folders, tmp_path, capsys,
     assert line in capsys.readouterr().out and line in (tmp_path / "run" / "log.txt").read_text()
     train("--resume", str(tmp_path / "run"), "--total_step", "3")
     assert "threads before" not in capsys.readouterr().out
+    log = (tmp_path / "run" / "log.txt").read_text()
+    found = re.findall(r"(started|resumed) at step .*, (\d+) threads?\n", log)
+    assert found == [("started", f"{threads}"), *[("resumed", f"{threads + 1}")] * 2]
 
 
 def test_weights_of_other_classes_can_start_a_run(run_on_folders, tmp_path, capsys):

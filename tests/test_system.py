@@ -85,6 +85,23 @@ def test_a_system_without_locks_is_told_from_a_locked_file(tmp_path, without_fcn
         system.wait_for_lock(file)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_memory_is_free_below_the_limit_of_each_control_group(tmp_path, version):
+    """What the group uses is not free, except files that the system keeps in memory. Some groups are not seen."""
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    line = "0::/slurm/job/step" if version == 2 else "3:cpu:/\n4:hugetlb,memory:/slurm/job/step\n0::/"
+    (tmp_path / "proc" / "self" / "cgroup").write_text(f"{line}\n")
+    folder = tmp_path / "sys" / "fs" / "cgroup" / ("" if version == 2 else "memory")
+    names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}[version]
+    for group, most in (("slurm/job", 1000), ("slurm", "max")):
+        (folder / group).mkdir(parents=True, exist_ok=True)
+        for name, value in zip(names, (most, 700), strict=True):
+            (folder / group / name).write_text(f"{value}\n")
+        prefix = "total_" if version == 1 else ""
+        (folder / group / "memory.stat").write_text(f"anon 500\n{prefix}active_file 40\n{prefix}inactive_file 60\n")
+    assert system.free_in_groups(str(tmp_path)) == [400]
+
+
 def test_bytes_are_read_without_pread(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"0123456789")
     monkeypatch.delattr(os, "pread", raising=False)

@@ -30,6 +30,7 @@ from utils import (
     atomic_path,
     lock,
     naming,
+    plural,
     remove_leftovers,
     run_numbers,
     so_far,
@@ -125,9 +126,8 @@ class RunFolder:
         processes = collectives.world_size()
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
         begun = "resumed" if step else "started"
-        self._write_line(
-            f"{begun} at step {step} of {p.total_step}: {len(image_set)} images, {p.batch_size} a step{whole}"
-        )
+        size = f"{len(image_set)} images, {p.batch_size} a step{whole}"
+        self._write_line(f"{begun} at step {step} of {p.total_step}: {size}, {plural(runtime.threads(), 'thread')}")
         if start.is_own:
             self._point_latest_to(start.checkpoint.path)
             for name, (old, new) in changed_options(start.checkpoint.parameters, dataclasses.asdict(p)).items():

@@ -2,7 +2,9 @@
 
 import io
 import os
+import struct
 import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -27,6 +29,23 @@ def test_a_zip_is_listed_and_read_as_python_does(tmp_path, method):
         found = {name: read_member(file.fileno(), members[place]) for place, name in enumerate(members.names)}
     assert found == FILES
     assert members.find("c").size == 256 and members.find("d") is None
+
+
+@pytest.mark.parametrize("count", [1, 10**7])
+def test_a_huge_list_of_files_takes_no_memory(tmp_path, count):
+    """The list of 3 GB is a hole in the file, so it takes no space on the disk."""
+    size = 3 * 10**9
+    end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, 0)
+    end += struct.pack("<4sLQL", b"PK\6\7", 0, size, 1)
+    end += struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 2**16 - 1, 2**16 - 1, size, 0, 0)
+    with open(tmp_path / "a.zip", "wb") as file:
+        file.seek(size)
+        file.write(end)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="its list of files is damaged"):
+        zip_members(tmp_path / "a.zip")
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 def test_a_tar_is_listed_and_read_as_python_does(tmp_path):

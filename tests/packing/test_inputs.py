@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import shlex
 import struct
 import tarfile
 import zipfile
@@ -133,6 +134,20 @@ def test_imagenets_flat_validation_images_equal_their_class_folders(validation, 
     assert flat.class_names == SYNSETS
 
 
+def test_the_command_that_packs_other_pixels_has_the_label_list_and_the_whole_path(validation, tmp_path):
+    labels = tmp_path / "my labels.txt"
+    labels.write_text("\n".join(validation.values()))
+    source = tmp_path / ("long" * 60)
+    (tmp_path / "val").rename(source)
+    packed(tmp_path, "--dataset", "folder", "--test_data_path", source, "--label_list", labels)
+    with pytest.raises(UserError, match="but this command asks for --imsize 16") as refused:
+        load_dataset(Parameters(dataset="folder", test_data_path=str(tmp_path / "out.npz"), imsize=16), "test")
+    command = str(refused.value).split("python pack.py ")[1]
+    assert f"--test_data_path {source} --label_list '{labels}' --imsize 16 " in command
+    again = packed(tmp_path, *shlex.split(command.removesuffix(" --out FILE")), out="again.npz")
+    assert again.images.shape == (9, 16, 16, 3) and again.class_names == SYNSETS
+
+
 def test_numbers_in_a_label_list_are_ordered_as_numbers(validation, tmp_path):
     numbers = [str(2 + 4 * SYNSETS.index(name)) for name in validation.values()]  # 2, 6, 10
     (tmp_path / "labels.txt").write_text("\n".join(numbers))
@@ -169,6 +184,23 @@ def test_broken_images_in_a_tar_are_named_and_replaced_as_in_a_folder(tmp_path, 
     said = capsys.readouterr().err
     assert f"'{tmp_path}/train.tar/{SYNSETS[0]}.tar/049.JPEG' is left out (1 of 100 files so far)" in said
     assert_same(tar, packed(tmp_path, "--data_path", tmp_path / "train"))
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_photos_that_are_stored_sideways_are_counted_in_archives(tmp_path, capsys, kind):
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(content, "JPEG", exif=exif)
+    files = {f"{number}.JPEG": content.getvalue() if number < 2 else picture(number) for number in range(3)}
+    if kind == "tar":
+        tarred({f"{name}.tar": tarred(files) for name in SYNSETS[:2]}, tmp_path / "data.tar")
+    else:
+        files = {f"{name}/{file}": data for name in "ab" for file, data in files.items()}
+        labels = json.dumps({"labels": [[name, int(name[0] == "b")] for name in files]})
+        zipped(tmp_path / "data.zip", files | {"dataset.json": labels})
+    packed(tmp_path, "--dataset", "folder", "--data_path", tmp_path / f"data.{kind}")
+    said = f"stored sideways or mirrored: 4 of the first 6 images in --data_path {tmp_path}/data.{kind}, by their EXIF"
+    assert said in capsys.readouterr().err
 
 
 # StyleGAN's data sets
