@@ -32,7 +32,11 @@ COMPARISONS = {
         "ACGAN with DiffAugment": ("--recipe", "acgan-digits", *DIFFAUGMENT),
         "ReACGAN with DiffAugment": ("--recipe", "acgan-digits", *REACGAN, *DIFFAUGMENT),
     },
-    "glyphs": {"ACGAN": GLYPHS, "ReACGAN": (*GLYPHS, *REACGAN)},
+    "glyphs": {
+        "ACGAN": GLYPHS,
+        "ACGAN with weight 1": (*GLYPHS, "--class_loss_weight", "1"),
+        "ReACGAN": (*GLYPHS, *REACGAN, "--class_loss_weight", "4"),  # with 0.5, G had learned no class after all steps
+    },
 }
 # Figure: its title and format.
 FIGURES = {

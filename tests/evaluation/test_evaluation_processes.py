@@ -42,10 +42,10 @@ def command(path, batch_size, *options):
     ]
 
 
-def wait_for_success(process, seconds=240):
+def wait_for_success(process):
     """Wait until a process ends with exit code 0; returns its stderr."""
     try:
-        _, err = process.communicate(timeout=seconds)
+        _, err = process.communicate(timeout=LIMIT)
     finally:
         process.kill()
     assert process.returncode == 0, err
