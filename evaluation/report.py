@@ -90,6 +90,11 @@ def _known_figures():
     }
 
 
+def title(name):
+    """The title of the figure `name`, or None if no metric has it."""
+    return _known_figures()[name][0].title if name in _known_figures() else None
+
+
 def rows(figures):
     """(title, figure as text, its name) of each figure, in the order of the table."""
     for name, (figure, _) in _known_figures().items():

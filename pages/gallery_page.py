@@ -15,11 +15,12 @@ from checkpoint import compare_classes
 from dataset import load_dataset
 from drawing.classes import choose_labels
 from drawing.generator import OpenGenerator, load_generator
+from evaluation import report
 from pages import attention, records
 from pages.curves import chart
 from pages.embedded import LARGEST, SMALL, image_uri, picture_uri
 from pages.neighbours import find_neighbours
-from pages.words import words
+from pages.words import title, words
 from parameters import CLASSIFIED, Parameters, read_recipe
 from utils import UserError, progress
 
@@ -72,7 +73,7 @@ class _Gallery:
         except UserError as error:
             return None, str(error)
         if self.loaded.class_names and (difference := compare_classes(self.loaded.class_names, images.class_names)):
-            return None, f"--data_path has other classes than the generator ({difference})"
+            return None, self.words["other_classes"].format(difference=difference)
         return images, None
 
     @cached_property
@@ -240,12 +241,16 @@ class _Gallery:
         return [image_uri(picture) for picture in (attention.with_points(image), *overlays)]
 
     def curves(self):
-        found = records.curves(self.run)
-        charts = [{"name": name, "picture": markupsafe.Markup(chart(lines))} for name, lines in found]
+        charts = [
+            {"name": title(report.title(name) or name, self.language), "picture": markupsafe.Markup(chart(lines))}
+            for name, lines in records.curves(self.run)
+        ]
         return {"charts": charts} if charts else None
 
     def reports(self):
         found = records.reports(self.run, self.parameters.recipe)
+        for one in found:
+            one["table"] = [(title(name, self.language), *figures) for name, *figures in one["table"]]
         return {"found": found} if found else None
 
     def settings(self):

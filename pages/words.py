@@ -1,5 +1,7 @@
 """The texts of the pages, in English and in Chinese."""
 
+import re
+
 LANGUAGES = ("en", "cn")
 WORDS = {  # name: (English, Chinese)
     "language": ("en", "zh-CN"),
@@ -39,6 +41,10 @@ WORDS = {  # name: (English, Chinese)
         "噪声不变，类别嵌入从一类移动到另一类。",
     ),
     "one_class": ("There is one class only.", "只有一个类。"),
+    "other_classes": (
+        "--data_path has other classes than the generator ({difference})",
+        "--data_path 的类别与生成器不同（{difference}）",
+    ),
     "truncation": ("Truncation", "截断"),
     "truncation_text": (
         "The same seeds, with noise limited to ± the number on the left. Small numbers give typical images, large ones "
@@ -123,6 +129,44 @@ WORDS = {  # name: (English, Chinese)
     "value": ("value", "取值"),
     "none_differ": ("None differs.", "没有不同。"),
 }  # fmt: skip
+
+TITLES = {  # titles of figures, without what `title` adds: Chinese
+    "FID": "FID",
+    "FID of real test images against training images": "真实测试图像与训练图像之间的 FID",
+    "intra-FID": "类内 FID",
+    "Inception Score": "Inception Score",
+    "Inception Score, standard deviation over 10 parts": "Inception Score，10 份的标准差",
+    "score": "得分",
+    "score, standard deviation over 10 parts": "得分，10 份的标准差",
+    "KID": "KID",
+    "KID, standard deviation over subsets": "KID，各子集的标准差",
+    "precision": "精确率",
+    "recall": "召回率",
+    "density": "密度",
+    "coverage": "覆盖率",
+    "read as the class asked for": "被识别为所要求的类别",
+    "real test images read as their class": "真实测试图像被识别为其类别",
+    "real test images read by a classifier trained on samples (CAS)": "由样本训练的分类器认对的真实测试图像（CAS）",
+    "real test images read by a classifier trained on real images": "由真实图像训练的分类器认对的真实测试图像",
+    "samples read by a classifier trained on real images": "由真实图像训练的分类器认对的样本",
+    "MS-SSIM within a class": "同类样本的 MS-SSIM",
+    "MS-SSIM within a class, real images": "同类真实图像的 MS-SSIM",
+    "classes at least as varied as the least varied real one": "多样性不低于最单一的真实类别的类别数",
+    "share of classes at least as varied as the least varied real one": "多样性不低于最单一的真实类别的类别比例",
+    "distance within a class, generated over real": "同类样本间的距离与同类真实图像间的距离之比",
+}
+ADDED = ((", at ", " pixels", "，{} 像素"), (", ", " features", "，{} 维特征"))  # to a title, around a number
+
+
+def title(english, language):
+    """The title of a figure of a report in `language`. One that is unknown stays as it is."""
+    base, added = english.removeprefix("classifier "), ""
+    for before, after, chinese in ADDED:
+        if match := re.fullmatch(f"(.+){before}([0-9]+){after}", base):
+            base, added = match[1], chinese.format(match[2])
+    if language == "en" or base not in TITLES:
+        return english
+    return "分类器 " * english.startswith("classifier ") + TITLES[base] + added
 
 
 def words(language):

@@ -125,6 +125,24 @@ def test_reports_stand_beside_published_figures(saved, monkeypatch):
         assert all((word in text) == has_figures for word in ("paper", "18.65", "replication", "18.1482"))
 
 
+def test_figures_and_fixed_reasons_are_in_the_language_of_the_page(saved):
+    p, loaded = saved(data_path=None)
+    run = loaded.path.parents[1]
+    with open(run / "log.txt", "a") as log:
+        log.write("2026-01-02 03:04:05 measured at step 2: inception_score_std 0.25\n")
+    (run / "test").mkdir()
+    settings = {"num_classes": 5, "classes drawn": 5, "num_samples": 100, "number of real images": 100}
+    (run / "test" / "report.json").write_text(json.dumps({"figures": {"intra_fid": 18.25}, "settings": settings}))
+    for language, texts in (
+        ("en", ("Inception Score, standard deviation over 10 parts", "intra-FID", "has other classes than")),
+        ("cn", ("Inception Score，10 份的标准差", "类内 FID", "的类别与生成器不同")),
+    ):
+        gallery = gallery_page._Gallery(p, loaded, "0", language)
+        assert gallery.curves()["charts"][0]["name"] == texts[0]
+        assert gallery.reports()["found"][0]["table"][0][0] == texts[1]
+        assert texts[2] in gallery._training_images[1]
+
+
 def test_a_large_model_gives_a_page_below_20_mb(saved, monkeypatch):
     image = np.random.default_rng(0).integers(0, 256, (3, 256, 256), np.uint8)  # noise is the hardest to compress
     size = len(gallery_page.image_uri(image))
