@@ -35,7 +35,9 @@ COMPARISONS = {
     "glyphs": {
         "ACGAN": GLYPHS,
         "ACGAN with weight 1": (*GLYPHS, "--class_loss_weight", "1"),
-        "ReACGAN": (*GLYPHS, *REACGAN, "--class_loss_weight", "4"),  # with 0.5, G had learned no class after all steps
+        "ReACGAN": (*GLYPHS, *REACGAN),
+        "ReACGAN with weight 1": (*GLYPHS, *REACGAN, "--class_loss_weight", "1"),
+        "ReACGAN with weight 2": (*GLYPHS, *REACGAN, "--class_loss_weight", "2"),
     },
 }
 # Figure: its title and format.
