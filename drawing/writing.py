@@ -90,7 +90,7 @@ def _draw_grid(generator, drawing, labels, path):
     rows = [generator.grid([label], seeds) for label in progress(labels, title="grid", unit="class")]
     names = pictures.row_names(generator.class_names, labels)
     pictures.save_image(path, pictures.grid(np.concatenate(rows), names))
-    print(f"wrote {path}: a row for each of {_classes(labels)}, a column for each of the seeds {drawing.seeds}")
+    print(f"wrote {path}: {_classes(labels)}, a row for each; seeds {drawing.seeds}, a column for each")
 
 
 def _draw_film(generator, drawing, labels, path):
