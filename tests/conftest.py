@@ -23,9 +23,11 @@ MODELS = {  # each network at one of its sizes, with narrow layers
 
 
 def pytest_configure():
-    # Under `nohup` SIGHUP is ignored, and the commands that tests start would inherit that. Windows has no SIGHUP.
+    # Under `nohup` SIGHUP is ignored, and in the background of a shell's script SIGINT. The commands that tests start
+    # would inherit that. Windows has no SIGHUP.
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
