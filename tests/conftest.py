@@ -1,14 +1,21 @@
 """Fixtures that all test files share."""
 
-import runtime  # noqa: F401, I001, before paddle: it sets the threads
+import signal  # noqa: I001, the order matters here
 
-import dataclasses
-import os
-import signal
+# Under `nohup` SIGHUP is ignored, and in the background of a shell's script SIGINT. The commands that tests start would
+# inherit that, and `runtime` asks for it when it is imported. Windows has no SIGHUP.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import pytest
+import runtime  # noqa: E402, F401, before paddle: it sets the threads
 
-from parameters import Parameters
+import dataclasses  # noqa: E402
+import os  # noqa: E402
+
+import pytest  # noqa: E402
+
+from parameters import Parameters  # noqa: E402
 
 MODELS = {  # each network at one of its sizes, with narrow layers
     "sagan": {"imsize": 64, "g_conv_dim": 8, "d_conv_dim": 8, "adv_loss": "hinge", "beta1": 0.0, "beta2": 0.9},
@@ -20,14 +27,6 @@ MODELS = {  # each network at one of its sizes, with narrow layers
     "acgan-mlp": {"imsize": 16, "g_conv_dim": 8, "d_conv_dim": 8},
     "acgan-digits": {"imsize": 16, "g_conv_dim": 8, "d_conv_dim": 8},
 }
-
-
-def pytest_configure():
-    # Under `nohup` SIGHUP is ignored, and in the background of a shell's script SIGINT. The commands that tests start
-    # would inherit that. Windows has no SIGHUP.
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
