@@ -1,6 +1,6 @@
 """Fixtures that all test files share."""
 
-import signal  # noqa: I001, the order matters here
+import signal
 
 # Under `nohup` SIGHUP is ignored, and in the background of a shell's script SIGINT. The commands that tests start would
 # inherit that, and `runtime` asks for it when it is imported. Windows has no SIGHUP.
@@ -8,7 +8,7 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import runtime  # noqa: E402, F401, before paddle: it sets the threads
+import runtime  # noqa: E402, F401, I001, before paddle: it sets the threads
 
 import dataclasses  # noqa: E402
 import os  # noqa: E402
