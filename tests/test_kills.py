@@ -60,6 +60,7 @@ def test_a_run_killed_at_random_moments_equals_an_unbroken_one(kills, tmp_path, 
     assert_same_run(mine, tmp_path / "straight" / "acgan-digits-1")
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_it_begins_trains_with_the_same_command(tmp_path):
     """It is killed as soon as its folder exists."""
     command = [ROOT / "train.py", *OPTIONS, "--total_step", INTERVAL, "--resume", "auto", "--name", "mine"]

@@ -333,6 +333,7 @@ def test_other_classes_are_refused(run_on_folders, tmp_path, change, says):
     assert (tmp_path / "run" / "log.txt").read_text() == before
 
 
+@pytest.mark.slow
 def test_other_classes_are_refused_by_every_process(run_on_folders, tmp_path):
     shutil.copytree(run_on_folders / "run", tmp_path / "run")
     shutil.copytree(run_on_folders / "data", tmp_path / "data")

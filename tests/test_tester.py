@@ -136,6 +136,7 @@ def test_other_tests_leave_an_interrupted_one_alone(model, tmp_path, capsys):
         assert (one["arr_0"] == other["arr_0"]).all()
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on(tmp_path, capsys):
     """Ctrl-C in the last stage: precision and recall of many samples."""
     rng = np.random.default_rng(0)

@@ -176,6 +176,7 @@ def test_a_nan_on_one_process_stops_all(two):
     assert ["g_adv is nan at step 1" in str(result["error"]) for result in two["poisoned"]] == [True, True]
 
 
+@pytest.mark.slow
 def test_the_command_trains_alike_in_one_and_two_processes(tmp_path):
     """Across the end of an epoch, whose last batch is 31 of 128 images: the same log."""
     options = [*SMALL, "--classes", "0,2", "--global_batch_size", "128", "--sync_bn", "--dont_drop_last"]

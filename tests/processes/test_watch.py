@@ -164,7 +164,7 @@ def test_a_dead_process_ends_the_others_and_is_named(tmp_path, dead):
     ("failing", "what", "code", "reason"),
     [
         (0, "mistake", 2, "the images are gone"),
-        (1, "mistake", 2, "the images are gone"),
+        pytest.param(1, "mistake", 2, "the images are gone", marks=pytest.mark.slow),
         (1, "bug", 1, "ValueError: not a number"),
     ],
 )
@@ -281,6 +281,7 @@ def test_processes_stop_by_the_same_signal_at_the_same_moment(tmp_path, told):
         ]
 
 
+@pytest.mark.slow
 def test_a_process_that_never_starts_is_named(tmp_path):
     script = changed_meetings(tmp_path, "watch.JOIN_SECONDS = watch.LEAVE_SECONDS = 2")
     with Group(tmp_path, [[script, "late", "5"], [script, "late", "5"], ["-c", "pass"]]) as group:
