@@ -55,6 +55,7 @@ ELSEWHERE = {
     "python test.py --check_path": "published; tests/test_parameters.py reads it",
     "python test.py --pretrained_model RUN --metrics brightness": "tests/metrics/test_record.py",
     "python train.py --recipe sagan-digits --name": "it takes ten minutes",
+    "python train.py --dataset mnist": "needs MNIST",
     "python train.py --name acgan-digits": "make demo",
     "python test.py --pretrained_model sagan_models/acgan-digits": "make demo",
     "python test.py --pretrained_model sagan_models/sagan-digits": "needs ten minutes of training before it",
