@@ -31,7 +31,7 @@ def _set_environment():
     By default Paddle computes on one thread. The Intel MKL in its CPU wheel uses slow code on AMD processors.
     """
     info = system.processor()
-    threads = str(max(1, _physical_cores(info) // int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))))
+    threads = str(max(1, _physical_cores(info) // collectives.processes_on_host()))
     if "OMP_NUM_THREADS" not in os.environ:  # not set here, because paddle warns if it is set
         os.environ.setdefault("MKL_NUM_THREADS", threads)
         os.environ.setdefault("FLAGS_paddle_num_threads", threads)

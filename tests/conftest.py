@@ -1,21 +1,14 @@
 """Fixtures that all test files share."""
 
-import signal
+import default_signals  # noqa: F401, I001, before runtime
+import runtime  # noqa: F401, before paddle: it sets the threads
 
-# Under `nohup` SIGHUP is ignored, and in the background of a shell's script SIGINT. The commands that tests start would
-# inherit that, and `runtime` asks for it when it is imported. Windows has no SIGHUP.
-if hasattr(signal, "SIGHUP"):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import dataclasses
+import os
 
-import runtime  # noqa: E402, F401, I001, before paddle: it sets the threads
+import pytest
 
-import dataclasses  # noqa: E402
-import os  # noqa: E402
-
-import pytest  # noqa: E402
-
-from parameters import Parameters  # noqa: E402
+from parameters import Parameters
 
 MODELS = {  # each network at one of its sizes, with narrow layers
     "sagan": {"imsize": 64, "g_conv_dim": 8, "d_conv_dim": 8, "adv_loss": "hinge", "beta1": 0.0, "beta2": 0.9},

@@ -210,7 +210,7 @@ def test_the_kubernetes_job_fits_the_published_schema():
 
 
 def misfits(value, schema, path=""):
-    """What in `value` does not fit an OpenAPI v3 `schema`, as a list of texts."""
+    """A text for each part of `value` that breaks an OpenAPI v3 `schema`, such as "/spec/elastic is unknown"."""
     kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
     if schema.get("x-kubernetes-int-or-string"):
         return [] if isinstance(value, (int, str)) else [f"{path} is no integer or string"]

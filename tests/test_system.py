@@ -87,7 +87,7 @@ def test_a_system_without_locks_is_told_from_a_locked_file(tmp_path, without_fcn
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_memory_is_free_below_the_limit_of_each_control_group(tmp_path, version):
-    """What the group uses is not free, except files that the system keeps in memory. Some groups are not seen."""
+    """Free is the limit less what is used. Files that the system keeps in memory count as free."""
     (tmp_path / "proc" / "self").mkdir(parents=True)
     line = "0::/slurm/job/step" if version == 2 else "3:cpu:/\n4:hugetlb,memory:/slurm/job/step\n0::/"
     (tmp_path / "proc" / "self" / "cgroup").write_text(f"{line}\n")
