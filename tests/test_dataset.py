@@ -5,6 +5,7 @@ import gzip
 import os
 import re
 import resource
+import shutil
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -314,12 +315,38 @@ def test_too_many_broken_files_stop_the_run(animals, num_workers):
     assert threading.active_count() == threads
 
 
-def test_a_broken_file_in_a_small_folder_stops_at_once(tmp_path):
-    for name in ANIMALS:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.png").write_text("no image")
-    with pytest.raises(UserError, match=r"1 of the 4 files .*cat/a.png"):
-        load_dataset(folder(tmp_path))
+@pytest.mark.parametrize("num_workers", [0, 3])
+def test_one_message_names_all_broken_files_of_a_small_folder(animals, capsys, num_workers):
+    for name in ANIMALS[2:]:
+        shutil.rmtree(animals / name)
+    for number in range(29, 100):
+        for name in ANIMALS[:2]:
+            (animals / name / f"{number:03}.png").unlink()
+    broken = [animals / name / f"{number:03}.png" for name, number in (("cat", 7), ("dog", 0), ("dog", 28))]
+    for path in broken:
+        path.write_bytes(b"no image")
+    image_set = load_dataset(folder(animals, num_workers=num_workers))
+    with pytest.raises(UserError) as refused:
+        take(batches(image_set, image_set.parameters, 0), 9)
+    names = ", ".join(repr(str(path)) for path in broken)
+    assert str(refused.value) == (
+        f"3 of the 58 files in {animals} cannot be read as images: {names}: replace them or remove them"
+    )
+    said = capsys.readouterr().err
+    assert all(said.count(f"{str(path)!r} is left out (") == 1 for path in broken)
+
+
+def test_many_broken_files_stop_the_run_with_their_number_and_some_names(animals, capsys, monkeypatch):
+    for path in animals.glob("*/*.png"):
+        path.write_bytes(b"no image")
+    monkeypatch.setattr(image_sets, "CHECKED", 100)
+    first = ", ".join(repr(str(animals / "cat" / f"{number:03}.png")) for number in range(10))
+    with pytest.raises(UserError) as refused:
+        load_dataset(folder(animals))
+    assert f"at least 105 of the 400 files in {animals} cannot be read as images, such as {first}: " in str(
+        refused.value
+    )
+    assert capsys.readouterr().err.count("is left out") == 10
 
 
 def test_an_error_of_the_system_leaves_no_image_out(animals, capsys, monkeypatch):
