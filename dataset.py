@@ -12,7 +12,7 @@ from formats.published_data import read_cifar10, read_mnist
 from image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
 from pipeline import read_ahead
 from processes.blocks import blocks
-from utils import UserError
+from utils import UserError, shell_word
 
 
 def load_dataset(parameters, split="train"):
@@ -36,8 +36,8 @@ def load_dataset(parameters, split="train"):
         image_set = ArraySet(p, *read_cifar10(path, split))
     elif path is not None and Path(path).is_file():
         raise UserError(
-            f"{option} {path} is a file that only pack.py reads: python pack.py --data_path {path} --out FILE.npz "
-            "makes one for training; or give a folder with a folder of images for each class"
+            f"{option} {path} is a file that only pack.py reads: python pack.py --data_path {shell_word(path)} --out "
+            "FILE.npz makes one for training; or give a folder with a folder of images for each class"
         )
     else:
         image_set = FolderSet(p, option, path)

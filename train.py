@@ -7,7 +7,7 @@ system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted
 import runtime  # noqa: E402
 from command_line import CommandLine  # noqa: E402
 from processes import collectives  # noqa: E402
-from utils import plural  # noqa: E402
+from utils import plural, shell_word  # noqa: E402
 
 
 def main():
@@ -36,10 +36,11 @@ def main():
         return 0
     path, signal = trainer.train(image_set, loaded)
     if signal:
-        runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {path} goes on")
+        runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {shell_word(path)} goes on")
         return 128 + signal
     test_data = " --test_data_path DIR" if parameters.dataset in ("folder", "imagenet") else ""
-    print(f"trained {plural(trainer.step, 'step')}; python test.py --pretrained_model {path}{test_data} measures it")
+    measure = f"python test.py --pretrained_model {shell_word(path)}{test_data}"
+    print(f"trained {plural(trainer.step, 'step')}; {measure} measures it")
     return 0
 
 
