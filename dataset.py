@@ -86,9 +86,9 @@ def check_count(parameters, image_set, split="train"):
         option, path = path_option(p, split)
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
-            f"--num_classes is {p.num_classes} (given, or from the recipe, run or checkpoint), but {where} has "
-            f"{image_set.num_classes} classes: leave --num_classes out, give data of {p.num_classes} classes, or "
-            f"choose {p.num_classes} by --classes, such as random:{p.num_classes}:1"
+            f"--num_classes {p.num_classes} does not fit {where}, which has {image_set.num_classes} classes: give "
+            f"--num_classes none, data of {p.num_classes} classes, or --classes that choose {p.num_classes}, such as "
+            f"random:{p.num_classes}:1"
         )
 
 

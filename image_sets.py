@@ -56,10 +56,12 @@ class ImageSet:
     `name`: the value of --dataset. `class_names`: a tuple of str. `labels`: int64 [N] in 0 … num_classes - 1.
     `image_shape`: (C, H, W). `is_slow`: whether threads should read the images; then `reading` is a `pipeline.Reading`.
     `left_out`: {place: (file, reason)} of images found unreadable so far; another image is in the place of each.
-    `by_class`: whether the images are ordered by class.
+    `by_class`: whether the images are ordered by class. `is_like_imagenet`: False if the names of the classes show that
+    they are not ImageNet's.
     """
 
     is_slow = by_class = False
+    is_like_imagenet = True
 
     def __init__(self, parameters, class_names, labels):
         self.parameters = parameters
@@ -133,11 +135,7 @@ class FolderSet(ImageSet):
     def __init__(self, parameters, option, path):
         self._skipped = Counter()
         names = class_folders(path, option, self._skipped)
-        synsets = all(re.fullmatch(r"n\d{8}", name) for name in names)
-        training = option == "--data_path"  # say it once: test images are loaded after training images
-        if parameters.dataset == "imagenet" and training and len(names) != 1000 and not synsets:
-            found = f"{len(names)} classes, {names[0]} to {names[-1]}"
-            print(f"{option} {path} does not look like ImageNet, but is used: {found}", file=sys.stderr)
+        self.is_like_imagenet = len(names) == 1000 or all(re.fullmatch(r"n\d{8}", name) for name in names)
         names = [names[c] for c in choose_classes(names, parameters.classes)]
         self._list = list_images(path, option, names)
         self._skipped += self._list.skipped

@@ -12,6 +12,11 @@ from utils import plural, shell_word  # noqa: E402
 
 def main():
     command = CommandLine(program="train")
+    with command.naming_origins():
+        return train(command)
+
+
+def train(command):
     loaded = None
     if needed := command.checkpoint_to_load():
         # Imported only here, because it imports paddle, which is slow. Other mistakes are reported without it.
@@ -27,6 +32,10 @@ def main():
     from trainer import Trainer, resolve
 
     image_set = load_dataset(parameters)
+    asked_for_imagenet = parameters.dataset == "imagenet" and command.spelled & {"dataset", "dataroot"}
+    if asked_for_imagenet and not image_set.is_like_imagenet:
+        line = f"--data_path {parameters.data_path} does not look like ImageNet, but is used"
+        collectives.say(command.explained(line))
     print(f"{len(image_set)} images of {image_set.num_classes} classes: {_listed(image_set.class_names)}", flush=True)
     if collectives.world_size() > 1:
         collectives.require_same(image_set.fingerprint(), "give every process the same images")

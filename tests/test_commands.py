@@ -510,6 +510,21 @@ def test_a_refusal_of_a_package_begins_with_its_name(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith(f"alignment: {tmp_path}/nope.json ")
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [([], False), pytest.param(["--dataset", "imagenet"], True, marks=pytest.mark.slow)],
+)
+def test_a_folder_unlike_imagenet_is_reported_only_if_imagenet_was_asked_for(tmp_path, options, named):
+    for name in ("daisy", "tulip"):
+        (tmp_path / "flowers" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "flowers" / name / "1.png")
+    code, out, err = run(tmp_path, ROOT / "train.py", "--data_path", "flowers", *options, "--device", "cpu")
+    line = "--data_path flowers does not look like ImageNet, but is used\n"
+    counted = "2 images of 2 classes: daisy, tulip\n"
+    assert code == 2 and out == f"recipe sagan-imagenet (--data_path)\n{line * named}{counted}"
+    assert err.startswith("train.py: --batch_size 64 (from the recipe sagan-imagenet) in each of 1 processes is more")
+
+
 def test_a_start_that_broken_images_stop_can_be_repeated(tmp_path):
     """It leaves nothing that the same command would take for a run."""
     for name in ("cats", "dogs"):
