@@ -5,7 +5,6 @@ import stat
 import struct
 import zipfile
 import zlib
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def load_state(path):
 
     Raises UserError if the file cannot be read, has no known format, is damaged, or holds anything except data.
     """
-    with _errors_in_one_sentence(path, _KNOWN_FORMATS):
+    try:
         data = _read_file(path)
         if data.startswith(b"PK\x03\x04"):
             state = _load_torch_zip(data)
@@ -58,6 +57,8 @@ def load_state(path):
         if not isinstance(state, dict):
             raise UserError(f"holds one {type(state).__name__}, not a dictionary of arrays")
         return state
+    except Exception as error:  # a stranger's file may cause any error, and the user must not see a traceback
+        raise _in_one_sentence(error, path, _KNOWN_FORMATS) from None
 
 
 def load_pickle(data, limit):
@@ -67,28 +68,29 @@ def load_pickle(data, limit):
     scalars of bool, integer and float types. Strings of Python 2 are read as Latin-1. Raises UserError for anything
     else.
     """
-    with _errors_in_one_sentence("the pickle", ""):
+    try:
         machine = Machine(data, limit)
         value = machine.run()
         machine.finish()
         return machine.plain(value)
+    except Exception as error:  # as in `load_state`
+        raise _in_one_sentence(error, "the pickle", "") from None
 
 
-@contextmanager
-def _errors_in_one_sentence(subject, ending):
-    """Turn any error in the block into a UserError of one sentence, which begins with `subject`."""
+def _in_one_sentence(error, subject, ending):
+    """A UserError of one sentence for any error. It begins with `subject`.
+
+    It replaces a context manager, whose frames would refer to each other: then the objects of a refused file stay in
+    memory until Python looks for cycles.
+    """
     subject = str(subject) if len(str(subject)) <= 120 else f"…{str(subject)[-120:]}"
-    try:
-        yield
-    except UserError as error:
+    if isinstance(error, UserError):
         message = str(error)
-    except OSError as error:
+    elif isinstance(error, OSError):
         message, ending = f"cannot be read: {error.strerror}", ""
-    except Exception as error:  # a stranger's file may cause any error, and the user must not see a traceback
-        message = f"is damaged ({type(error).__name__}: {printable(str(error))})"
     else:
-        return
-    raise UserError(printable(subject, 121) + " " + message + ending)
+        message = f"is damaged ({type(error).__name__}: {printable(str(error))})"
+    return UserError(printable(subject, 121) + " " + message + ending)
 
 
 def _read_file(path):
