@@ -98,8 +98,8 @@ def _read_digits(split):
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    part = (np.arange(len(images)) % 5 == 0) == (split == "test")
-    return images[part], digits.target[part]
+    chosen = (np.arange(len(images)) % 5 == 0) == (split == "test")
+    return images[chosen], digits.target[chosen]
 
 
 def batches_per_epoch(image_set, parameters, world_size=1):

@@ -204,7 +204,7 @@ class Trainer:
         return metrics
 
     @contextlib.contextmanager
-    def _timed(self, part):
+    def _timed(self, network):
         """A context whose time counts in `seconds`. The host waits for the device around it if this step is recorded.
 
         In other steps the host does not wait for a GPU, so that it can work ahead.
@@ -217,7 +217,7 @@ class Trainer:
         yield
         if waits:
             paddle.device.synchronize()
-        self.seconds[part] += time.monotonic() - begun
+        self.seconds[network] += time.monotonic() - begun
 
     def sample_grid(self, generator):
         """Samples of the first classes for a picture, as `sampler.grid_samples` returns. Every step has the same noise.
@@ -275,19 +275,19 @@ class Trainer:
             return self._update(self.G, self.g_optimizer, batch, self._g_losses)
 
     def _d_losses(self, G, D, batch, group, counts=True):
-        """Yield the parts of D's loss on the rows of `batch`: (part, its terms and metrics by name), scalar means.
+        """Yield D's losses on the rows of `batch`: (loss, its terms and metrics by name), scalar means.
 
-        Each part has a graph of its own. The caller frees it before it asks for the next part. That nearly halves the
-        memory of a D update. `G`, `D`: the networks, or a thread's twins of them. `group`: as in `losses.d2d_ce`.
-        `counts`: False for padding rows, as in `losses.gradient_penalty`.
+        Their sum is the loss of a D update. Each has a graph of its own, which the caller frees before it asks for the
+        next one. That nearly halves the memory of a D update. `G`, `D`: the networks, or a thread's twins of them.
+        `group`: as in `losses.d2d_ce`. `counts`: False for padding rows, as in `losses.gradient_penalty`.
         """
         p = self.parameters
         real = self._shown(batch.images, batch.real_changes, batch.real_noise)
-        yield self._d_part(D, real, batch.labels, group, real=True)
+        yield self._d_loss(D, real, batch.labels, group, real=True)
         with paddle.no_grad():
             fake = self.precision.generate(G, batch.z, batch.fake_labels)
         shown = self._shown(fake, batch.fake_changes, batch.fake_noise)
-        yield self._d_part(D, shown, batch.fake_labels, group, real=False)
+        yield self._d_loss(D, shown, batch.fake_labels, group, real=False)
         if p.adv_loss == "wgan_gp":
 
             def judge(images, labels):
@@ -301,7 +301,7 @@ class Trainer:
         images = augment(images, changes, self.parameters.diffaug)
         return images if noise is None else images + noise
 
-    def _d_part(self, D, images, labels, group, real):
+    def _d_loss(self, D, images, labels, group, real):
         """D's loss on `images`, which are all real or all generated, and its terms and metrics by name."""
         kind = "real" if real else "fake"
         logits, classes = self.precision.judge(D, images, labels)

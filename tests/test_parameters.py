@@ -700,7 +700,7 @@ CHOICES = [  # a command gets one entry of each list
 
 
 class Data:
-    """The part of a data set that `resolve` needs."""
+    """What `resolve` needs of a data set."""
 
     def __init__(self, num_classes):
         self.num_classes = num_classes

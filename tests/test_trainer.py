@@ -174,8 +174,8 @@ def test_accumulated_rounds_equal_one_batch(make_parameters, double, model):
         trainer.update_generator(GBatch(batch.z, batch.labels, fake_changes=batch.real_changes))
         gradients.append([w.grad.numpy() for n in (trainer.D, trainer.G) for w in n.parameters() if w.grad is not None])
     for cut in gradients[1:]:
-        for whole, part in zip(gradients[0], cut, strict=True):
-            np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-12 * np.abs(whole).max())
+        for whole, found in zip(gradients[0], cut, strict=True):
+            np.testing.assert_allclose(found, whole, rtol=1e-9, atol=1e-12 * np.abs(whole).max())
 
 
 def test_noise_and_labels_are_pure_functions_of_the_step(make_parameters):

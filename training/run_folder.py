@@ -172,7 +172,7 @@ class RunFolder:
         pictures.save_image(self.images / "real.png", real_grid)
         new = not records.exists() or records.stat().st_size == 0
         with contextlib.redirect_stdout(None):  # VisualDL prints a line if the file exists
-            # All parts of a resumed run use one file, because VisualDL shows only the newest file of a folder.
+            # A resumed run goes on in the same file, because VisualDL shows only the newest file of a folder.
             self._writer = Writer(str(self.path), file_name=RECORDS)
         if new:
             self._writer.add_hparams(*_compared(self.parameters))
