@@ -9,8 +9,8 @@ import numpy as np
 import randomness
 from formats.packed_data import is_packed
 from formats.published_data import read_cifar10, read_mnist
-from image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
-from pipeline import read_ahead
+from loading.image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
+from loading.pipeline import read_ahead
 from processes.blocks import blocks
 from utils import UserError
 

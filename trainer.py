@@ -15,9 +15,9 @@ import sampler
 from augment import augment
 from dataset import batches, batches_per_epoch
 from layers import batch_statistics
+from loading.pipeline import Timed
 from networks import models_of
 from pictures import ROWS
-from pipeline import Timed
 from processes import collectives
 from training.collapse import Collapse
 from training.gradients import Gradients

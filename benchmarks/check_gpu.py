@@ -188,7 +188,7 @@ def work(name, device):
     """Compare samples or features in a process of its own. Prints the largest difference."""
     import numpy as np
 
-    from command_line import CommandLine
+    from command.line import CommandLine
 
     p = CommandLine([*SMALL, "--device", device]).parameters()
     runtime.start(p)

@@ -212,7 +212,7 @@ def index():
 def list_names(folder):
     """Runs in a process of its own: opens the data set of empty files."""
     p = parameters(folder)
-    from image_sets import FolderSet
+    from loading.image_sets import FolderSet
 
     before, start = resident(), time.perf_counter()
     image_set = FolderSet(p, "--data_path", folder)

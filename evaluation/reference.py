@@ -15,7 +15,7 @@ from checkpoint import compare_classes
 from dataset import load_dataset
 from evaluation.measurement import Needs, measure, remove_process_files
 from evaluation.sources import RealImages
-from image_sets import FolderSet, ImageSet
+from loading.image_sets import FolderSet, ImageSet
 from metrics.fid import load_statistics, save_statistics
 from metrics.record import Summary
 from processes import collectives

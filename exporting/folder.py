@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 import checkpoint
 from exporting.card import model_card
-from folding import fold
 from formats.pytorch_names import to_pytorch
+from inference.folding import fold
 from sampler import noises
 from utils import UserError, atomic_path, temporary_name
 

@@ -15,11 +15,10 @@ from commands import LIMIT, ROOT, launch, run
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import image_sets
-import pipeline
 import system
 from dataset import batches, batches_per_epoch, load_dataset
-from image_sets import ImageSet, choose_classes
+from loading import image_sets, pipeline
+from loading.image_sets import ImageSet, choose_classes
 from parameters import Parameters
 from processes.blocks import blocks
 from utils import UserError

@@ -13,7 +13,7 @@ import yaml
 from commands import LIMIT
 
 import parameters
-from command_line import CommandLine
+from command.line import CommandLine
 from parameters import Parameters, read_parameters
 from trainer import resolve
 from utils import RUN_FILE, UserError, run_numbers

@@ -15,7 +15,7 @@ from visualdl.reader.record_reader import RecordReader
 
 import checkpoint
 import runtime
-from command_line import CommandLine
+from command.line import CommandLine
 from dataset import load_dataset
 from trainer import Trainer, resolve
 from training.run_folder import RECORDS, RunFolder

@@ -20,7 +20,7 @@ import acgan_models
 import checkpoint
 import tester
 import utils
-from command_line import CommandLine
+from command.line import CommandLine
 from networks import models_of
 from utils import LOCK_FILE, UserError, lock
 

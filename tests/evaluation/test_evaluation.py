@@ -15,7 +15,7 @@ import randomness
 import runtime
 import tester
 from alignment import draw
-from command_line import CommandLine
+from command.line import CommandLine
 from dataset import load_dataset
 from evaluation.evaluation import Evaluation
 from evaluation.measurement import Needs

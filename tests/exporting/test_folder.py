@@ -21,7 +21,7 @@ from test_faults import fill, mounted
 from test_folding import drawn_generator
 
 import checkpoint
-from command_line import CommandLine
+from command.line import CommandLine
 from drawing.generator import OpenGenerator
 from exporting import folder
 from parameters import RECIPES, Parameters, read_recipe

@@ -22,7 +22,7 @@ from test_resume import train
 import checkpoint
 from dataset import batches, load_dataset
 from formats.packed_data import About, open_packed
-from image_sets import ImageSet
+from loading.image_sets import ImageSet
 from packing.files import NPZ, ZIP, Growing
 from packing.work import report
 from parameters import Parameters

@@ -17,12 +17,12 @@ from test_faults import fill, mounted
 from test_folding import drawn_generator
 
 import checkpoint
-from command_line import CommandLine
+from command.line import CommandLine
+from command.refusals import check_page
 from pages import attention, gallery_page
 from pages.embedded import LARGEST
 from pages.words import LANGUAGES, WORDS
 from pictures import save_image
-from refusals import check_page
 from utils import RUN_FILE, UserError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import checkpoint
-from command_line import CommandLine
+from command.line import CommandLine
 from dataset import load_dataset
 from trainer import Trainer, resolve
 from training.collapse import HELP, Collapse

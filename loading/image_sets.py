@@ -20,7 +20,7 @@ import system
 from formats.image_files import class_folders, count_turned, fit, read_image, say_once, say_skipped
 from formats.image_lists import list_images
 from formats.packed_data import check_packed, open_packed
-from pipeline import Reading, read_ahead
+from loading.pipeline import Reading, read_ahead
 from processes.collectives import processes_on_host, rank
 from utils import UserError, one_line, progress
 
