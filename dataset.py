@@ -9,8 +9,8 @@ import numpy as np
 import randomness
 from formats.packed_data import is_packed
 from formats.published_data import read_cifar10, read_mnist
-from image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
-from pipeline import read_ahead
+from loading.image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
+from loading.pipeline import read_ahead
 from processes.blocks import blocks
 from utils import UserError, shell_word
 
@@ -98,8 +98,8 @@ def _read_digits(split):
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    part = (np.arange(len(images)) % 5 == 0) == (split == "test")
-    return images[part], digits.target[part]
+    chosen = (np.arange(len(images)) % 5 == 0) == (split == "test")
+    return images[chosen], digits.target[chosen]
 
 
 def batches_per_epoch(image_set, parameters, world_size=1):

@@ -5,7 +5,7 @@ import system
 system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import runtime  # noqa: E402
-from command_line import CommandLine  # noqa: E402
+from command.line import CommandLine  # noqa: E402
 from processes import collectives  # noqa: E402
 from utils import plural, shell_word  # noqa: E402
 
@@ -30,6 +30,7 @@ def train(command):
     collectives.require_same(parameters.shared(), advice)
     from dataset import load_dataset
     from trainer import Trainer, resolve
+    from training.run_start import Start
 
     image_set = load_dataset(parameters)
     asked_for_imagenet = parameters.dataset == "imagenet" and command.spelled & {"dataset", "dataroot"}
@@ -43,7 +44,7 @@ def train(command):
     if parameters.dry_run:
         print_dry_run(trainer, image_set)
         return 0
-    path, signal = trainer.train(image_set, loaded)
+    path, signal = trainer.train(image_set, Start(loaded))
     if signal:
         runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {shell_word(path)} goes on")
         return 128 + signal

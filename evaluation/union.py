@@ -11,7 +11,7 @@ import pictures
 import sampler
 from checkpoint import load_file_or_run
 from evaluation.sources import ChosenClasses, GeneratorSamples, write_class_grid
-from image_sets import CLASS_NAMES
+from loading.image_sets import CLASS_NAMES
 from parameters import from_values
 from utils import UserError
 

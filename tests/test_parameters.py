@@ -14,7 +14,7 @@ from commands import LIMIT
 from PIL import Image
 
 import parameters
-from command_line import CommandLine
+from command.line import CommandLine
 from dataset import load_dataset
 from parameters import Parameters, read_parameters
 from trainer import resolve
@@ -704,7 +704,7 @@ CHOICES = [  # a command gets one entry of each list
 
 
 class Data:
-    """The part of a data set that `resolve` needs."""
+    """What `resolve` needs of a data set."""
 
     def __init__(self, num_classes):
         self.num_classes = num_classes

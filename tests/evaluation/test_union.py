@@ -10,10 +10,10 @@ from PIL import Image
 import checkpoint
 import sampler
 import tester
-from command_line import CommandLine
+from command.line import CommandLine
 from evaluation import measurement, union
 from evaluation.sources import GeneratorSamples
-from image_sets import CLASS_NAMES
+from loading.image_sets import CLASS_NAMES
 from networks import models_of
 from utils import UserError
 
