@@ -13,7 +13,8 @@ from command.line import CommandLine  # noqa: E402
 from command.refusals import check_drawing  # noqa: E402
 
 WEIGHTS = Path(__file__).with_name("weights")
-NAMES = {"images": "", "grid": "grid.png", "film": "walk.gif"}  # of what a new folder holds; the images are in it
+# The name of the file in a new folder, by kind of output. Images lie directly in the folder.
+NAMES = {"images": "", "grid": "grid.png", "film": "walk.gif"}
 
 
 def main():

@@ -294,7 +294,8 @@ def stop_signals():
         now = time.monotonic()
         if first is None:  # also when another process's signal has stopped the run already
             first, stop.asked = now, number
-            warn("\nstopping; send the signal once more to quit at once")
+            new_line = "\n" * os.isatty(2)  # a terminal shows ^C or a progress bar in this line
+            warn(f"{new_line}stopping; send the signal once more to quit at once")
         elif number == signal.SIGINT or now - first > BURST_SECONDS:
             os._exit(128 + number)
 

@@ -108,9 +108,15 @@ def test_published_checkpoints_draw(tmp_path, kind):
         ("--interpolate classes --labels 3", "--interpolate classes needs two or more classes: give them by --labels"),
         ("--interpolate classes --frames 9", "--frames 9 is less than the 10 classes of --labels: give more"),
         ("--interpolate cat", "'cat' is not `classes`, or whole numbers and ranges such as 0-15"),
-        ("--seeds 3-1", "'3-1' is not whole numbers and ranges such as 0-15 or 0,7,12, at most 10,000, each once"),
-        ("--seeds 0-10000", "'0-10000' is not whole numbers and ranges"),
-        ("--labels cat", "--labels cat is not a class: there are 10, from 0: 0, 1, 2, 3, 4, …"),
+        (
+            "--seeds 3-1",
+            "'3-1' is not a list of whole numbers and rising ranges, such as 0-15",
+        ),
+        ("--seeds 0-10000", "'0-10000' is not a list of whole numbers and rising ranges"),
+        (
+            "--labels cat",
+            "--labels: there is no class cat; the 10 classes are 0, 1, 2, 3, 4, …; give names, or",
+        ),
         ("--labels 10", "--labels 10 is not a class"),
         ("--grid --seeds 0-9999", "--grid would write 410 million pixels, and the most is 100 million: give fewer"),
         ("--interpolate 0,1 --frames 1000", "--interpolate would write 164 million pixels"),

@@ -186,7 +186,7 @@ def test_wrong_options_are_refused(tmp_path, monkeypatch, options, message):
 
 def test_an_unknown_class_is_refused(saved):
     p, loaded = saved()
-    with pytest.raises(UserError, match="--labels cat is not a class: there are 5, from 0: <i>, b, c, d, e"):
+    with pytest.raises(UserError, match="--labels: there is no class cat; the 5 classes are <i>, b, c, d, e; give"):
         gallery_page.gallery_page(p, loaded, "cat", "en")
 
 
