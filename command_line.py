@@ -259,8 +259,7 @@ def _options_by_spelling(program):
     """{option's name on the command line of `program`, without dashes: the option}."""
     if program in COMMANDS:
         command = COMMANDS[program]
-        shared = [option for name, option in OPTIONS.items() if name in command.shared and name not in command.options]
-        return spellings(command.options.values()) | spellings(shared)
+        return spellings(command.options.values()) | spellings(command.shared_options)
     names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
     return names | {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
 
