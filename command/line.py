@@ -102,7 +102,7 @@ class CommandLine:
         recipe_is_known = self.named or "name" in self.given or not self.given.get("pretrained_model")
         if checkpoint_values is None and not recipe_is_known:
             return None
-        values = _merge(self.recipe_values, self.given)
+        values = merge(self.recipe_values, self.given)
         recipe = (checkpoint_values or values).get("recipe", values["recipe"])
         newest_first = reversed(run_numbers(values["save_path"], recipe))
         names = [values["name"]] if values["name"] else [f"{recipe}-{number}" for number in newest_first]
@@ -139,7 +139,7 @@ class CommandLine:
         """
         self._explain_published_options()
         base, reason, folder = self._base_values(checkpoint_values)
-        values = _merge(base, self.given)
+        values = merge(base, self.given)
         if self.program == "train":
             if checkpoint_values is not None and not folder:
                 self._count_classes_anew(values)
@@ -171,7 +171,7 @@ class CommandLine:
     def parameters_to_draw(self, checkpoint_values):
         """The `Parameters` for drawing from a checkpoint, whose parameters are `checkpoint_values`, by field name."""
         base, _, _ = self._base_values(checkpoint_values)
-        values = _merge(base, self.given)
+        values = merge(base, self.given)
         self._fit_to_test(values, base)
         parameters = Parameters(**values)
         check_fit(parameters)
@@ -181,7 +181,7 @@ class CommandLine:
     def parameters_of_pack(self):
         """(`Parameters`, `Packing`) of pack.py. Prints the recipe and the reason for it."""
         packing = self.own_options()
-        parameters = Parameters(**_merge(self.recipe_values, self.given))
+        parameters = Parameters(**merge(self.recipe_values, self.given))
         check_crop(parameters)
         check_classes(parameters, self.given, self.recipe)
         check_packing(parameters, packing)
@@ -259,8 +259,7 @@ def _options_by_spelling(program):
     """{option's name on the command line of `program`, without dashes: the option}."""
     if program in COMMANDS:
         command = COMMANDS[program]
-        shared = [option for name, option in OPTIONS.items() if name in command.shared and name not in command.options]
-        return spellings(command.options.values()) | spellings(shared)
+        return spellings(command.options.values()) | spellings(command.shared_options)
     names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
     return names | {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
 
@@ -337,7 +336,7 @@ def _infer_recipe(spelled, given, program):
     return "acgan-digits", "no recipe and no data named" if spelled else "no options given"
 
 
-def _merge(base, given):
+def merge(base, given):
     """The defaults, overridden by `base`, then by `given`. Sizes in neither are computed from the other values."""
     values = _overlay(_overlay(asdict(Parameters()), base), given)
     stated = {*base, *given}

@@ -44,9 +44,13 @@ PAPERS = {
 }
 
 
-def model_card(generator, loaded, name, has_onnx):
-    """The text of the card of the model `name`: an `OpenGenerator` of the `Checkpoint` `loaded`."""
+def model_card(generator, loaded, has_onnx):
+    """The text of the card of an `OpenGenerator` of the `Checkpoint` `loaded`.
+
+    Its title is the name that `--name` gave to the run, or else the recipe.
+    """
     p = generator.parameters
+    name = loaded.parameters.get("name") or p.recipe
     family = "sagan" if p.is_sagan else "acgan"
     licence, data = DATA.get(p.dataset, UNKNOWN)
     head = {
@@ -66,7 +70,7 @@ def model_card(generator, loaded, name, has_onnx):
         yaml.safe_dump(head, sort_keys=False).strip(),
         "---",
         "",
-        f"# {escaped(name)}",
+        f"# {escaped(str(name))}",
         "",
         f"A class-conditional GAN's generator ({family.upper()}): images of {p.imsize}x{p.imsize} pixels and "
         f"{plural(p.channels, 'channel')}, of {_classes(generator.class_names)}.",

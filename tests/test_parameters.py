@@ -1199,6 +1199,16 @@ def test_help_shows_every_option_with_its_default_and_does_not_load_paddle():
             assert shown[name].endswith(f"[{field.default}]".lower()), name
 
 
+@pytest.mark.parametrize("program", ["generate", "gallery", "demo", "export"])
+def test_the_help_of_a_command_that_draws_has_no_texts_on_training(program, capsys):
+    with pytest.raises(SystemExit):
+        CommandLine(["--help"], program)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--batch_size N images in each batch of --standing_batches (also --batchSize) [64]" in text
+    wrong = ("Training:", "Testing:", "in a step", "test.py also", "as many as the data", "to train on", "in pack.py")
+    assert [words for words in wrong if words in text] == []
+
+
 def test_a_mistake_ends_with_one_line_and_code_2():
     process = run("train.py", "--imsise", "32")
     assert process.returncode == 2
