@@ -16,7 +16,7 @@ FLOORS = (
     {"refusals"},
     {"command_options"},
     {"parameters"},
-    {"metrics"},
+    {"metrics", "published_data"},
     {"formats"},
     {"sagan_models", "acgan_models"},
     {"augment", "layers", "losses", "options", "pictures"},

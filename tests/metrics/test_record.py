@@ -37,7 +37,7 @@ def program(tmp_path):
     """A copy of the program with one more file in metrics/."""
     for path in ROOT.glob("*.py"):
         shutil.copy(path, tmp_path)
-    for name in ("drawing", "evaluation", "formats", "metrics", "processes", "recipes"):
+    for name in ("drawing", "evaluation", "formats", "metrics", "processes", "published_data", "recipes"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "metrics" / "toy.py").write_text(TOY)
     return tmp_path
