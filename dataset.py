@@ -8,8 +8,8 @@ import numpy as np
 
 import randomness
 from formats.packed_data import is_packed
-from image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
-from pipeline import read_ahead
+from loading.image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
+from loading.pipeline import read_ahead
 from processes.blocks import blocks
 from utils import UserError
 

@@ -8,7 +8,7 @@ import system
 system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import runtime  # noqa: E402
-from command_line import CommandLine  # noqa: E402
+from command.line import CommandLine  # noqa: E402
 from packing.work import pack  # noqa: E402
 
 

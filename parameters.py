@@ -1,7 +1,7 @@
 """All options, with type, default, help, rule and the names they have in the replications; and reading recipes.
 
 The defaults are those of the published SAGAN replication. A recipe (`recipes/NAME.yaml`, or a file) replaces some of
-them. The options on the command line replace those of the recipe (`command_line.py`).
+them. The options on the command line replace those of the recipe (`command/line.py`).
 """
 
 import math
@@ -398,7 +398,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class _Published:
-    """Published options that are not fields of `Parameters`. `command_line.py` translates them into fields."""
+    """Published options that are not fields of `Parameters`. `command/line.py` translates them into fields."""
 
     lr: float = _published(None, "both learning rates; --d_lr and --g_lr override it", POSITIVE)
     cuda: bool = _published(False, "use a GPU if there is one (this is the default)")

@@ -12,7 +12,7 @@ import numpy as np
 import runtime
 from evaluation import report
 from evaluation.evaluation import Evaluation
-from evaluation.measurement import remove_parts, unfinished_keys
+from evaluation.measurement import remove_process_files, unfinished_keys
 from evaluation.sample_files import NPZWriter, PNGWriter
 from evaluation.sources import open_source
 from evaluation.union import Union
@@ -80,7 +80,7 @@ class Tester:
         self.source.write_pictures(folder)
         report.write(folder, figures, settings, self.parameters, evaluation.seconds)
         # The report is complete: remove the files that only an interrupted test needs.
-        remove_parts(folder)
+        remove_process_files(folder)
         self._unlock()  # because Windows removes only closed files
         (folder / LOCK_FILE).unlink()
         print(f"report: {folder / 'report.md'}")

@@ -183,10 +183,10 @@ def so_far(done, total, done_before, start, unit=None):
     At the time `start`, `done_before` was done. `total` may be None.
     """
     count, seconds = max(done - done_before, 1), max(time.monotonic() - start, 1e-9)
-    parts = [f"{done} of {total}" if total else f"{done}"]
-    parts += [f"{count / seconds:.1f} {unit}/s"] if unit else []
-    parts += [f"{tqdm.format_interval((total - done) * seconds / count)} left"] if total else []
-    return ", ".join(parts)
+    texts = [f"{done} of {total}" if total else f"{done}"]
+    texts += [f"{count / seconds:.1f} {unit}/s"] if unit else []
+    texts += [f"{tqdm.format_interval((total - done) * seconds / count)} left"] if total else []
+    return ", ".join(texts)
 
 
 def progress(items=None, *, title, unit, total=None, done=0, shown=True):
@@ -200,7 +200,7 @@ def progress(items=None, *, title, unit, total=None, done=0, shown=True):
 
 
 class _Lines:
-    """The part of tqdm's interface that `progress` needs, with lines instead of a bar."""
+    """What `progress` needs of tqdm's interface, with lines instead of a bar."""
 
     def __init__(self, items, title, unit, total, done):
         self.items, self.title, self.unit, self.n = items, title, unit, done

@@ -81,7 +81,7 @@ class Evaluation:
         real, training = self.real_set, self.images_of(TRAINING)
         if real:
             split = p.real_split if self.images_of(REAL) else "test"
-            paths = dict.fromkeys(path_option(p, part)[1] for part in SPLITS[split])
+            paths = dict.fromkeys(path_option(p, name)[1] for name in SPLITS[split])
             paths = " and ".join(path for path in paths if path)
             found["real images"] = f"{IN_WORDS[split]} of {p.dataset}" + (f" in {paths}" if paths else "")
             found |= {"real split": split, "number of real images": len(real), "transform": fit_in_words(p)}
@@ -267,11 +267,10 @@ class Evaluation:
                 names = self.real_set.class_names if self.real_set else ()
                 self.extractor = InceptionExtractor(p, needs, names)
 
-    def figures(self, source, stop, writers=(), parts_folder=None, key=None):
+    def figures(self, source, stop, writers=(), folder=None, key=None):
         """The figures of `source` by name on rank 0, {} on other ranks; None after a stop signal.
 
-        `writers`, `parts_folder` and `key` are those of `measurement.measure`. Parts of another extractor are not
-        reused.
+        `writers`, `folder` and `key` are those of `measurement.measure`. Files of another extractor are not reused.
         """
         self.prepare()
         with self.stage("real images"):
@@ -280,7 +279,7 @@ class Evaluation:
         key = f"{key} {self.extractor.key if self.extractor else ''}"
         with self.stage("samples"):
             seed, needs = self.parameters.manual_seed, self._needs(SAMPLES)
-            gathered = measure(source, self.extractor, needs, seed, "samples", stop, writers, parts_folder, key)
+            gathered = measure(source, self.extractor, needs, seed, "samples", stop, writers, folder, key)
             if gathered is None:
                 return None
         self._add_seconds("samples", gathered.earlier)

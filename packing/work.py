@@ -11,7 +11,7 @@ import numpy as np
 
 from formats.image_files import fit_in_words
 from formats.packed_data import About, pixel_options
-from image_sets import FolderSet, Unreadable
+from loading.image_sets import FolderSet, Unreadable
 from packing.files import NPZ, ZIP, Growing
 from packing.inputs import open_source
 from packing.readers import Died, reading

@@ -22,7 +22,7 @@ def read_cifar10(path, split):
     """
     names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
     batches = [_read_cifar10_batch(name, data) for name, data in zip(names, _cifar10_files(path, names), strict=True)]
-    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     return images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 

@@ -14,8 +14,8 @@ def read_digits(path, split):
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    part = (np.arange(len(images)) % 5 == 0) == (split == "test")
-    return images[part], digits.target[part]
+    chosen = (np.arange(len(images)) % 5 == 0) == (split == "test")
+    return images[chosen], digits.target[chosen]
 
 
 DATA_SETS = (

@@ -179,8 +179,8 @@ def test_a_sample_does_not_depend_on_the_batch(trained):
     frozen, labels = sampler.snapshot(G, p), np.arange(20) % 10
     whole = sampler.generate(frozen, p, range(20), labels)
     for size in (1, 7, 16):
-        parts = [sampler.generate(frozen, p, range(20)[i : i + size], labels[i : i + size]) for i in range(0, 20, size)]
-        assert (np.concatenate(parts) == whole).all()
+        drawn = [sampler.generate(frozen, p, range(20)[i : i + size], labels[i : i + size]) for i in range(0, 20, size)]
+        assert (np.concatenate(drawn) == whole).all()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -15,11 +15,10 @@ from commands import LIMIT, ROOT, launch, run
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import image_sets
-import pipeline
 import system
 from dataset import batches, batches_per_epoch, load_dataset
-from image_sets import ImageSet, choose_classes
+from loading import image_sets, pipeline
+from loading.image_sets import ImageSet, choose_classes
 from parameters import Parameters
 from processes.blocks import blocks
 from utils import UserError
@@ -551,8 +550,8 @@ def test_half_of_the_images_are_mirrored_whatever_the_start_and_the_processes(in
     assert 0.45 < np.mean(flags) < 0.55
     assert mirrored(image_set, taken[epoch], range(40)) != flags[0]  # another epoch, other images
     np.testing.assert_array_equal(take(batches(image_set, p, 3), 1)[0][0], taken[3][0])
-    parts = [take(batches(image_set, dataclasses.replace(p, batch_size=20), 3, rank, 2), 1)[0] for rank in range(2)]
-    np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), taken[3][0])
+    by_rank = [take(batches(image_set, dataclasses.replace(p, batch_size=20), 3, rank, 2), 1)[0] for rank in range(2)]
+    np.testing.assert_array_equal(np.concatenate([own[0] for own in by_rank]), taken[3][0])
     plain = dataclasses.replace(p, mirror=False)
     np.testing.assert_array_equal(take(batches(image_set, plain, 0), 1)[0][0], image_set.stacked()[:40])
 
@@ -657,16 +656,16 @@ def test_dont_shuffle_keeps_the_order_and_processes_share_it():
         return [labels.tolist() for _, labels, _ in take(iterator, count)]
 
     assert labels(1, 0, 5) == [list(range(start, start + 12)) for start in (0, 12, 24, 36, 0)]
-    parts = [labels(3, rank, 5) for rank in range(3)]
-    assert [np.concatenate(batch).tolist() for batch in zip(*parts, strict=True)] == labels(1, 0, 5)
-    assert {len(batch) for part in parts for batch in part} == {4}
+    by_rank = [labels(3, rank, 5) for rank in range(3)]
+    assert [np.concatenate(batch).tolist() for batch in zip(*by_rank, strict=True)] == labels(1, 0, 5)
+    assert {len(batch) for own in by_rank for batch in own} == {4}
 
 
 def test_shuffled_batches_are_the_same_for_any_number_of_processes():
     whole = take(batches(Numbered(100), digits(batch_size=12), 3), 9)
-    parts = [take(batches(Numbered(100), digits(batch_size=4), 3, rank, 3), 9) for rank in range(3)]
+    by_rank = [take(batches(Numbered(100), digits(batch_size=4), 3, rank, 3), 9) for rank in range(3)]
     for number, (_, labels, _) in enumerate(whole):
-        np.testing.assert_array_equal(labels, np.concatenate([part[number][1] for part in parts]))
+        np.testing.assert_array_equal(labels, np.concatenate([own[number][1] for own in by_rank]))
 
 
 def test_the_incomplete_batch_is_shared_out():
@@ -699,7 +698,7 @@ def test_an_epoch_holds_each_image_once_over_all_processes(world_size, rounds, c
     steps = batches_per_epoch(image_set, parameters, world_size)
     assert steps == batches_per_epoch(image_set, one)
     whole = take(batches(image_set, one, steps), steps)  # the second epoch
-    parts = [take(batches(image_set, parameters, steps, rank, world_size), steps) for rank in range(world_size)]
+    by_rank = [take(batches(image_set, parameters, steps, rank, world_size), steps) for rank in range(world_size)]
     for step, (_, expected, size) in enumerate(whole):
         cut = [blocks(size, parameters.rounds, rank, world_size) for rank in range(world_size)]
         weights = dict.fromkeys(expected.tolist(), 0)
@@ -708,13 +707,13 @@ def test_an_epoch_holds_each_image_once_over_all_processes(world_size, rounds, c
             for rank in range(world_size):
                 block = cut[rank][number]
                 first = sum(len(earlier.rows) for earlier in cut[rank][:number])
-                labels = parts[rank][step][1][first : first + len(block.rows)]
+                labels = by_rank[rank][step][1][first : first + len(block.rows)]
                 for label in labels:
                     weights[label] += block.share / len(block.rows)
                 in_order += labels.tolist() if block.share else []
         np.testing.assert_allclose(list(weights.values()), 1 / size, rtol=1e-12)
         assert in_order == expected.tolist()
-        assert {part[step][2] for part in parts} == {size}
+        assert {own[step][2] for own in by_rank} == {size}
 
 
 def test_a_batch_larger_than_the_data_is_refused():

@@ -13,7 +13,7 @@ import yaml
 from commands import LIMIT
 
 import parameters
-from command_line import CommandLine
+from command.line import CommandLine
 from parameters import Parameters, read_parameters
 from trainer import resolve
 from utils import RUN_FILE, UserError, run_numbers
@@ -700,7 +700,7 @@ CHOICES = [  # a command gets one entry of each list
 
 
 class Data:
-    """The part of a data set that `resolve` needs."""
+    """What `resolve` needs of a data set."""
 
     def __init__(self, num_classes):
         self.num_classes = num_classes

@@ -31,6 +31,7 @@ from utils import (
     lock,
     naming,
     plural,
+    printable,
     remove_leftovers,
     run_numbers,
     so_far,
@@ -125,7 +126,9 @@ class RunFolder:
         self._open_records(real_grid)
         processes = collectives.world_size()
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
-        begun = "resumed" if step else "started"
+        begun = "resumed" if start.is_own else "started"
+        if start.checkpoint and not start.is_own:
+            begun += f" from {printable(str(start.checkpoint.path))}"
         size = f"{len(image_set)} images, {p.batch_size} a step{whole}"
         self._write_line(f"{begun} at step {step} of {p.total_step}: {size}, {plural(runtime.threads(), 'thread')}")
         if start.is_own:
@@ -169,7 +172,7 @@ class RunFolder:
         pictures.save_image(self.images / "real.png", real_grid)
         new = not records.exists() or records.stat().st_size == 0
         with contextlib.redirect_stdout(None):  # VisualDL prints a line if the file exists
-            # All parts of a resumed run use one file, because VisualDL shows only the newest file of a folder.
+            # A resumed run goes on in the same file, because VisualDL shows only the newest file of a folder.
             self._writer = Writer(str(self.path), file_name=RECORDS)
         if new:
             self._writer.add_hparams(*_compared(self.parameters))

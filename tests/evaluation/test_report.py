@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from command_line import CommandLine
+from command.line import CommandLine
 from evaluation import report
 from parameters import METRICS
 

@@ -10,7 +10,7 @@ from PIL import Image
 import checkpoint
 import sampler
 import tester
-from command_line import CommandLine
+from command.line import CommandLine
 from evaluation import measurement, union
 from evaluation.sources import GeneratorSamples
 from networks import models_of

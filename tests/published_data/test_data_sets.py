@@ -2,12 +2,11 @@
 
 import gzip
 import re
-import shutil
 import struct
 
 import numpy as np
 import pytest
-from commands import ROOT, run
+from commands import ROOT, copy_program, run
 
 from options import are_unique
 from parameters import DATA_SETS, RECIPES, RESIZE_FILTER
@@ -16,7 +15,7 @@ CLASSES = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 # Prints the images of a command, and its meaning.
 LOOK = """
 import sys
-from command_line import CommandLine
+from command.line import CommandLine
 from dataset import load_dataset
 p = CommandLine(sys.argv[1:], "train").parameters()
 for split in ("train", "test"):
@@ -35,11 +34,7 @@ def write_idx(path, array):
 @pytest.fixture
 def program(tmp_path):
     """A copy of the program with the example of docs/contributing.md, and four small files for it in files/."""
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, tmp_path)
-    for folder in ROOT.glob("*/__init__.py"):
-        shutil.copytree(folder.parent, tmp_path / folder.parent.name)
-    shutil.copytree(RECIPES, tmp_path / "recipes")
+    copy_program(tmp_path)
     text = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n([^`]*DATA_SETS = [^`]*)```", text)
     (tmp_path / "published_data" / "kmnist.py").write_text(example, encoding="utf-8")

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
-from command_options import COMMANDS, OF_RECIPES
+from command.options import COMMANDS, OF_RECIPES
+from command.refusals import check_changes, check_packing, check_place, check_test, check_training, generator_file
 from options import parse, spellings
 from parameters import (
     BY_PROGRAM,
@@ -27,7 +28,6 @@ from parameters import (
     typed_options,
 )
 from processes.collectives import world_size
-from refusals import check_changes, check_packing, check_place, check_test, check_training, generator_file
 from utils import RUN_FILE, UserError, run_numbers
 
 # Options that are not taken from a checkpoint, because they belong to the run that wrote it.

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from command_options import ENDINGS
+from command.options import ENDINGS
 from metrics.record import LAST_LAYER, REAL, SAMPLES, TEST, TRAINING
 from options import numbers
 from parameters import METRICS, OPTIONS, changed_options

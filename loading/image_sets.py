@@ -20,7 +20,7 @@ import system
 from formats.image_files import class_folders, count_turned, fit, read_image, say_once, say_skipped
 from formats.image_lists import list_images
 from formats.packed_data import check_packed, open_packed
-from pipeline import Reading, read_ahead
+from loading.pipeline import Reading, read_ahead
 from processes.collectives import processes_on_host, rank
 from utils import UserError, one_line, progress
 
@@ -369,25 +369,25 @@ def choose_classes(names, classes):
         )
 
     # Read the option. It has one of four forms.
-    parts = [part.strip() for part in classes.split(",")]
+    items = [item.strip() for item in classes.split(",")]
     if classes.startswith("random:"):
         count, seed = map(int, classes.split(":")[1:])
         if count > total:
             raise refused(f"draws {count}")
         chosen = sorted(randomness.rng(seed, "classes").permutation(total)[:count].tolist())
-    elif not all(part.isdecimal() for part in parts):
-        for part in parts:
-            if part not in names:
-                raise refused(f"names {part}, which is not a class")
-        chosen = [names.index(part) for part in parts]
-    elif len(parts) == 2:
-        chosen = range(int(parts[0]), int(parts[1]))
+    elif not all(item.isdecimal() for item in items):
+        for item in items:
+            if item not in names:
+                raise refused(f"names {item}, which is not a class")
+        chosen = [names.index(item) for item in items]
+    elif len(items) == 2:
+        chosen = range(int(items[0]), int(items[1]))
         if chosen.stop > total == len(chosen):
             # The ACGAN replications choose ten classes of ImageNet. The folder may hold just these ten already.
             print(f"--classes {classes}: the data have {total} classes, and all are used", file=sys.stderr)
             chosen = range(total)
     else:
-        chosen = [int(part) for part in parts]
+        chosen = [int(item) for item in items]
     # Check the choice.
     if any(number >= total for number in reversed(chosen)):  # from the end: fast for a range far longer than the data
         raise refused("goes beyond the last class")
