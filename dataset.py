@@ -8,7 +8,6 @@ import numpy as np
 
 import randomness
 from formats.packed_data import is_packed
-from formats.published_data import read_cifar10, read_mnist
 from loading.image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
 from loading.pipeline import read_ahead
 from processes.blocks import blocks
@@ -18,22 +17,18 @@ from utils import UserError
 def load_dataset(parameters, split="train"):
     """The `ImageSet` that `parameters` describe; `split` is "train" or "test".
 
-    "test" holds every fifth of scikit-learn's digits, or the test images of a published set. For image folders, "train"
-    reads `data_path` and "test" reads `test_data_path`. Raises UserError for wrong data and for options that do not fit
+    "test" holds the test images of a published set. For image folders, "train" reads `data_path` and "test" reads
+    `test_data_path`. Raises UserError for wrong data and for options that do not fit
     the data. The message says what was found.
     """
     p = parameters
     option, path = path_option(p, split)
-    if p.dataset == "digits":
-        image_set = ArraySet(p, *_read_digits(split))
-    elif p.dataset == "fake":
+    if p.dataset == "fake":
         image_set = FakeSet(p, split)
-    elif is_packed(path):
+    elif is_packed(path) and not p.is_built_in:
         image_set = PackedSet(p, option, path, split)
-    elif p.dataset in ("mnist", "fashion-mnist"):
-        image_set = ArraySet(p, *read_mnist(p.dataset, path, split))
-    elif p.dataset == "cifar10":
-        image_set = ArraySet(p, *read_cifar10(path, split))
+    elif p.published_data:
+        image_set = ArraySet(p, p.published_data.class_names, *p.published_data.read(path, split))
     elif path is not None and Path(path).is_file():
         raise UserError(
             f"{option} {path} is a file that only pack.py reads: python pack.py --data_path {path} --out FILE.npz "
@@ -90,16 +85,6 @@ def check_count(parameters, image_set, split="train"):
             f"{image_set.num_classes} classes: leave --num_classes out, give data of {p.num_classes} classes, or "
             f"choose {p.num_classes} by --classes, such as random:{p.num_classes}:1"
         )
-
-
-def _read_digits(split):
-    """Images uint8 [N, 8, 8] in 0 … 255 and labels of scikit-learn's 1,797 handwritten digits."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    chosen = (np.arange(len(images)) % 5 == 0) == (split == "test")
-    return images[chosen], digits.target[chosen]
 
 
 def batches_per_epoch(image_set, parameters, world_size=1):

@@ -11,12 +11,12 @@ from command.refusals import check_changes, check_packing, check_place, check_te
 from options import parse, spellings
 from parameters import (
     BY_PROGRAM,
+    DATA_SETS,
     HIDDEN,
     OPTIONS,
     PUBLISHED,
     RECIPES,
     SAGANS,
-    SMALL_IMAGES,
     Parameters,
     check_classes,
     check_crop,
@@ -317,7 +317,7 @@ def _infer_recipe(spelled, given, program):
         return "sagan-imagenet" if model == "sagan" else model, f"--model {model}"
     if program == "test" and "check_path" in given:
         return "acgan-imagenet", "--check_path"
-    if program == "test" and "samples" in given and dataset not in SMALL_IMAGES:
+    if program == "test" and "samples" in given and dataset not in DATA_SETS:
         return "sagan-imagenet", "--samples"
     if program == "test" and {"pretrained_model", "test_data_path"} & set(given):
         return "sagan-imagenet", "weights without parameters"
@@ -325,8 +325,8 @@ def _infer_recipe(spelled, given, program):
         return "acgan-imagenet-torch", "--dataset imagenet --dataroot"
     if dataset == "cifar10" and "data_path" in spelled:
         return "sagan-imagenet", "--dataset cifar10 --data_path"
-    if dataset in SMALL_IMAGES:
-        return SMALL_IMAGES[dataset], f"--dataset {dataset}"
+    if dataset in DATA_SETS:
+        return DATA_SETS[dataset].recipe, f"--dataset {dataset}"
     if "dataroot" in spelled:
         return "acgan-imagenet", "--dataroot"
     if "data_path" in spelled:
@@ -342,8 +342,8 @@ def merge(base, given):
     stated = {*base, *given}
     values["resume"] = given.get("resume")  # only the command line sets it, never a file
     if values["model"] in SAGANS:
-        if "imsize" not in stated and values["dataset"] in SMALL_IMAGES:
-            values["imsize"] = 32
+        if "imsize" not in stated and values["dataset"] in DATA_SETS:
+            values["imsize"] = DATA_SETS[values["dataset"]].sagan_size
         if "attention_size" not in stated:
             values["attention_size"] = min(values["attention_size"], values["imsize"] // 2)
     if "centercrop_size" not in stated:

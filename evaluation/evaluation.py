@@ -20,7 +20,6 @@ from formats.image_files import fit_in_words
 from metrics import all_metrics
 from metrics.class_accuracy import RESOLUTIONS
 from metrics.record import LAST_LAYER, REAL, SAMPLES, TEST, TRAINING, Sets, Summary
-from parameters import CLASSIFIED
 from processes import collectives
 from utils import UserError, file_digest, progress
 
@@ -41,7 +40,7 @@ class Evaluation:
         self._class_names = class_names
         self.seconds = {}
         self.metrics = [all_metrics()[name] for name in p.chosen_metrics]
-        self._by_classifier = p.dataset in CLASSIFIED
+        self._by_classifier = p.by_classifier
         # The images of each set that a metric may read: samples, statistics from a file, or a split of the real images.
         self._origin = {SAMPLES: SAMPLES, REAL: GIVEN if p.reference else p.real_split, TRAINING: "train", TEST: "test"}
         wanted = {self._origin[name] for metric in self.metrics for name in metric.sets}

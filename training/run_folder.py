@@ -20,7 +20,7 @@ import runtime
 import system
 from metrics.diversity import class_distance
 from metrics.record import SAMPLES
-from parameters import CLASSIFIED, METRICS, OPTIONS, changed_options
+from parameters import METRICS, OPTIONS, changed_options
 from processes import collectives
 from utils import (
     LOCK_FILE,
@@ -363,7 +363,7 @@ def _compared(parameters):
     tags = ["loss/g_adv", "logits/D(x)", "logits/D(G(z))"]
     for metric in (METRICS[name] for name in p.chosen_metrics if p.eval_step):
         if SAMPLES in metric.sets:
-            figure = metric.shown(p.dataset in CLASSIFIED)[metric.best or metric.figures[0].name]
+            figure = metric.shown(p.by_classifier)[metric.best or metric.figures[0].name]
             tags.append(f"scores/{figure.name}")
     return values, list(map(numbered, tags))
 

@@ -13,8 +13,8 @@ import tester
 from command.line import CommandLine
 from evaluation import measurement, union
 from evaluation.sources import GeneratorSamples
-from loading.image_sets import CLASS_NAMES
 from networks import models_of
+from published_data import all_data_sets
 from utils import UserError
 
 LETTERS = {"a": "0,5", "b": "5,10", "c": "3,7"}  # file: its classes of digits
@@ -31,7 +31,7 @@ def save(make_parameters, tmp_path, monkeypatch):
         options = {"dataset": "digits", "classes": classes, "num_classes": stop - first, "manual_seed": seed}
         p = make_parameters(**options | changes)
         state = {key: tensor.numpy() for key, tensor in models_of(p).build_generator(p).state_dict().items()}
-        names = CLASS_NAMES["digits"][first:stop] if names is None else names
+        names = all_data_sets()["digits"].class_names[first:stop] if names is None else names
         checkpoint.save(f"{name}.safetensors", 1, dataclasses.asdict(p), {"G": state}, class_names=names)
         return p
 
