@@ -11,7 +11,7 @@ from formats.packed_data import is_packed
 from loading.image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
 from loading.pipeline import read_ahead
 from processes.blocks import blocks
-from utils import UserError
+from utils import UserError, shell_word
 
 
 def load_dataset(parameters, split="train"):
@@ -31,8 +31,8 @@ def load_dataset(parameters, split="train"):
         image_set = ArraySet(p, p.published_data.class_names, *p.published_data.read(path, split))
     elif path is not None and Path(path).is_file():
         raise UserError(
-            f"{option} {path} is a file that only pack.py reads: python pack.py --data_path {path} --out FILE.npz "
-            "makes one for training; or give a folder with a folder of images for each class"
+            f"{option} {path} is a file that only pack.py reads: python pack.py --data_path {shell_word(path)} --out "
+            "FILE.npz makes one for training; or give a folder with a folder of images for each class"
         )
     else:
         image_set = FolderSet(p, option, path)
@@ -81,9 +81,9 @@ def check_count(parameters, image_set, split="train"):
         option, path = path_option(p, split)
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
-            f"--num_classes is {p.num_classes} (given, or from the recipe, run or checkpoint), but {where} has "
-            f"{image_set.num_classes} classes: leave --num_classes out, give data of {p.num_classes} classes, or "
-            f"choose {p.num_classes} by --classes, such as random:{p.num_classes}:1"
+            f"--num_classes {p.num_classes} does not fit {where}, which has {image_set.num_classes} classes: give "
+            f"--num_classes none, data of {p.num_classes} classes, or --classes that choose {p.num_classes}, such as "
+            f"random:{p.num_classes}:1"
         )
 
 

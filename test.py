@@ -11,6 +11,11 @@ from processes import collectives  # noqa: E402
 
 def main():
     command = CommandLine(program="test")
+    with command.naming_origins():
+        return test(command)
+
+
+def test(command):
     loaded = None
     if needed := command.checkpoint_to_load():
         # Imported only here, because it imports paddle, which is slow. Other mistakes are reported without it.

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import secrets
+import shlex
 import socket
 import sys
 import time
@@ -32,6 +33,22 @@ class UserError(Exception):
 def printable(text, length=80):
     """The first `length` characters of `text`, which may come from any file, as printable text for a message."""
     return "".join(character if character.isprintable() else "?" for character in text[:length])
+
+
+def shell_word(path):
+    r"""`path` as one word of a command that is printed, such as 's p'.
+
+    Bytes that are no text or cannot be shown are written as in $'\xd6', which bash and zsh understand.
+    """
+    text = str(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    letters = [letter if letter.isprintable() and letter not in "'\\" else _escaped(letter) for letter in text]
+    return f"$'{''.join(letters)}'"
+
+
+def _escaped(letter):
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
 
 
 def one_line(error):

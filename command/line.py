@@ -1,6 +1,8 @@
 """Read the command line once: find its recipe and the run that it continues, and make the `Parameters`."""
 
+import contextlib
 import os
+import re
 import sys
 from dataclasses import asdict
 from functools import cached_property
@@ -81,6 +83,7 @@ class CommandLine:
         self.named = self.given.pop("recipe", None)
         inferred = _infer_recipe(self.spelled, self.given, program)
         self.recipe, self.reason = (self.named, "--recipe") if self.named else inferred
+        self._origin = "", {}  # a name for the recipe, run or checkpoint of the values that are not given; its values
 
     @cached_property
     def recipe_values(self):
@@ -181,12 +184,43 @@ class CommandLine:
     def parameters_of_pack(self):
         """(`Parameters`, `Packing`) of pack.py. Prints the recipe and the reason for it."""
         packing = self.own_options()
+<<<<<<< HEAD
         parameters = Parameters(**merge(self.recipe_values, self.given))
+=======
+        self._origin = f"the recipe {self.recipe}", self.recipe_values
+        parameters = Parameters(**_merge(self.recipe_values, self.given))
+>>>>>>> ha
         check_crop(parameters)
         check_classes(parameters, self.given, self.recipe)
         check_packing(parameters, packing)
         print(f"recipe {parameters.recipe} ({self.reason})", flush=True)
         return parameters, packing
+
+    @contextlib.contextmanager
+    def naming_origins(self):
+        """A context that completes the messages of UserErrors: see `explained`."""
+        try:
+            yield
+        except UserError as error:
+            error.args = (self.explained(str(error)),)
+            raise
+
+    def explained(self, message):
+        """`message` about options, with the names that the user wrote, such as --dataroot for --data_path.
+
+        If it begins with an option and its value, and the user did not give that option, the origin of the value
+        follows it, such as "(from the recipe acgan-imagenet)".
+        """
+        origin, values = self._origin
+        name = message.split(" ")[0].removeprefix("--")
+        if name in values and name not in self.given:
+            stated = f"--{name} {values[name]}"
+            message = re.sub(rf"^{re.escape(stated)}(?=[ :,])", lambda _: f"{stated} (from {origin})", message)
+        options = _options_by_spelling(self.program)
+        for spelled in sorted(self.spelled):
+            if (name := options[spelled].name) not in self.spelled:
+                message = re.sub(rf"--{name}\b", f"--{spelled}", message)
+        return message
 
     def _base_values(self, checkpoint_values):
         """(values that the given options replace, where they come from, folder of the run to resume or None).
@@ -197,10 +231,13 @@ class CommandLine:
         if checkpoint_values is not None:
             trained, reason = typed_options(checkpoint_values, "the checkpoint"), "as the checkpoint says"
             trained = {name: value for name, value in trained.items() if name not in NOT_FROM_CHECKPOINT}
+            self._origin = "the checkpoint", trained
         folder = self.run_to_resume(trained) if self.program == "train" else None
         if folder:
             trained, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
+            self._origin = f"the run {folder}", trained
         if trained is None:
+            self._origin = f"the recipe {self.recipe}", self.recipe_values
             return self.recipe_values, self.reason, None
         if self.named and self.recipe_values["recipe"] != trained.get("recipe"):
             raise UserError(

@@ -80,6 +80,19 @@ def report(folder):
     return json.loads((folder / "report.json").read_text())
 
 
+@pytest.mark.parametrize("place", [[], ["--test_path", "mine"]], ids=["default", "--test_path"])
+def test_a_refused_test_leaves_no_folder(model, tmp_path, place, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "0.png").touch()
+    (tmp_path / "kept").mkdir()
+    options = ["--pretrained_model", model, "--metrics", "none", "--num_samples", 20, "--samples_dir", "full"]
+    for test_path in (place, ["--test_path", "kept"]):
+        with pytest.raises(UserError, match="--samples_dir full is not empty"):
+            run_test(*options, *test_path)
+    assert names(tmp_path) == ["full", "kept", "model.safetensors"]
+
+
 @pytest.mark.slow
 def test_two_tests_of_one_model_at_once_use_two_folders(model, tmp_path):
     command = [ROOT / "test.py", "--pretrained_model", model, "--metrics", "none", "--device", "cpu"]

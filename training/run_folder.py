@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import math
 import os
-import shlex
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +33,7 @@ from utils import (
     printable,
     remove_leftovers,
     run_numbers,
+    shell_word,
     so_far,
 )
 
@@ -142,7 +142,7 @@ class RunFolder:
             if changed := _changed_data(notes.get("data"), self._data):
                 self._write_line(f"the data have changed: {changed}")
                 collectives.say(f"the data have changed: {changed}")
-        collectives.say(f"writes to {self.path}; to watch: visualdl --logdir {shlex.quote(str(self.path))}")
+        collectives.say(f"writes to {self.path}; to watch: visualdl --logdir {shell_word(self.path)}")
         if sys.stderr.isatty():
             self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
         self._pace, self._begun = Pace(), (step, time.monotonic())
