@@ -25,6 +25,7 @@ def main():
     collectives.require_same(parameters.shared(), advice)
     from dataset import load_dataset
     from trainer import Trainer, resolve
+    from training.run_start import Start
 
     image_set = load_dataset(parameters)
     print(f"{len(image_set)} images of {image_set.num_classes} classes: {_listed(image_set.class_names)}", flush=True)
@@ -34,7 +35,7 @@ def main():
     if parameters.dry_run:
         print_dry_run(trainer, image_set)
         return 0
-    path, signal = trainer.train(image_set, loaded)
+    path, signal = trainer.train(image_set, Start(loaded))
     if signal:
         runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {path} goes on")
         return 128 + signal

@@ -25,7 +25,7 @@ from training.health import gradient_norm, layer_figures
 from training.new_classes import parts_to_load
 from training.precision import SCALER_STATE, Precision
 from training.run_folder import RunFolder, diverged
-from training.run_start import Start, check_steps_left, find_start
+from training.run_start import NEW_WEIGHTS, check_steps_left, find_start
 from training.step_batches import d_batch, g_batch
 
 
@@ -64,22 +64,22 @@ class Trainer:
         p = self.parameters
         return paddle.optimizer.Adam(learning_rate, p.beta1, p.beta2, parameters=network.parameters())
 
-    def train(self, image_set, loaded=None):
+    def train(self, image_set, given=NEW_WEIGHTS):
         """Train on `image_set` until `total_step`, or until a stop signal. Write the run's folder.
 
-        `loaded`: the checkpoint of --pretrained_model, if the command line has read it already. Returns the folder's
-        path and the signal's number (None if the run is complete). Raises UserError if a loss or a gradient is not
-        finite.
+        `given`: the `Start` of a new run. It has the checkpoint of --pretrained_model if the command line has read it
+        already. Returns the folder's path and the signal's number (None if the run is complete). Raises UserError if a
+        loss or a gradient is not finite.
         """
         p = self.parameters
         # Before a folder is made, refuse a run that cannot start, and prepare the measurements.
-        if loaded and not p.resume:
-            check_steps_left(p, Start(loaded))
+        if not p.resume:
+            check_steps_left(p, given)
         evaluation = self._evaluation(image_set)
         # The run's folder closes before the signal handlers do, so a signal waits for the last write.
         with runtime.stop_signals() as stop, RunFolder(p) as run:
             # Start: find the checkpoint to start from, load it, open the records.
-            start = find_start(p, run.weights, loaded, image_set)
+            start = find_start(p, run.weights, given, image_set)
             if start.checkpoint:
                 self.load(start.step, parts_to_load(start, self.G, self.D, p), start.checkpoint.path)
                 missing = _missing_parts(start.checkpoint.parts)

@@ -13,6 +13,7 @@ from augment import augment, random_values
 from dataset import batches, load_dataset
 from processes.groups import Alone
 from trainer import Trainer, resolve
+from training.run_start import Start
 from training.step_batches import DBatch, GBatch, d_batch, g_batch
 
 DIFFAUG = "color,translation,cutout"
@@ -101,7 +102,7 @@ def test_a_start_names_the_parts_that_its_checkpoint_lacks(make_parameters, part
     start = checkpoint.Checkpoint("w.safetensors", 2, dataclasses.asdict(p), {part: state[part] for part in parts})
     data = load_dataset(p)
     capsys.readouterr()
-    Trainer(p).train(data, start)
+    Trainer(p).train(data, Start(start))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("goes on from")]
     assert line == "goes on from w.safetensors, step 2" + (f"; it holds {anew}" if anew else "")
 

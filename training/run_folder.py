@@ -31,6 +31,7 @@ from utils import (
     lock,
     naming,
     plural,
+    printable,
     remove_leftovers,
     run_numbers,
     so_far,
@@ -125,7 +126,9 @@ class RunFolder:
         self._open_records(real_grid)
         processes = collectives.world_size()
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
-        begun = "resumed" if step else "started"
+        begun = "resumed" if start.is_own else "started"
+        if start.checkpoint and not start.is_own:
+            begun += f" from {printable(str(start.checkpoint.path))}"
         size = f"{len(image_set)} images, {p.batch_size} a step{whole}"
         self._write_line(f"{begun} at step {step} of {p.total_step}: {size}, {plural(runtime.threads(), 'thread')}")
         if start.is_own:
