@@ -62,10 +62,10 @@ class BothSplits(ImageSet):
         return self.train[index] if index < len(self.train) else self.test[index - len(self.train)]
 
 
-def load_splits(parameters, splits):
-    """{split: its `ImageSet`} for `splits`, which are keys of SPLITS."""
+def load_splits(parameters, splits, generator_classes=()):
+    """{split: its `ImageSet`} for `splits`, which are keys of SPLITS. `generator_classes`: as for `load_dataset`."""
     parts = dict.fromkeys(part for split in splits for part in SPLITS[split])
-    sets = {part: load_dataset(parameters, part) for part in sorted(parts)}
+    sets = {part: load_dataset(parameters, part, generator_classes) for part in sorted(parts)}
     if "both" in splits:
         sets["both"] = BothSplits(sets["train"], sets["test"])
     return {split: sets[split] for split in sorted(splits)}
