@@ -11,15 +11,13 @@ from formats.packed_data import is_packed
 from loading.image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
 from loading.pipeline import read_ahead
 from processes.blocks import blocks
-from utils import UserError, shell_word
+from utils import UserError, printable, shell_word
 
 
-def load_dataset(parameters, split="train"):
+def load_dataset(parameters, split="train", generator_classes=()):
     """The `ImageSet` that `parameters` describe; `split` is "train" or "test".
 
-    "test" holds the test images of a published set. For image folders, "train" reads `data_path` and "test" reads
-    `test_data_path`. Raises UserError for wrong data and for options that do not fit
-    the data. The message says what was found.
+    from utils import UserError, printable, shell_word
     """
     p = parameters
     option, path = path_option(p, split)
@@ -36,14 +34,14 @@ def load_dataset(parameters, split="train"):
         )
     else:
         image_set = FolderSet(p, option, path)
-    check_image_set(p, image_set, split)
+    check_image_set(p, image_set, split, generator_classes)
     return image_set
 
 
-def check_image_set(parameters, image_set, split="train"):
+def check_image_set(parameters, image_set, split="train", generator_classes=()):
     """Raise UserError unless each class has images, the number of classes is right and the first image can be read.
 
-    Prints what is not read.
+    Prints what is not read. `generator_classes`: as for `load_dataset`.
     """
     p = parameters
     option, path = path_option(p, split)
@@ -56,14 +54,27 @@ def check_image_set(parameters, image_set, split="train"):
     if p.num_classes not in (None, image_set.num_classes) and split == "test" and not p.samples:
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
-            f"the generator has {p.num_classes} classes, {where} has {image_set.num_classes}: give test images of the "
-            "same classes, or choose among them by --classes"
+            f"the generator has {p.num_classes} classes, {where} has {image_set.num_classes}: "
+            f"{_how_to_match(p, image_set, generator_classes)}"
         )
     if not (p.resume and p.name):  # a resumed run compares the names of the classes first
         check_count(p, image_set, split)
     if isinstance(image_set, FolderSet):
         image_set.say_what_is_read()
     image_set[0]  # read one image: options that do not fit the images fail here, before anything is built
+
+
+def _how_to_match(parameters, image_set, generator_classes):
+    """The advice for test images `image_set` that have more or fewer classes than the generator."""
+    p = parameters
+    if image_set.num_classes > p.num_classes:
+        return "give test images of the same classes, or choose among them by --classes"
+    advice = "give test images of all classes of the generator"
+    if p.classes:
+        advice = "choose all classes of the generator by --classes"
+    lacked = [printable(name) for name in generator_classes if name not in image_set.class_names]
+    more = f" and {len(lacked) - 1} more" if len(lacked) > 1 else ""
+    return f"it lacks {lacked[0]}{more}; {advice}" if lacked else advice
 
 
 def path_option(parameters, split):

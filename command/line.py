@@ -184,12 +184,8 @@ class CommandLine:
     def parameters_of_pack(self):
         """(`Parameters`, `Packing`) of pack.py. Prints the recipe and the reason for it."""
         packing = self.own_options()
-<<<<<<< HEAD
-        parameters = Parameters(**merge(self.recipe_values, self.given))
-=======
         self._origin = f"the recipe {self.recipe}", self.recipe_values
-        parameters = Parameters(**_merge(self.recipe_values, self.given))
->>>>>>> ha
+        parameters = Parameters(**merge(self.recipe_values, self.given))
         check_crop(parameters)
         check_classes(parameters, self.given, self.recipe)
         check_packing(parameters, packing)

@@ -216,6 +216,10 @@ def _check_measures(p):
     if p.dataset in ("folder", "imagenet"):
         metric_of_set = {name: metric.name for metric in chosen for name in metric.sets}
         compares = REAL in metric_of_set and not p.reference
+        if compares and p.real_split == "both" and p.data_path and not p.test_data_path:
+            raise UserError(
+                "--real_split both also needs test images: give --test_data_path DIR, or --real_split train"
+            )
         if compares and p.real_split != "train" and not p.test_data_path:
             raise UserError(
                 f"--metrics {p.metrics} needs real images: give --test_data_path DIR, or --reference FILE for FID"

@@ -46,7 +46,7 @@ class Evaluation:
         wanted = {self._origin[name] for metric in self.metrics for name in metric.sets}
         if self.metrics and self._by_classifier:
             wanted.add("train")
-        self.image_sets = load_splits(p, wanted - {SAMPLES, GIVEN})  # {split: its `ImageSet`}
+        self.image_sets = load_splits(p, wanted - {SAMPLES, GIVEN}, class_names or ())  # {split: its `ImageSet`}
         self._extractor_class = ClassifierExtractor if self._by_classifier else InceptionExtractor
         self.extractor = None
         self._known = {}  # {split or GIVEN: the Summary of these images}
@@ -128,7 +128,7 @@ class Evaluation:
     def _real_classes(self):
         """The real images. If no metric reads any, the test images, for their classes. None if none are given."""
         p = self.parameters
-        return self.real_set or (load_dataset(p, "test") if p.test_data_path else None)
+        return self.real_set or (load_dataset(p, "test", self._class_names or ()) if p.test_data_path else None)
 
     @property
     def draws_real_classes(self):

@@ -614,7 +614,14 @@ def test_training_images_are_measured_if_they_are_compared_with():
     [
         ("--dataset folder --real_split train --metrics fid", "--real_split train compares with training images: give"),
         ("--test_data_path val --real_split both --metrics fid", "--real_split both compares with training images"),
-        ("--dataset folder --data_path train --real_split both --metrics fid", "needs real images: give --test_data"),
+        (
+            "--dataset folder --data_path train --real_split both --metrics fid",
+            "both also needs test images: give --",
+        ),
+        (
+            "--dataset folder --real_split both --metrics fid",
+            "needs real images: give --test_data_path DIR, or --ref",
+        ),
         ("--data_path train --real_split train --metrics floor", "--metrics floor needs test images: give --test_data"),
     ],
 )

@@ -121,6 +121,9 @@ def test_the_union_is_compared_with_the_real_images_of_its_classes(save):
     with pytest.raises(UserError, match="the generator has 7 classes, --dataset digits has 10"):
         measured(*fewer)
     assert measured(*fewer, "--classes", "0,7")[1]["settings"]["num_classes"] == 7
+    lacking = "the generator has 7 classes, --dataset digits has 5: it lacks 5 and 1 more; choose all classes of the "
+    with pytest.raises(UserError, match=lacking + "generator by --classes"):
+        measured(*fewer, "--classes", "0,5")
 
 
 def test_models_that_do_not_fit_together_are_refused(save):
