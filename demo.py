@@ -10,7 +10,7 @@ import tempfile  # noqa: E402
 import time  # noqa: E402
 
 import runtime  # noqa: E402
-from command_line import CommandLine  # noqa: E402
+from command.line import CommandLine  # noqa: E402
 from utils import UserError  # noqa: E402
 
 

@@ -8,8 +8,8 @@ import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 
 import runtime  # noqa: E402
-from command_line import CommandLine  # noqa: E402
-from refusals import check_new_folder  # noqa: E402
+from command.line import CommandLine  # noqa: E402
+from command.refusals import check_new_folder  # noqa: E402
 from utils import UserError  # noqa: E402
 
 

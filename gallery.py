@@ -8,8 +8,8 @@ import contextlib  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import runtime  # noqa: E402
-from command_line import CommandLine  # noqa: E402
-from refusals import check_page  # noqa: E402
+from command.line import CommandLine  # noqa: E402
+from command.refusals import check_page  # noqa: E402
 from utils import atomic_path  # noqa: E402
 
 

@@ -9,8 +9,8 @@ import dataclasses  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import runtime  # noqa: E402
-from command_line import CommandLine  # noqa: E402
-from refusals import check_drawing  # noqa: E402
+from command.line import CommandLine  # noqa: E402
+from command.refusals import check_drawing  # noqa: E402
 
 WEIGHTS = Path(__file__).with_name("weights")
 NAMES = {"images": "", "grid": "grid.png", "film": "walk.gif"}  # of what a new folder holds; the images are in it

@@ -164,10 +164,10 @@ class _BatchNorm(PyLayer):
         # For each row: the sums of the gradient, and of the gradient times the normalised input.
         sums = _row_sums(gradient)
         products = _row_sums((_rows(gradient) * centred).reshape(gradient.shape)) * inverse
-        # For each channel: the parts of the gradient that pass through the mean and through the deviation. Padding rows
-        # are not in these statistics, so their gradients lack the two parts.
-        parts = ctx.group.add_up(paddle.stack([(scale * sums).sum(0), (scale * products).sum(0)]))
-        by_mean, by_deviation = parts * (ctx.group.counts * inverse / ctx.count)
+        # For each channel: the terms of the gradient that pass through the mean and through the deviation. Padding rows
+        # are not in these statistics, so their gradients lack the two terms.
+        terms = ctx.group.add_up(paddle.stack([(scale * sums).sum(0), (scale * products).sum(0)]))
+        by_mean, by_deviation = terms * (ctx.group.counts * inverse / ctx.count)
         x = centred * _spread((-by_deviation * inverse).unsqueeze(0), gradient)
         x.add_(_spread(-by_mean.unsqueeze(0), gradient)).add_(_rows(gradient) * _spread(scale * inverse, gradient))
         if len(scale) == 1:
@@ -193,7 +193,7 @@ class _Double(PyLayer):
 
 def _doubled(x):
     n, c, h, w = x.shape
-    # A complex number with both parts x lies in memory as the pair x, x. This is the fastest way to make pairs.
+    # The complex number x + xi lies in memory as the pair x, x. This is the fastest way to make pairs.
     lines = paddle.as_real(paddle.complex(x, x)).reshape([n * c * h, 1, 2 * w])
     return paddle.concat([lines, lines], axis=1).reshape([n, c, 2 * h, 2 * w])
 

@@ -69,8 +69,8 @@ def numbers(text):
     None too for numbers above 2^31 - 1, for more than MOST_NUMBERS, and for a number given twice.
     """
     listed = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,10})(?:-([0-9]{1,10}))?\s*", part)
+    for item in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,10})(?:-([0-9]{1,10}))?\s*", item)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < 2**31 or last - first >= MOST_NUMBERS - len(listed):
             return None

@@ -8,15 +8,17 @@ import system
 system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import runtime  # noqa: E402
-from command_line import CommandLine  # noqa: E402
+from command.line import CommandLine  # noqa: E402
 from packing.work import pack  # noqa: E402
 
 
 def main():
-    parameters, packing = CommandLine(program="pack").parameters_of_pack()
-    runtime.quit_on_signals(cleanly=True, with_paddle=False)
-    for line in pack(parameters, packing):
-        print(line)
+    command = CommandLine(program="pack")
+    with command.naming_origins():
+        parameters, packing = command.parameters_of_pack()
+        runtime.quit_on_signals(cleanly=True, with_paddle=False)
+        for line in pack(parameters, packing):
+            print(line)
     return 0
 
 

@@ -8,10 +8,10 @@ from scipy.special import ndtr, ndtri
 
 import randomness
 import runtime
-from folding import fold, mix_classes
+from inference.folding import fold, mix_classes
+from inference.predictor import Predictor, compiled
 from layers import BatchNorm
 from pictures import COLUMNS
-from predictor import Predictor, compiled
 from processes import collectives
 from utils import progress
 

@@ -163,9 +163,9 @@ def free_in_groups(root=""):
             limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
-        parts = [part for part in path.split("/") if part]
-        for count in range(len(parts) + 1):
-            group = "/".join([folder, *parts[:count]])
+        names = [name for name in path.split("/") if name]
+        for count in range(len(names) + 1):
+            group = "/".join([folder, *names[:count]])
             # OSError: a container does not see the groups around it. ValueError: "max", which is no limit.
             with contextlib.suppress(OSError, ValueError):
                 most, used = (int(_content(f"{group}/{name}")) for name in (limit, usage))

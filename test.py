@@ -5,12 +5,17 @@ import system
 system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import runtime  # noqa: E402
-from command_line import CommandLine  # noqa: E402
+from command.line import CommandLine  # noqa: E402
 from processes import collectives  # noqa: E402
 
 
 def main():
     command = CommandLine(program="test")
+    with command.naming_origins():
+        return test(command)
+
+
+def test(command):
     loaded = None
     if needed := command.checkpoint_to_load():
         # Imported only here, because it imports paddle, which is slow. Other mistakes are reported without it.

@@ -12,7 +12,7 @@ import numpy as np
 import runtime
 from evaluation import report
 from evaluation.evaluation import Evaluation
-from evaluation.measurement import remove_parts, unfinished_keys
+from evaluation.measurement import remove_process_files, unfinished_keys
 from evaluation.sample_files import NPZWriter, PNGWriter
 from evaluation.sources import open_source
 from evaluation.union import Union
@@ -35,6 +35,7 @@ class Tester:
         self.source = Union(parameters, loaded) if several else open_source(parameters, loaded)
         self.parameters = self.source.parameters
         self._locks = []
+        self._new_folder = None  # that this test has created
         collectives.say(self.source.opened)
 
     def test(self):
@@ -80,7 +81,7 @@ class Tester:
         self.source.write_pictures(folder)
         report.write(folder, figures, settings, self.parameters, evaluation.seconds)
         # The report is complete: remove the files that only an interrupted test needs.
-        remove_parts(folder)
+        remove_process_files(folder)
         self._unlock()  # because Windows removes only closed files
         (folder / LOCK_FILE).unlink()
         print(f"report: {folder / 'report.md'}")
@@ -92,7 +93,15 @@ class Tester:
             folder, resumes = collectives.on_rank_0(self._claim, key)
             yield Path(folder), resumes
         finally:
+            self._remove_unused_folder()
             self._unlock()
+
+    def _remove_unused_folder(self):
+        """Remove the folder that this test has created if nothing was written there, such as after a refusal."""
+        with contextlib.suppress(OSError):
+            if self._new_folder and [path.name for path in self._new_folder.iterdir()] == [LOCK_FILE]:
+                (self._new_folder / LOCK_FILE).unlink()
+                self._new_folder.rmdir()
 
     def _unlock(self):
         for file in self._locks:
@@ -114,11 +123,13 @@ class Tester:
 
     def _lock_folder(self, folder, key):
         """Create `folder` if it is missing and lock it against other tests. Returns the reason if it cannot be used."""
+        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self._locks.append(lock(folder))
         except BlockingIOError as owner:
             return f"is in use by {owner}"
+        self._new_folder = folder if is_new else None
         return _obstacle(folder, key)  # check again: the last owner of the lock may have written there
 
     def _candidate_folders(self, key):

@@ -5,13 +5,18 @@ import system
 system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted import would print a traceback
 
 import runtime  # noqa: E402
-from command_line import CommandLine  # noqa: E402
+from command.line import CommandLine  # noqa: E402
 from processes import collectives  # noqa: E402
-from utils import plural  # noqa: E402
+from utils import plural, shell_word  # noqa: E402
 
 
 def main():
     command = CommandLine(program="train")
+    with command.naming_origins():
+        return train(command)
+
+
+def train(command):
     loaded = None
     if needed := command.checkpoint_to_load():
         # Imported only here, because it imports paddle, which is slow. Other mistakes are reported without it.
@@ -25,8 +30,13 @@ def main():
     collectives.require_same(parameters.shared(), advice)
     from dataset import load_dataset
     from trainer import Trainer, resolve
+    from training.run_start import Start
 
     image_set = load_dataset(parameters)
+    asked_for_imagenet = parameters.dataset == "imagenet" and command.spelled & {"dataset", "dataroot"}
+    if asked_for_imagenet and not image_set.is_like_imagenet:
+        line = f"--data_path {parameters.data_path} does not look like ImageNet, but is used"
+        collectives.say(command.explained(line))
     print(f"{len(image_set)} images of {image_set.num_classes} classes: {_listed(image_set.class_names)}", flush=True)
     if collectives.world_size() > 1:
         collectives.require_same(image_set.fingerprint(), "give every process the same images")
@@ -34,12 +44,13 @@ def main():
     if parameters.dry_run:
         print_dry_run(trainer, image_set)
         return 0
-    path, signal = trainer.train(image_set, loaded)
+    path, signal = trainer.train(image_set, Start(loaded))
     if signal:
-        runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {path} goes on")
+        runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {shell_word(path)} goes on")
         return 128 + signal
     test_data = " --test_data_path DIR" if parameters.dataset in ("folder", "imagenet") else ""
-    print(f"trained {plural(trainer.step, 'step')}; python test.py --pretrained_model {path}{test_data} measures it")
+    measure = f"python test.py --pretrained_model {shell_word(path)}{test_data}"
+    print(f"trained {plural(trainer.step, 'step')}; {measure} measures it")
     return 0
 
 

@@ -15,9 +15,9 @@ import sampler
 from augment import augment
 from dataset import batches, batches_per_epoch
 from layers import batch_statistics
+from loading.pipeline import Timed
 from networks import models_of
 from pictures import ROWS
-from pipeline import Timed
 from processes import collectives
 from training.collapse import Collapse
 from training.gradients import Gradients
@@ -25,7 +25,7 @@ from training.health import gradient_norm, layer_figures
 from training.new_classes import parts_to_load
 from training.precision import SCALER_STATE, Precision
 from training.run_folder import RunFolder, diverged
-from training.run_start import Start, check_steps_left, find_start
+from training.run_start import NEW_WEIGHTS, check_steps_left, find_start
 from training.step_batches import d_batch, g_batch
 
 
@@ -64,22 +64,22 @@ class Trainer:
         p = self.parameters
         return paddle.optimizer.Adam(learning_rate, p.beta1, p.beta2, parameters=network.parameters())
 
-    def train(self, image_set, loaded=None):
+    def train(self, image_set, given=NEW_WEIGHTS):
         """Train on `image_set` until `total_step`, or until a stop signal. Write the run's folder.
 
-        `loaded`: the checkpoint of --pretrained_model, if the command line has read it already. Returns the folder's
-        path and the signal's number (None if the run is complete). Raises UserError if a loss or a gradient is not
-        finite.
+        `given`: the `Start` of a new run. It has the checkpoint of --pretrained_model if the command line has read it
+        already. Returns the folder's path and the signal's number (None if the run is complete). Raises UserError if a
+        loss or a gradient is not finite.
         """
         p = self.parameters
         # Before a folder is made, refuse a run that cannot start, and prepare the measurements.
-        if loaded and not p.resume:
-            check_steps_left(p, Start(loaded))
+        if not p.resume:
+            check_steps_left(p, given)
         evaluation = self._evaluation(image_set)
         # The run's folder closes before the signal handlers do, so a signal waits for the last write.
         with runtime.stop_signals() as stop, RunFolder(p) as run:
             # Start: find the checkpoint to start from, load it, open the records.
-            start = find_start(p, run.weights, loaded, image_set)
+            start = find_start(p, run.weights, given, image_set)
             if start.checkpoint:
                 self.load(start.step, parts_to_load(start, self.G, self.D, p), start.checkpoint.path)
                 missing = _missing_parts(start.checkpoint.parts)
@@ -204,7 +204,7 @@ class Trainer:
         return metrics
 
     @contextlib.contextmanager
-    def _timed(self, part):
+    def _timed(self, network):
         """A context whose time counts in `seconds`. The host waits for the device around it if this step is recorded.
 
         In other steps the host does not wait for a GPU, so that it can work ahead.
@@ -217,7 +217,7 @@ class Trainer:
         yield
         if waits:
             paddle.device.synchronize()
-        self.seconds[part] += time.monotonic() - begun
+        self.seconds[network] += time.monotonic() - begun
 
     def sample_grid(self, generator):
         """Samples of the first classes for a picture, as `sampler.grid_samples` returns. Every step has the same noise.
@@ -275,19 +275,19 @@ class Trainer:
             return self._update(self.G, self.g_optimizer, batch, self._g_losses)
 
     def _d_losses(self, G, D, batch, group, counts=True):
-        """Yield the parts of D's loss on the rows of `batch`: (part, its terms and metrics by name), scalar means.
+        """Yield D's losses on the rows of `batch`: (loss, its terms and metrics by name), scalar means.
 
-        Each part has a graph of its own. The caller frees it before it asks for the next part. That nearly halves the
-        memory of a D update. `G`, `D`: the networks, or a thread's twins of them. `group`: as in `losses.d2d_ce`.
-        `counts`: False for padding rows, as in `losses.gradient_penalty`.
+        Their sum is the loss of a D update. Each has a graph of its own, which the caller frees before it asks for the
+        next one. That nearly halves the memory of a D update. `G`, `D`: the networks, or a thread's twins of them.
+        `group`: as in `losses.d2d_ce`. `counts`: False for padding rows, as in `losses.gradient_penalty`.
         """
         p = self.parameters
         real = self._shown(batch.images, batch.real_changes, batch.real_noise)
-        yield self._d_part(D, real, batch.labels, group, real=True)
+        yield self._d_loss(D, real, batch.labels, group, real=True)
         with paddle.no_grad():
             fake = self.precision.generate(G, batch.z, batch.fake_labels)
         shown = self._shown(fake, batch.fake_changes, batch.fake_noise)
-        yield self._d_part(D, shown, batch.fake_labels, group, real=False)
+        yield self._d_loss(D, shown, batch.fake_labels, group, real=False)
         if p.adv_loss == "wgan_gp":
 
             def judge(images, labels):
@@ -301,7 +301,7 @@ class Trainer:
         images = augment(images, changes, self.parameters.diffaug)
         return images if noise is None else images + noise
 
-    def _d_part(self, D, images, labels, group, real):
+    def _d_loss(self, D, images, labels, group, real):
         """D's loss on `images`, which are all real or all generated, and its terms and metrics by name."""
         kind = "real" if real else "fake"
         logits, classes = self.precision.judge(D, images, labels)

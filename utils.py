@@ -6,6 +6,7 @@ import io
 import os
 import re
 import secrets
+import shlex
 import socket
 import sys
 import time
@@ -32,6 +33,22 @@ class UserError(Exception):
 def printable(text, length=80):
     """The first `length` characters of `text`, which may come from any file, as printable text for a message."""
     return "".join(character if character.isprintable() else "?" for character in text[:length])
+
+
+def shell_word(path):
+    r"""`path` as one word of a command that is printed, such as 's p'.
+
+    Bytes that are no text or cannot be shown are written as in $'\xd6', which bash and zsh understand.
+    """
+    text = str(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    letters = [letter if letter.isprintable() and letter not in "'\\" else _escaped(letter) for letter in text]
+    return f"$'{''.join(letters)}'"
+
+
+def _escaped(letter):
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
 
 
 def one_line(error):
@@ -183,10 +200,10 @@ def so_far(done, total, done_before, start, unit=None):
     At the time `start`, `done_before` was done. `total` may be None.
     """
     count, seconds = max(done - done_before, 1), max(time.monotonic() - start, 1e-9)
-    parts = [f"{done} of {total}" if total else f"{done}"]
-    parts += [f"{count / seconds:.1f} {unit}/s"] if unit else []
-    parts += [f"{tqdm.format_interval((total - done) * seconds / count)} left"] if total else []
-    return ", ".join(parts)
+    texts = [f"{done} of {total}" if total else f"{done}"]
+    texts += [f"{count / seconds:.1f} {unit}/s"] if unit else []
+    texts += [f"{tqdm.format_interval((total - done) * seconds / count)} left"] if total else []
+    return ", ".join(texts)
 
 
 def progress(items=None, *, title, unit, total=None, done=0, shown=True):
@@ -200,7 +217,7 @@ def progress(items=None, *, title, unit, total=None, done=0, shown=True):
 
 
 class _Lines:
-    """The part of tqdm's interface that `progress` needs, with lines instead of a bar."""
+    """What `progress` needs of tqdm's interface, with lines instead of a bar."""
 
     def __init__(self, items, title, unit, total, done):
         self.items, self.title, self.unit, self.n = items, title, unit, done

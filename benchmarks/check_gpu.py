@@ -188,7 +188,7 @@ def work(name, device):
     """Compare samples or features in a process of its own. Prints the largest difference."""
     import numpy as np
 
-    from command_line import CommandLine
+    from command.line import CommandLine
 
     p = CommandLine([*SMALL, "--device", device]).parameters()
     runtime.start(p)
@@ -205,8 +205,8 @@ def work(name, device):
         labels = paddle.arange(16) % p.num_classes
         with paddle.no_grad():
             whole = generator(z, labels).numpy()
-            parts = [generator(z[i : i + 3], labels[i : i + 3]).numpy() for i in range(0, 16, 3)]
-        apart = abs(np.concatenate(parts) - whole).max()
+            batches = [generator(z[i : i + 3], labels[i : i + 3]).numpy() for i in range(0, 16, 3)]
+        apart = abs(np.concatenate(batches) - whole).max()
     else:
         from metrics.inception import Inception, Network
         from metrics.inception_weights import published_name

@@ -81,7 +81,7 @@ def rate_of_processes(p):
     def read(job):
         slot, first, rows = job
         for place, row in enumerate(rows, first):
-            images[slot, place] = image_set[row][0]
+            images[slot, place] = image_set.training_image(row)[0]
 
     global work  # a worker finds it by its name
     work = read
@@ -152,17 +152,21 @@ def photographs(folder):
 def speed(folder, python):
     p = parameters(folder)
     fast = dataclasses.replace(p, fast_decode=True)
+    packed = {ending: dataclasses.replace(p, data_path=f"{folder}{ending}") for ending in (".npz", ".zip")}
     theirs = torch_rates(python, folder)
     readers = {
         "torchvision": lambda: next(theirs),
         "folder, exact pixels": lambda: our_rate(p),
         "the same, processes instead of threads": lambda: rate_of_processes(p),
         "folder, --fast_decode": lambda: our_rate(fast),
-        "the same, --num_workers 1": lambda: our_rate(dataclasses.replace(fast, num_workers=1)),
+        "--fast_decode, processes": lambda: rate_of_processes(fast),
+        "--fast_decode, --num_workers 1": lambda: our_rate(dataclasses.replace(fast, num_workers=1)),
         "packing, .npz": lambda: packing_rate(folder, ".npz"),
         "packing, .zip": lambda: packing_rate(folder, ".zip"),
-        "packed .npz": lambda: our_rate(dataclasses.replace(p, data_path=f"{folder}.npz")),
-        "packed .zip": lambda: our_rate(dataclasses.replace(p, data_path=f"{folder}.zip")),
+        "packed .npz": lambda: our_rate(packed[".npz"]),
+        "packed .npz, processes": lambda: rate_of_processes(packed[".npz"]),
+        "packed .zip": lambda: our_rate(packed[".zip"]),
+        "packed .zip, processes": lambda: rate_of_processes(packed[".zip"]),
     }
     rates = {name: [] for name in readers}
     for _ in range(TURNS):
@@ -212,7 +216,7 @@ def index():
 def list_names(folder):
     """Runs in a process of its own: opens the data set of empty files."""
     p = parameters(folder)
-    from image_sets import FolderSet
+    from loading.image_sets import FolderSet
 
     before, start = resident(), time.perf_counter()
     image_set = FolderSet(p, "--data_path", folder)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import turns
 from train_step import WORKS, parameters, random_batches, settings
 
-PARTS = ("G forward", "D forward", "step")
+COMPUTATIONS = ("G forward", "D forward", "step")
 STEPS = 3  # timed
 OPERATORS = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "matmul", "neg", "ge", "gt", "eq")
 WITHOUT_BYTES = ("reshape", "flatten", "squeeze", "unsqueeze")  # views of the same memory
@@ -108,7 +108,7 @@ def size(tensor):
 
 
 def executed(values):
-    """({part: Count}, seconds of a step) of a work of ours."""
+    """({computation: Count}, seconds of a step) of a work of ours."""
     p = parameters(turns.ROOT, {**values, "device": "cpu"})
     import runtime
 
@@ -143,12 +143,12 @@ def executed(values):
 
 
 def written(torch_python, values):
-    """{part: Count} of the same work in PyTorch, counted by its process."""
+    """{computation: Count} of the same work in PyTorch, counted by its process."""
     command = [torch_python, __file__, "--count", json.dumps(settings(values))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"PyTorch does not run in {torch_python}; its own message is above")
-    return {part: Count(*count) for part, count in json.loads(done.stdout).items()}
+    return {computation: Count(*count) for computation, count in json.loads(done.stdout).items()}
 
 
 def count_in_torch(p):
@@ -202,10 +202,10 @@ def machine_rates():
     side, pages = 2048, 2**26
     matrix = paddle.randn([side, side])
     source, target = np.ones(pages, np.float32), np.empty(pages, np.float32)
-    parts = [slice(start, start + pages // 8) for start in range(0, pages, pages // 8)]
+    slices = [slice(start, start + pages // 8) for start in range(0, pages, pages // 8)]
 
-    def copy(part):
-        np.copyto(target[part], source[part])
+    def copy(rows):
+        np.copyto(target[rows], source[rows])
 
     def best(work):
         taken = []
@@ -217,7 +217,7 @@ def machine_rates():
 
     product = best(lambda: paddle.matmul(matrix, matrix).numpy())
     with ThreadPoolExecutor(runtime.threads()) as pool:
-        copied = best(lambda: list(pool.map(copy, parts)))
+        copied = best(lambda: list(pool.map(copy, slices)))
     return side**3 / product, 2 * source.nbytes / copied  # read and written
 
 
@@ -230,18 +230,18 @@ def main():
     turns.physical_cores()  # imports runtime, which sets the environment before Paddle loads
     rate, bandwidth = machine_rates()
     print(f"matrix product: {rate / 1e9:.0f} G multiply-adds/s; copy: {bandwidth / 1e9:.1f} GB/s read and written\n")
-    print("| work | part | G multiply-adds, written | executed | GB, written | executed | floor, ms, written ", end="")
-    print("| executed | measured, ms | floor's share |\n|" + "---|" * 10, flush=True)
+    print("| work | computation | G multiply-adds, written | executed | GB, written | executed ", end="")
+    print("| floor, ms, written | executed | measured, ms | floor's share |\n|" + "---|" * 10, flush=True)
     for name in names:
         as_written = written(options.torch_python, WORKS[name])
         as_executed, seconds = executed(WORKS[name])
-        for part in PARTS:
-            counts = as_written[part], as_executed[part]
+        for computation in COMPUTATIONS:
+            counts = as_written[computation], as_executed[computation]
             floors = [count.floor(rate, bandwidth) for count in counts]
             cells = [f"{count.multiply_adds / 1e9:.2f}" for count in counts]
             cells += [f"{count.bytes / 1e9:.2f}" for count in counts] + [f"{1000 * floor:.0f}" for floor in floors]
-            cells += [f"{1000 * seconds:.0f}", f"{floors[1] / seconds:.0%}"] if part == "step" else ["", ""]
-            print(f"| {name} | {part} | {' | '.join(cells)} |", flush=True)
+            cells += [f"{1000 * seconds:.0f}", f"{floors[1] / seconds:.0%}"] if computation == "step" else ["", ""]
+            print(f"| {name} | {computation} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def launch(processes, threads, *work):
 def work():
     """Runs in a launched process: times steps or all-reduces of one training."""
     target, what, *options = sys.argv[1:]
-    from command_line import CommandLine
+    from command.line import CommandLine
 
     p = CommandLine([*options, "--device", "cpu"]).parameters()
     runtime.start(p)

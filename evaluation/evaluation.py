@@ -20,7 +20,6 @@ from formats.image_files import fit_in_words
 from metrics import all_metrics
 from metrics.class_accuracy import RESOLUTIONS
 from metrics.record import LAST_LAYER, REAL, SAMPLES, TEST, TRAINING, Sets, Summary
-from parameters import CLASSIFIED
 from processes import collectives
 from utils import UserError, file_digest, progress
 
@@ -41,13 +40,13 @@ class Evaluation:
         self._class_names = class_names
         self.seconds = {}
         self.metrics = [all_metrics()[name] for name in p.chosen_metrics]
-        self._by_classifier = p.dataset in CLASSIFIED
+        self._by_classifier = p.by_classifier
         # The images of each set that a metric may read: samples, statistics from a file, or a split of the real images.
         self._origin = {SAMPLES: SAMPLES, REAL: GIVEN if p.reference else p.real_split, TRAINING: "train", TEST: "test"}
         wanted = {self._origin[name] for metric in self.metrics for name in metric.sets}
         if self.metrics and self._by_classifier:
             wanted.add("train")
-        self.image_sets = load_splits(p, wanted - {SAMPLES, GIVEN})  # {split: its `ImageSet`}
+        self.image_sets = load_splits(p, wanted - {SAMPLES, GIVEN}, class_names or ())  # {split: its `ImageSet`}
         self._extractor_class = ClassifierExtractor if self._by_classifier else InceptionExtractor
         self.extractor = None
         self._known = {}  # {split or GIVEN: the Summary of these images}
@@ -82,7 +81,7 @@ class Evaluation:
         real, training = self.real_set, self.images_of(TRAINING)
         if real:
             split = p.real_split if self.images_of(REAL) else "test"
-            paths = dict.fromkeys(path_option(p, part)[1] for part in SPLITS[split])
+            paths = dict.fromkeys(path_option(p, name)[1] for name in SPLITS[split])
             paths = " and ".join(path for path in paths if path)
             found["real images"] = f"{IN_WORDS[split]} of {p.dataset}" + (f" in {paths}" if paths else "")
             found |= {"real split": split, "number of real images": len(real), "transform": fit_in_words(p)}
@@ -129,7 +128,7 @@ class Evaluation:
     def _real_classes(self):
         """The real images. If no metric reads any, the test images, for their classes. None if none are given."""
         p = self.parameters
-        return self.real_set or (load_dataset(p, "test") if p.test_data_path else None)
+        return self.real_set or (load_dataset(p, "test", self._class_names or ()) if p.test_data_path else None)
 
     @property
     def draws_real_classes(self):
@@ -268,11 +267,10 @@ class Evaluation:
                 names = self.real_set.class_names if self.real_set else ()
                 self.extractor = InceptionExtractor(p, needs, names)
 
-    def figures(self, source, stop, writers=(), parts_folder=None, key=None):
+    def figures(self, source, stop, writers=(), folder=None, key=None):
         """The figures of `source` by name on rank 0, {} on other ranks; None after a stop signal.
 
-        `writers`, `parts_folder` and `key` are those of `measurement.measure`. Parts of another extractor are not
-        reused.
+        `writers`, `folder` and `key` are those of `measurement.measure`. Files of another extractor are not reused.
         """
         self.prepare()
         with self.stage("real images"):
@@ -281,7 +279,7 @@ class Evaluation:
         key = f"{key} {self.extractor.key if self.extractor else ''}"
         with self.stage("samples"):
             seed, needs = self.parameters.manual_seed, self._needs(SAMPLES)
-            gathered = measure(source, self.extractor, needs, seed, "samples", stop, writers, parts_folder, key)
+            gathered = measure(source, self.extractor, needs, seed, "samples", stop, writers, folder, key)
             if gathered is None:
                 return None
         self._add_seconds("samples", gathered.earlier)

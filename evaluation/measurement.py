@@ -23,7 +23,7 @@ from utils import UserError, atomic_path, progress
 CHUNK = 256  # images; processes share out whole chunks, and an interrupted pass keeps whole chunks
 READ = 64  # images that the extractor reads at once; fixed, because features depend slightly on the batch size
 SAVE_EVERY = 60  # seconds
-# Reading a damaged part raises one of these errors.
+# Reading a damaged file of a process raises one of these errors.
 DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, UserError)
 
 
@@ -48,14 +48,14 @@ class Gathered:
         self.right = {}  # by resolution: the number of images that are read as their class
         self.earlier = 0.0  # seconds that interrupted sessions took
 
-    def update(self, chunk, parts, found):
-        """Add a chunk. `found`: the result of an extractor's `read`. `parts`: the part of each image in the score."""
+    def update(self, chunk, split, found):
+        """Add a chunk. `found`: what an extractor's `read` returns. `split`: each image's in the Inception Score."""
         for layer in self.needs.layers:
             features = found[layer]
             self.statistics.setdefault(layer, FeatureStatistics(features.shape[1])).update(features)
         if self.needs.score:
             self.score = self.score or ScoreSums(found["score"].shape[1], SPLITS)
-            self.score.update(found["score"], parts)
+            self.score.update(found["score"], split)
         if self.needs.features:
             self.rows[chunk] = found["features"]
         for resolution in self.needs.resolutions:
@@ -98,7 +98,7 @@ class Gathered:
         Raises UserError, and changes nothing, if both have gathered a chunk or if the values do not fit.
         """
         if (self.done & other.done).any():
-            raise UserError("another part holds some of its chunks too")
+            raise UserError("another process's file holds some of its chunks too")
         statistics, score = copy.deepcopy((self.statistics, self.score))
         for layer, more in other.statistics.items():
             statistics.setdefault(layer, FeatureStatistics(len(more.mean))).merge(more)
@@ -115,7 +115,7 @@ def _entries_under(state, prefix):
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
-def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folder=None, key=None):
+def measure(source, extractor, needs, seed, title, stop, writers=(), folder=None, key=None):
     """Gather `needs` over the images of `source`. Returns a complete `Gathered` on every process.
 
     After a stop signal it returns None.
@@ -123,8 +123,8 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
     `extractor` may be None if `needs` is empty. `writers` are called with every chunk, by `write(indices, images)`.
     Without needs and writers no image is read.
 
-    With `parts_folder`, finished chunks are saved there with `key`. If the pass is interrupted, the same call resumes
-    it. `remove_parts` removes the files.
+    With `folder`, each process saves its finished chunks there, in a file of its own with `key`. If the pass is
+    interrupted, the same call resumes it. `remove_process_files` removes the files.
     """
     gathered, count, start = Gathered(len(source), needs), len(source), time.monotonic()
     if not any(needs) and not writers:
@@ -132,10 +132,10 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
         return gathered
     # Take over the chunks of an interrupted pass.
     done, earlier = gathered.done.copy(), 0.0
-    if parts_folder:
-        done, earlier = collectives.on_rank_0(_take_over_parts, gathered, count, Path(parts_folder), key)
-        _save_part(gathered, parts_folder, key, earlier)
-    # The samples may be ordered by class. So cut them into the parts of the Inception Score in random order.
+    if folder:
+        done, earlier = collectives.on_rank_0(_take_over, gathered, count, Path(folder), key)
+        _save(gathered, folder, key, earlier)
+    # The samples may be ordered by class. So cut them into the splits of the Inception Score in random order.
     order = randomness.rng(seed, "splits").permutation(count) if needs.score else None
     # Share out the other chunks, one to each process in a round.
     todo, world_size = np.flatnonzero(~done), collectives.world_size()
@@ -153,11 +153,11 @@ def measure(source, extractor, needs, seed, title, stop, writers=(), parts_folde
             found = _read(extractor, images, source.labels, indices, needs) if extractor else {}
             gathered.update(chunk, split_of(order[indices], count, SPLITS) if needs.score else None, found)
             bar.update(min(len(images) * world_size, count - bar.n))  # the other processes do the same number
-            if parts_folder and time.monotonic() - saved > SAVE_EVERY:
+            if folder and time.monotonic() - saved > SAVE_EVERY:
                 saved = time.monotonic()
-                _save_part(gathered, parts_folder, key, earlier + saved - start)
-    if parts_folder:
-        _save_part(gathered, parts_folder, key, earlier + time.monotonic() - start)
+                _save(gathered, folder, key, earlier + saved - start)
+    if folder:
+        _save(gathered, folder, key, earlier + time.monotonic() - start)
     if stopped:
         collectives.meet()  # wait for all to save: when one process ends, a launcher may kill the others
         return None
@@ -180,42 +180,42 @@ def _read_chunks(source, chunks):
 
 
 def _read(extractor, images, labels, indices, needs):
-    parts = []
+    batches = []
     for start in range(0, len(images), READ):
         rows = slice(start, start + READ)
-        parts.append(extractor.read(images[rows], None if labels is None else labels[indices[rows]], needs))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        batches.append(extractor.read(images[rows], None if labels is None else labels[indices[rows]], needs))
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def remove_parts(folder):
+def remove_process_files(folder):
     """Remove the files of a pass that `measure` saved in `folder`."""
-    for path in _parts(folder):
+    for path in _process_files(folder):
         path.unlink(missing_ok=True)
 
 
-def _save_part(gathered, folder, key, seconds):
+def _save(gathered, folder, key, seconds):
     """Write the chunks of this process to `folder`, and the `seconds` that the pass has taken so far."""
-    with atomic_path(Path(folder) / f"part-{collectives.rank()}.npz") as temporary:
+    with atomic_path(Path(folder) / f"process-{collectives.rank()}.npz") as temporary:
         np.savez(temporary, key=np.array(key), seconds=np.array(seconds), **gathered.state())
 
 
-def _take_over_parts(gathered, count, folder, key):
+def _take_over(gathered, count, folder, key):
     """Merge the files of an interrupted pass in `folder` into `gathered`, and into one file.
 
     Returns (bool [chunks]: whether each chunk is done, the seconds that they took).
     """
-    paths, earlier = _parts(folder), 0.0
+    paths, earlier = _process_files(folder), 0.0
     for path in paths:
         try:
-            if (state := _load_part(path)).pop("key") == key:
+            if (state := _load(path)).pop("key") == key:
                 seconds = float(state.pop("seconds"))
                 gathered.merge(Gathered.from_state(count, gathered.needs, state))
                 earlier = max(earlier, seconds)  # processes worked at the same time
         except DAMAGED as error:
             print(f"{path} is ignored: {error}", file=sys.stderr)
-    _save_part(gathered, folder, key, earlier)
+    _save(gathered, folder, key, earlier)
     for path in paths:
-        if path.name != "part-0.npz":
+        if path.name != "process-0.npz":
             path.unlink(missing_ok=True)
     if gathered.done.any():
         print(f"resuming: {gathered.done.mean():.0%} is done", flush=True)
@@ -225,18 +225,18 @@ def _take_over_parts(gathered, count, folder, key):
 def unfinished_keys(folder):
     """The keys of the unfinished passes with files in `folder`."""
     found = set()
-    for path in _parts(folder):
+    for path in _process_files(folder):
         with contextlib.suppress(*DAMAGED):
-            found.add(_load_part(path, ("key",))["key"])
+            found.add(_load(path, ("key",))["key"])
     return found
 
 
-def _parts(folder):
-    return sorted(Path(folder).glob("part-*.npz"))
+def _process_files(folder):
+    return sorted(Path(folder).glob("process-*.npz"))
 
 
-def _load_part(path, names=None):
-    """The arrays in the file of a part, by name; "key" is a text. Reads all of them: a damaged file fails here."""
+def _load(path, names=None):
+    """The arrays in the file of a process, by name; "key" is a text. Reads all of them: a damaged file fails here."""
     with np.load(path, allow_pickle=False) as arrays:
         state = {name: arrays[name] for name in names or arrays.files}
     return state | {"key": str(state["key"])}

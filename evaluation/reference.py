@@ -13,9 +13,9 @@ import numpy as np
 
 from checkpoint import compare_classes
 from dataset import load_dataset
-from evaluation.measurement import Needs, measure, remove_parts
+from evaluation.measurement import Needs, measure, remove_process_files
 from evaluation.sources import RealImages
-from image_sets import FolderSet, ImageSet
+from loading.image_sets import FolderSet, ImageSet
 from metrics.fid import load_statistics, save_statistics
 from metrics.record import Summary
 from processes import collectives
@@ -62,10 +62,10 @@ class BothSplits(ImageSet):
         return self.train[index] if index < len(self.train) else self.test[index - len(self.train)]
 
 
-def load_splits(parameters, splits):
-    """{split: its `ImageSet`} for `splits`, which are keys of SPLITS."""
-    parts = dict.fromkeys(part for split in splits for part in SPLITS[split])
-    sets = {part: load_dataset(parameters, part) for part in sorted(parts)}
+def load_splits(parameters, splits, generator_classes=()):
+    """{split: its `ImageSet`} for `splits`, which are keys of SPLITS. `generator_classes`: as for `load_dataset`."""
+    names = dict.fromkeys(name for split in splits for name in SPLITS[split])
+    sets = {name: load_dataset(parameters, name, generator_classes) for name in sorted(names)}
     if "both" in splits:
         sets["both"] = BothSplits(sets["train"], sets["test"])
     return {split: sets[split] for split in sorted(splits)}
@@ -92,7 +92,7 @@ def real_summary(image_set, extractor, needs, title, stop):
     known, missing = collectives.on_rank_0(_read_cache, Path(folder), needs, len(image_set))
     if any(missing):
         key = f"{extractor.key} {missing}"
-        gathered = measure(RealImages(image_set), extractor, missing, 0, title, stop, parts_folder=folder, key=key)
+        gathered = measure(RealImages(image_set), extractor, missing, 0, title, stop, folder=folder, key=key)
         if gathered is None:
             return None
         fresh = summary(gathered, len(image_set))
@@ -187,6 +187,6 @@ def _write_cache(folder, known):
         if known.right:
             with atomic_path(folder / "right.json") as temporary:
                 temporary.write_text(json.dumps(known.right))
-        remove_parts(folder)
+        remove_process_files(folder)
     except OSError as error:
         print(f"statistics of real images are not cached: {folder}: {error.strerror}", file=sys.stderr)

@@ -59,14 +59,14 @@ class PNGWriter:
 class NPZWriter:
     """Writes all samples to one .npz, as guided-diffusion does: arr_0 uint8 [N, H, W, C] and arr_1 int64 [N].
 
-    First the samples go to a hidden file in the folder of `path`. Its name contains the test's `key`. At the end the
-    complete `path` is written from it. Hidden files of interrupted tests with other options are removed, because those
-    tests can no longer write `path`.
+    First the samples go to a hidden, unfinished file in the folder of `path`. Its name contains the test's `key`. At
+    the end the complete `path` is written from it. Unfinished files of interrupted tests with other options are
+    removed, because those tests can no longer write `path`.
     """
 
     def __init__(self, path, labels, image_shape, key, resumes):
         self.path, self.labels, self.lock = Path(path), labels, None  # the lock: an open file, which the caller closes
-        self._part = self.path.with_name(f".{self.path.name}.{key[:8]}.part")
+        self._unfinished = self.path.with_name(f".{self.path.name}.{key[:8]}.part")
         channels, height, width = image_shape
         shape = (len(labels), height, width, channels)
         self._size = math.prod(shape[1:])
@@ -78,54 +78,56 @@ class NPZWriter:
     def _begin(self, header, resumes):
         if self.path.exists():
             raise UserError(f"--samples_npz {self.path} exists already: give another file")
-        for part in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.part"):
-            if part != self._part:
-                _locked(part, self.path).close()
-                part.unlink()
-        if resumes and not self._part.exists():
+        for other in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.part"):
+            if other != self._unfinished:
+                _locked(other, self.path).close()
+                other.unlink()
+        if resumes and not self._unfinished.exists():
             raise UserError(
-                f"--samples_npz {self.path}: {self._part} is gone, and it held the first samples: give another file"
+                f"--samples_npz {self.path}: {self._unfinished} is gone, and it held the first samples: give another "
+                "file"
             )
         if not resumes:
             try:
                 needed, free = 2 * self._size * len(self.labels), shutil.disk_usage(self.path.parent).free
-                if needed > free:  # twice: the hidden file and the final one
+                if needed > free:  # twice: the unfinished file and the final one
                     raise UserError(
                         f"--samples_npz {self.path} needs {needed / 1e6:,.0f} MB while it is written, but its disk has "
                         f"{free / 1e6:,.0f} MB free: make room there, or give another file"
                     )
-                self._part.write_bytes(header)
+                self._unfinished.write_bytes(header)
             except OSError as error:
                 raise UserError(f"--samples_npz {self.path} cannot be written: {error.strerror}") from None
-        self.lock = _locked(self._part, self.path)
+        self.lock = _locked(self._unfinished, self.path)
 
     def write(self, indices, images):
         """Write samples `indices`, uint8 [n, C, H, W]. The indices are consecutive."""
-        with self._errors_named(), open(self._part, "r+b") as file:
+        with self._errors_named(), open(self._unfinished, "r+b") as file:
             file.seek(self._start + int(indices[0]) * self._size)
             file.write(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
 
     def finish(self):
-        """Turn the hidden file into `path`. Returns the line to print."""
+        """Turn the unfinished file into `path`. Returns the line to print."""
         with self._errors_named():
             self._finish()
         return f"samples: {self.path}"
 
     def _errors_named(self):
-        return _errors_named(f"--samples_npz {self.path}", f", or remove {self._part}, which holds the first samples")
+        advice = f", or remove {self._unfinished}, which holds the first samples"
+        return _errors_named(f"--samples_npz {self.path}", advice)
 
     def _finish(self):
         with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            archive.write(self._part, "arr_0.npy")
+            archive.write(self._unfinished, "arr_0.npy")
             with archive.open("arr_1.npy", "w") as member:
                 np.lib.format.write_array(member, self.labels)
         self.lock.close()  # because Windows removes only closed files
-        self._part.unlink()
+        self._unfinished.unlink()
 
 
-def _locked(part, path):
-    """Open and lock the hidden file `part` of `path`. Raises UserError if another test has locked it."""
-    file = open(part, "rb")  # noqa: SIM115, closing it releases the lock
+def _locked(unfinished, path):
+    """Open and lock the file `unfinished` of `path`. Raises UserError if another test has locked it."""
+    file = open(unfinished, "rb")  # noqa: SIM115, closing it releases the lock
     try:
         system.try_lock(file)
     except BlockingIOError:

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 import checkpoint
 from exporting.card import model_card
-from folding import fold
 from formats.pytorch_names import to_pytorch
+from inference.folding import fold
 from sampler import noises
 from utils import UserError, atomic_path, temporary_name
 
@@ -32,9 +32,9 @@ LEFT_OUT = (
 
 
 def export(generator, loaded, out):
-    """Write the folder `out` of an `OpenGenerator` of the `Checkpoint` `loaded`. Yields a line for each part.
+    """Write the folder `out` of an `OpenGenerator` of the `Checkpoint` `loaded`. Yields a line for each kind of file.
 
-    The folder appears, or an empty one is filled, when everything is written. Raises UserError if a part cannot be
+    The folder appears, or an empty one is filled, when everything is written. Raises UserError if a file cannot be
     written.
     """
     out = Path(out)
@@ -139,7 +139,7 @@ def _samples(generator):
 def _parameters(generator, loaded):
     """The parameters for model.safetensors: those in the checkpoint, without LEFT_OUT.
 
-    Standing statistics are part of the weights now.
+    The weights include the standing statistics now.
     """
     known = {name: value for name, value in loaded.parameters.items() if name not in LEFT_OUT}
     return known | {"num_classes": generator.parameters.num_classes, "standing_batches": 0}

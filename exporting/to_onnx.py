@@ -44,8 +44,8 @@ def attributes(value):
     """The attributes of the operations in a program, in their order. An attribute has a name N and a value AT."""
     if isinstance(value, dict) and {"N", "AT"} <= value.keys():
         yield value
-    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from attributes(part)
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from attributes(item)
 
 
 def tidy(graph):

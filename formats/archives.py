@@ -199,18 +199,18 @@ def read_member(descriptor, member):
 def _read(descriptor, offset, size):
     content = b""
     while len(content) < size:  # one read may return fewer bytes
-        part = system.read_at(descriptor, size - len(content), offset + len(content))
-        if not part:
+        more = system.read_at(descriptor, size - len(content), offset + len(content))
+        if not more:
             raise ValueError("it is cut short")
-        content = content + part if content else part
+        content = content + more if content else more
     return content
 
 
 def _check_name(name):
     if ".." not in name and not {"\\", ":", "\0"} & set(name) and name[:1] not in ("", "/"):
         return  # most names
-    parts = name.replace("\\", "/").split("/")
-    if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name or not name:
+    names = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or ".." in names or ":" in names[0] or "\0" in name or not name:
         raise ValueError(f"the name {name!r:.200} in it leads out of it")
 
 

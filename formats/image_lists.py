@@ -111,16 +111,16 @@ def _written(cached, changes, found, path):
             line = json.dumps(header).encode()
             with atomic_path(cached) as temporary, open(temporary, "wb") as file:
                 file.write(line + b" " * (-len(line) % 64 + 63) + b"\n")
-                for part in content:
-                    file.write(part)
+                for data in content:
+                    file.write(data)
         return _read(cached, changes)
     except OSError as error:
         say_once(f"the list of the images in {path} is not cached: {cached.parent}: {one_line(error)}")
         return None
 
 
-def _digest(*parts):
+def _digest(*values):
     digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part.encode(errors="surrogateescape") + b"\0" if isinstance(part, str) else part)
+    for value in values:
+        digest.update(value.encode(errors="surrogateescape") + b"\0" if isinstance(value, str) else value)
     return digest.hexdigest()

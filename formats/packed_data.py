@@ -6,7 +6,6 @@ The images stay on disk. `pack.py` writes both kinds. It adds the member `pack.j
 import json
 import math
 import os
-import shlex
 import shutil
 import tempfile
 import zipfile
@@ -17,7 +16,7 @@ import numpy as np
 
 from formats.archives import read_member, zip_members
 from formats.stylegan_data import MOST_CLASSES, STYLEGAN_LABELS, PNGs, images_among, stylegan_labels
-from utils import UserError, npy_header, one_line, printable
+from utils import UserError, npy_header, one_line, printable, shell_word
 
 MOST = 10**7  # images; their classes are held in memory
 ABOUT = "pack.json"
@@ -144,7 +143,7 @@ def _pack_command(p, about):
 
 def _quoted(text, name):
     """`text` as one word of a command; `name` if it is empty, or if it cannot stand in a message."""
-    return shlex.quote(text) if text and len(text) <= LONGEST_PATH and text.isprintable() else name
+    return shell_word(text) if text and len(text) <= LONGEST_PATH and text.isprintable() else name
 
 
 # .npz

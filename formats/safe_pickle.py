@@ -132,8 +132,8 @@ def _load_pickles(data):
     if isinstance(state, dict):
         state.pop("StructuredToParameterName@@", None)
         # Paddle cuts arrays of more than 1 GB into flat slices in protocols 2 and 3. Join them.
-        for name, parts in state.pop("UnpackBigParamInfor@@", {}).items():
-            state[name] = np.concatenate([state.pop(part) for part in parts["slices"]]).reshape(parts["OriginShape"])
+        for name, about in state.pop("UnpackBigParamInfor@@", {}).items():
+            state[name] = np.concatenate([state.pop(key) for key in about["slices"]]).reshape(about["OriginShape"])
     return state
 
 

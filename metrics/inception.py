@@ -13,8 +13,8 @@ import paddle.nn.functional as F
 from paddle import nn
 
 import runtime
+from inference.predictor import compiled
 from metrics.inception_weights import FILE, published_name
-from predictor import compiled
 from utils import UserError
 
 # The features. POOLED are means over space: after the first max pooling, after the second, before the last three blocks

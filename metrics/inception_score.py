@@ -10,7 +10,7 @@ from utils import UserError
 class ScoreSums:
     """The Inception Score of samples that arrive in any order. Memory does not grow with their number.
 
-    The whole state is three sums per part: `counts` (int64 [splits]), `probabilities` (float64 [splits, classes], the
+    The whole state is three sums per split: `counts` (int64 [splits]), `probabilities` (float64 [splits, classes], the
     sum of p(y|x)) and `negentropies` (float64 [splits], the sum of p(y|x) log p(y|x) over samples and classes). So the
     score does not depend on batches and processes, except for rounding.
     """
@@ -20,8 +20,8 @@ class ScoreSums:
         self.probabilities = np.zeros((splits, classes))
         self.negentropies = np.zeros(splits)
 
-    def update(self, logits, parts):
-        """Add samples with `logits` float [N, classes]. `parts` int [N] is the part of each, as `split_of` computes it.
+    def update(self, logits, split):
+        """Add samples with `logits` float [N, classes]. `split` int [N] is that of each, as `split_of` computes it.
 
         Raises UserError for another number of classes or a NaN.
         """
@@ -34,15 +34,15 @@ class ScoreSums:
             raise UserError("the logits hold a NaN or an infinity, so they have no Inception Score")
         log_conditional = scipy.special.log_softmax(logits, axis=1)
         conditional = np.exp(log_conditional)
-        np.add.at(self.counts, parts, 1)
-        np.add.at(self.probabilities, parts, conditional)
-        np.add.at(self.negentropies, parts, np.sum(conditional * log_conditional, axis=1))
+        np.add.at(self.counts, split, 1)
+        np.add.at(self.probabilities, split, conditional)
+        np.add.at(self.negentropies, split, np.sum(conditional * log_conditional, axis=1))
 
     def merge(self, other):
         """Add the samples of another ScoreSums of the same classes and splits, such as another process's."""
         if other.probabilities.shape != self.probabilities.shape:
             raise UserError(
-                f"Inception Scores over {list(other.probabilities.shape)} and {list(self.probabilities.shape)} parts "
+                f"Inception Scores over {list(other.probabilities.shape)} and {list(self.probabilities.shape)} splits "
                 "and classes cannot be merged"
             )
         self.counts += other.counts
@@ -66,10 +66,10 @@ class ScoreSums:
         return sums
 
     def result(self):
-        """The score, as `inception_score` returns it. Raises UserError if a part has no sample."""
+        """The score, as `inception_score` returns it. Raises UserError if a split has no sample."""
         if not self.counts.all():
             raise UserError(
-                f"the Inception Score over {len(self.counts)} parts needs at least one sample a part, "
+                f"the Inception Score over {len(self.counts)} splits needs at least one sample a split, "
                 f"not {self.counts.sum()} in all"
             )
         marginal = self.probabilities / self.counts[:, None]
@@ -80,28 +80,28 @@ class ScoreSums:
 
 
 def split_of(indices, count, splits):
-    """The part of each sample index int [N], when `count` samples are cut into `splits` contiguous parts: int64 [N].
+    """The split of each sample index int [N], when `count` samples are cut into `splits` contiguous ones: int64 [N].
 
-    Part k begins at sample k·count // splits. So the sizes of the parts differ by at most one.
+    Split k begins at sample k·count // splits. So the sizes of the splits differ by at most one.
     """
     return ((np.asarray(indices, dtype=np.int64) + 1) * splits - 1) // count
 
 
 def inception_score(logits, splits=10):
-    """exp(E_x KL(p(y|x) || p(y))) over `splits` contiguous parts of the samples, in the order given.
+    """exp(E_x KL(p(y|x) || p(y))) of each of `splits` contiguous splits of the samples, in the order given.
 
-    The published scores are the mean and the (population) standard deviation over 10 parts of 5,000 samples. If samples
-    are ordered by class, each part has few classes, which lowers the score: shuffle them first.
+    The published scores are the mean and the (population) standard deviation over 10 splits of 5,000 samples. If
+    samples are ordered by class, each split has few classes, which lowers the score: shuffle them first.
 
     Args:
         logits: float [N, classes], of the classifier before its softmax; computed in float64.
-        splits: int, at least 1, number of parts.
+        splits: int, at least 1, number of splits.
 
     Returns:
         {"inception_score": float, "inception_score_std": float}.
 
     Raises:
-        UserError: no [N, classes], a NaN, or fewer samples than parts.
+        UserError: no [N, classes], a NaN, or fewer samples than splits.
     """
     logits = np.asarray(logits)
     if logits.ndim != 2:
@@ -111,7 +111,7 @@ def inception_score(logits, splits=10):
     return sums.result()
 
 
-SPLITS = 10  # parts of the samples, as published
+SPLITS = 10  # splits of the samples, as published
 
 METRICS = (
     Metric(
@@ -120,10 +120,10 @@ METRICS = (
             Figure("inception_score", "Inception Score", ".4f", "classifier_score", "classifier score"),
             Figure(
                 "inception_score_std",
-                f"Inception Score, standard deviation over {SPLITS} parts",
+                f"Inception Score, standard deviation over {SPLITS} splits",
                 ".4f",
                 "classifier_score_std",
-                f"classifier score, standard deviation over {SPLITS} parts",
+                f"classifier score, standard deviation over {SPLITS} splits",
             ),
         ),
         lambda sets: sets.samples.score,

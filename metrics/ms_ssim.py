@@ -69,7 +69,7 @@ def _chunk_ms_ssim(a, b, data_range):
 
 
 def _ssim(a, b, data_range):
-    """Mean structural similarity and its contrast-structure part, each [N, C]."""
+    """Mean structural similarity and its contrast-structure factor, each [N, C]."""
     mean_a, mean_b = _blur(a), _blur(b)
     mean_product, mean_squares = mean_a * mean_b, mean_a**2 + mean_b**2
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2

@@ -99,7 +99,9 @@ class ZIP:
 
 
 class Growing:
-    """The hidden files beside `out`: the images so far, and a journal that says which of them are surely on the disk.
+    """The hidden files beside `out`: the unfinished file with the images so far, and a journal.
+
+    The journal says which of the images are surely on the disk.
 
     The names contain `key`, which stands for the source and its options. `left_out`: {place: (file, reason)} of the
     images before place `done`. Raises UserError if `out` exists or if another process writes it.
@@ -107,17 +109,17 @@ class Growing:
 
     def __init__(self, out, key, content):
         self.out, self._content = Path(out), content
-        self._part = self.out.with_name(f".{self.out.name}.{key}.part")
-        self._journal = self._part.with_suffix(".journal")
+        self._unfinished = self.out.with_name(f".{self.out.name}.{key}.part")
+        self._journal = self._unfinished.with_suffix(".journal")
         with self.errors_named():
-            self._part.touch()
-            self._file = open(self._part, "r+b")  # noqa: SIM115, `close` closes it
+            self._unfinished.touch()
+            self._file = open(self._unfinished, "r+b")  # noqa: SIM115, `close` closes it
             try:
                 self._claim()
             except UserError:
                 self.close()
-                if os.path.getsize(self._part) == 0:
-                    self._part.unlink()
+                if os.path.getsize(self._unfinished) == 0:
+                    self._unfinished.unlink()
                 raise
             self.done, checksum, self.left_out, length = self._read_journal()
             self._check_space()
@@ -126,7 +128,7 @@ class Growing:
                 if self.done and self._file.tell() != length:
                     raise ValueError("its images have another size")
             except (ValueError, TypeError, struct.error):
-                print(f"{self._part} is damaged: the packing starts anew", file=sys.stderr)
+                print(f"{self._unfinished} is damaged: the packing starts anew", file=sys.stderr)
                 os.truncate(self._journal, 0)
                 self.done, self.left_out = 0, {}
                 content.begin(self._file, 0, 0)
@@ -139,7 +141,7 @@ class Growing:
         """
         self._lock(self._file)
         for other in self.out.parent.glob(f".{glob.escape(self.out.name)}.*.part"):
-            if other != self._part:
+            if other != self._unfinished:
                 with open(other, "r+b") as file:
                     self._lock(file)
                 print(f"{other} is left by an interrupted packing with other options: remove it", file=sys.stderr)
@@ -164,7 +166,7 @@ class Growing:
             for line in self._journal.read_bytes().splitlines(keepends=True):
                 try:
                     entry = json.loads(line)
-                    if entry["length"] > os.path.getsize(self._part):
+                    if entry["length"] > os.path.getsize(self._unfinished):
                         break
                     left_out |= {place: (file, reason) for place, file, reason in entry["left_out"]}
                     done, checksum, length = entry["done"], entry["checksum"], entry["length"]
@@ -175,7 +177,7 @@ class Growing:
         return done, checksum, left_out, length
 
     def _check_space(self):
-        needed = self._content.size - os.path.getsize(self._part)
+        needed = self._content.size - os.path.getsize(self._unfinished)
         free = shutil.disk_usage(self.out.parent).free
         if needed > free:
             raise UserError(
@@ -206,10 +208,10 @@ class Growing:
         os.fsync(self._file.fileno())
         self._check_absent()  # another program may have made it meanwhile
         try:
-            os.replace(self._part, self.out)
+            os.replace(self._unfinished, self.out)
         except PermissionError:  # Windows renames only closed files
             self.close()
-            system.replace(self._part, self.out)
+            system.replace(self._unfinished, self.out)
         self._journal.unlink(missing_ok=True)
         self.close()
 

@@ -17,8 +17,8 @@ from formats.archives import read_member, tar_members, zip_members
 from formats.image_files import EXTENSIONS, image_names, is_turned
 from formats.packed_data import ABOUT, is_packed
 from formats.stylegan_data import STYLEGAN_LABELS, images_among, labels_limit, stylegan_labels
-from image_sets import FolderSet, ImageSet, choose_classes, chosen_places
-from pipeline import Reading
+from loading.image_sets import FolderSet, ImageSet, choose_classes, chosen_places
+from loading.pipeline import Reading
 from utils import UserError, one_line, plural
 
 LIST_LIMIT = 2**28  # bytes of a label list

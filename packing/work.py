@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import shlex
 import time
 from contextlib import contextmanager, nullcontext
 
@@ -11,11 +10,11 @@ import numpy as np
 
 from formats.image_files import fit_in_words
 from formats.packed_data import About, pixel_options
-from image_sets import FolderSet, Unreadable
+from loading.image_sets import FolderSet, Unreadable
 from packing.files import NPZ, ZIP, Growing
 from packing.inputs import open_source
 from packing.readers import Died, reading
-from utils import UserError, plural, progress
+from utils import UserError, plural, progress, shell_word
 
 BLOCK = 16  # images that a process reads at a time
 NOTED = 1000  # images between two entries of the journal
@@ -132,6 +131,6 @@ def report(out, source, labels):
         lines.append(f"left out: {plural(len(left_out), 'file')}; the next image in order takes the place of each")
         lines += [f"  {file!r}: {reason}" for _, (file, reason) in left_out[:LISTED]]
         if len(left_out) > LISTED:
-            command = f"unzip -p {shlex.quote(str(out))} pack.json"
+            command = f"unzip -p {shell_word(out)} pack.json"
             lines.append(f"  and {len(left_out) - LISTED} more, which {command} lists")
     return lines

@@ -117,7 +117,7 @@ class Demo:
 
 
 def _limit(truncation):
-    """The truncation as a part of a file's name, with all digits, so that no two images share a name."""
+    """The truncation, for a file's name, with all digits, so that no two images share a name."""
     return f"-truncation{truncation}".removesuffix(".0") if truncation else ""
 
 

@@ -52,7 +52,7 @@ def build(demo, language):
         walks = {"fn": _refusing(demo.walk), "inputs": ends, "outputs": [walked, save_walked]}
         for start in (draws, walks):
             page.load(**start, **queue)
-            gr.on([part.change for part in start["inputs"]], **start, **queue, trigger_mode="always_last")
+            gr.on([field.change for field in start["inputs"]], **start, **queue, trigger_mode="always_last")
         if demo.has_attention:
 
             def show_attention(label, seed, truncation, click: gr.SelectData):

@@ -21,7 +21,6 @@ from pages.embedded import LARGEST, SMALL, image_uri, picture_uri
 from pages.neighbours import find_neighbours
 from pages.settings import run_options
 from pages.words import title, words
-from parameters import CLASSIFIED
 from utils import UserError, progress
 
 CLASSES = 10  # that are shown
@@ -168,7 +167,7 @@ class _Gallery:
 
     def neighbours(self):
         p = self.parameters
-        network = self.words["classifier" if p.dataset in CLASSIFIED else "inception"]
+        network = self.words["classifier" if p.by_classifier else "inception"]
         images, reason = self._training_images
         if not images:
             return self._left_out("neighbours", reason)

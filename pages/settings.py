@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from command_line import merge
+from command.line import merge
 from parameters import OPTIONS, Parameters, read_recipe, typed_options
 from utils import UserError
 

@@ -8,7 +8,7 @@ class Block(NamedTuple):
     """The rows of a step's whole batch that one process computes in one accumulation round."""
 
     rows: range  # indices in the whole batch; never empty
-    share: float  # part of the whole batch that these rows are; 0 for a padding row, taken from another block
+    share: float  # fraction of the whole batch that these rows are; 0 for a padding row, taken from another block
     in_round: int  # number of rows of the round over all processes; 1 if the round has only padding rows
     whole: int  # number of rows of the whole batch
     before: int = 0  # number of rows of the round in the blocks of lower ranks; 0 for a padding row
@@ -34,10 +34,10 @@ def blocks(count, rounds, rank, world_size):
     return taken
 
 
-def parts(block, count):
+def cut_block(block, count):
     """`block` cut into `count` blocks, in order and as evenly as possible. It has at least `count` rows."""
     start, rows = block.rows.start, len(block.rows)
-    cuts = [start + rows * part // count for part in range(count + 1)]
+    cuts = [start + rows * number // count for number in range(count + 1)]
     return [
         block._replace(rows=range(first, last), share=block.share * (last - first) / rows)
         for first, last in pairwise(cuts)

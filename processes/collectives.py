@@ -144,5 +144,5 @@ def add_up(tensors):
 
     flat = paddle.concat([tensor.reshape([-1]) for tensor in tensors])
     paddle.distributed.all_reduce(flat)
-    for tensor, part in zip(tensors, flat.split([tensor.size for tensor in tensors]), strict=True):
-        paddle.assign(part.reshape(tensor.shape), tensor)
+    for tensor, total in zip(tensors, flat.split([tensor.size for tensor in tensors]), strict=True):
+        paddle.assign(total.reshape(tensor.shape), tensor)

@@ -102,7 +102,7 @@ class Member:
 
     def __init__(self, team, number):
         self.team, self.number = team, number
-        self.before = team.rows * number // team.size  # as `blocks.parts` cuts
+        self.before = team.rows * number // team.size  # as `blocks.cut_block` does
 
     def count(self, rows):
         return self.team.rows

@@ -126,7 +126,7 @@ def executing(canary):
     system = name("os", "system")
     module = call(name("builtins", "__import__"), value("os"))
     numpys = "numpy.testing._private.utils"  # imports os and has a function that calls exec, in NumPy 1 and 2
-    mapped = (value(part) for part in (canary, "uint8", "w+", 0, (1,)))
+    mapped = (value(argument) for argument in (canary, "uint8", "w+", 0, (1,)))
     memmap = name("numpy", "memmap") + b"(" + b"".join(mapped) + b"t"
     os_system = pickled(call(system, command))
     live = {

@@ -210,7 +210,7 @@ def test_the_kubernetes_job_fits_the_published_schema():
 
 
 def misfits(value, schema, path=""):
-    """A text for each part of `value` that breaks an OpenAPI v3 `schema`, such as "/spec/elastic is unknown"."""
+    """A text for each value in `value` that breaks an OpenAPI v3 `schema`, such as "/spec/elastic is unknown"."""
     kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
     if schema.get("x-kubernetes-int-or-string"):
         return [] if isinstance(value, (int, str)) else [f"{path} is no integer or string"]
@@ -227,6 +227,6 @@ def misfits(value, schema, path=""):
     if known is None and any_name is None:  # such as metadata
         return found
     for name, item in value.items():
-        part = known.get(name) if known is not None else any_name
-        found += misfits(item, part, f"{path}/{name}") if part else [f"{path}/{name} is unknown"]
+        rules = known.get(name) if known is not None else any_name
+        found += misfits(item, rules, f"{path}/{name}") if rules else [f"{path}/{name} is unknown"]
     return found

@@ -179,8 +179,8 @@ def test_a_sample_does_not_depend_on_the_batch(trained):
     frozen, labels = sampler.snapshot(G, p), np.arange(20) % 10
     whole = sampler.generate(frozen, p, range(20), labels)
     for size in (1, 7, 16):
-        parts = [sampler.generate(frozen, p, range(20)[i : i + size], labels[i : i + size]) for i in range(0, 20, size)]
-        assert (np.concatenate(parts) == whole).all()
+        drawn = [sampler.generate(frozen, p, range(20)[i : i + size], labels[i : i + size]) for i in range(0, 20, size)]
+        assert (np.concatenate(drawn) == whole).all()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
@@ -435,8 +435,10 @@ def test_names_that_are_not_utf_8(tmp_path, locale):
     command = [*SMALL[2:], "--recipe", "acgan-mlp", "--dataset", "folder", "--data_path", odd, "--imsize", 16]
     command += ["--batch_size", 4, "--save_path", f"runs{odd}", "--name", "mine", "--resume", "auto"]
     for steps in (1, 2):
-        code, _, err = run(tmp_path, ROOT / "train.py", *command, "--total_step", steps, **how)
+        code, out, err = run(tmp_path, ROOT / "train.py", *command, "--total_step", steps, **how)
         assert (code, err) == (0, ""), err
+    measure = r"python test.py --pretrained_model $'runs\xc4\xe3\xba\xc3/mine' --test_data_path DIR"
+    assert out.endswith(f"trained 2 steps; {measure} measures it\n")
     assert sorted(checkpoint.load_file_or_run(model).class_names) == sorted([odd, "狗"])
     options = ["--metrics", "none", "--num_samples", 20, "--test_data_path", odd, "--device", "cpu"]
     code, out, err = run(tmp_path, ROOT / "test.py", "--pretrained_model", model, *options, **how)
@@ -508,6 +510,21 @@ def test_a_refusal_of_a_package_begins_with_its_name(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith(f"alignment: {tmp_path}/nope.json ")
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [([], False), pytest.param(["--dataset", "imagenet"], True, marks=pytest.mark.slow)],
+)
+def test_a_folder_unlike_imagenet_is_reported_only_if_imagenet_was_asked_for(tmp_path, options, named):
+    for name in ("daisy", "tulip"):
+        (tmp_path / "flowers" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "flowers" / name / "1.png")
+    code, out, err = run(tmp_path, ROOT / "train.py", "--data_path", "flowers", *options, "--device", "cpu")
+    line = "--data_path flowers does not look like ImageNet, but is used\n"
+    counted = "2 images of 2 classes: daisy, tulip\n"
+    assert code == 2 and out == f"recipe sagan-imagenet (--data_path)\n{line * named}{counted}"
+    assert err.startswith("train.py: --batch_size 64 (from the recipe sagan-imagenet) in each of 1 processes is more")
+
+
 def test_a_start_that_broken_images_stop_can_be_repeated(tmp_path):
     """It leaves nothing that the same command would take for a run."""
     for name in ("cats", "dogs"):
@@ -518,9 +535,11 @@ def test_a_start_that_broken_images_stop_can_be_repeated(tmp_path):
     whole = broken.read_bytes()
     broken.write_bytes(b"")
     data = ["--dataset", "folder", "--data_path", "animals", "--model", "acgan-digits", "--imsize", 16]
-    command = [ROOT / "train.py", *SMALL, *data, "--batch_size", 4, "--total_step", 1, "--name", "mine"]
+    command = [ROOT / "train.py", *SMALL, *data, "--batch_size", 4, "--total_step", 1, "--name", "my run"]
     code, _, err = run(tmp_path, *command)
     assert code == 2 and "1 of the 8 files in animals cannot be read as images" in err
     broken.write_bytes(whole)
     code, out, err = run(tmp_path, *command)
-    assert code == 0 and "trained 1 step" in out, err
+    assert code == 0, err
+    measure = "python test.py --pretrained_model 'sagan_models/my run' --test_data_path DIR"
+    assert out.endswith(f"trained 1 step; {measure} measures it\n")

@@ -5,6 +5,7 @@ import gzip
 import os
 import re
 import resource
+import shutil
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,10 @@ from commands import LIMIT, ROOT, launch, run
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import image_sets
-import pipeline
 import system
 from dataset import batches, batches_per_epoch, load_dataset
-from image_sets import ImageSet, choose_classes
+from loading import image_sets, pipeline
+from loading.image_sets import ImageSet, choose_classes
 from parameters import Parameters
 from processes.blocks import blocks
 from utils import UserError
@@ -162,15 +162,11 @@ def test_only_a_chosen_class_without_images_is_refused(animals):
     assert load_dataset(folder(animals, classes="fox,cat")).class_names == ("fox", "cat")
 
 
-def test_a_folder_that_does_not_look_like_imagenet_is_reported(animals, capsys):
-    load_dataset(folder(animals, dataset="imagenet"))
-    assert re.fullmatch(".*does not look like ImageNet.*4 classes, cat to fox\n", capsys.readouterr().err)
-    load_dataset(folder(animals, dataset="imagenet", test_data_path=str(animals)), "test")  # training has reported it
-    assert capsys.readouterr().err == ""
+def test_names_of_classes_show_whether_a_folder_looks_like_imagenet(animals):
+    assert not load_dataset(folder(animals, dataset="imagenet")).is_like_imagenet
     for number, name in enumerate(ANIMALS):
         (animals / name).rename(animals / f"n0144076{number}")
-    load_dataset(folder(animals, dataset="imagenet"))
-    assert capsys.readouterr().err == ""
+    assert load_dataset(folder(animals, dataset="imagenet")).is_like_imagenet
 
 
 # Classes
@@ -241,15 +237,24 @@ def test_a_subset_renumbers_its_classes(animals):
 
 
 def test_another_number_of_classes_is_refused(animals):
-    with pytest.raises(UserError, match=r"--num_classes is 10 .* 4 classes: .*--classes"):
+    with pytest.raises(UserError, match=r"--num_classes 10 does not fit .* 4 classes: .*--classes"):
         load_dataset(folder(animals, num_classes=10))
     assert load_dataset(folder(animals, classes="0,2", num_classes=2)).num_classes == 2
 
 
 def test_test_images_of_another_number_of_classes_are_refused(animals):
-    """The message does not name --num_classes, since the number came from a checkpoint."""
-    with pytest.raises(UserError, match=r"^the generator has 10 classes, --test_data_path \S+ has 4: .*--classes$"):
-        load_dataset(folder(None, test_data_path=str(animals), num_classes=10), "test")
+    """The message does not name --num_classes, since the number came from a checkpoint. --classes adds no classes."""
+    with pytest.raises(UserError, match=r"^the generator has 2 classes, --test_data_path \S+ has 4: .*--classes$"):
+        load_dataset(folder(None, test_data_path=str(animals), num_classes=2), "test")
+    advice = "give test images of all classes of the generator$"
+    few = folder(None, test_data_path=str(animals), num_classes=6)
+    with pytest.raises(UserError, match=rf"^the generator has 6 classes, --test_data_path \S+ has 4: {advice}"):
+        load_dataset(few, "test")
+    for more, found in (((), "it lacks ant"), (("bee",), "it lacks ant and 1 more")):
+        names = ("ant", *more, *load_dataset(folder(animals)).class_names)
+        few = folder(None, test_data_path=str(animals), num_classes=len(names))
+        with pytest.raises(UserError, match=rf" has 4: {found}; {advice}"):
+            load_dataset(few, "test", names)
     with pytest.raises(UserError, match=r"^the generator has 9 classes, --dataset digits has 10: "):
         load_dataset(digits(num_classes=9), "test")
 
@@ -314,12 +319,38 @@ def test_too_many_broken_files_stop_the_run(animals, num_workers):
     assert threading.active_count() == threads
 
 
-def test_a_broken_file_in_a_small_folder_stops_at_once(tmp_path):
-    for name in ANIMALS:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.png").write_text("no image")
-    with pytest.raises(UserError, match=r"1 of the 4 files .*cat/a.png"):
-        load_dataset(folder(tmp_path))
+@pytest.mark.parametrize("num_workers", [0, 3])
+def test_one_message_names_all_broken_files_of_a_small_folder(animals, capsys, num_workers):
+    for name in ANIMALS[2:]:
+        shutil.rmtree(animals / name)
+    for number in range(29, 100):
+        for name in ANIMALS[:2]:
+            (animals / name / f"{number:03}.png").unlink()
+    broken = [animals / name / f"{number:03}.png" for name, number in (("cat", 7), ("dog", 0), ("dog", 28))]
+    for path in broken:
+        path.write_bytes(b"no image")
+    image_set = load_dataset(folder(animals, num_workers=num_workers))
+    with pytest.raises(UserError) as refused:
+        take(batches(image_set, image_set.parameters, 0), 9)
+    names = ", ".join(repr(str(path)) for path in broken)
+    assert str(refused.value) == (
+        f"3 of the 58 files in {animals} cannot be read as images: {names}: replace them or remove them"
+    )
+    said = capsys.readouterr().err
+    assert all(said.count(f"{str(path)!r} is left out (") == 1 for path in broken)
+
+
+def test_many_broken_files_stop_the_run_with_their_number_and_some_names(animals, capsys, monkeypatch):
+    for path in animals.glob("*/*.png"):
+        path.write_bytes(b"no image")
+    monkeypatch.setattr(image_sets, "CHECKED", 100)
+    first = ", ".join(repr(str(animals / "cat" / f"{number:03}.png")) for number in range(10))
+    with pytest.raises(UserError) as refused:
+        load_dataset(folder(animals))
+    assert f"at least 105 of the 400 files in {animals} cannot be read as images, such as {first}: " in str(
+        refused.value
+    )
+    assert capsys.readouterr().err.count("is left out") == 10
 
 
 def test_an_error_of_the_system_leaves_no_image_out(animals, capsys, monkeypatch):
@@ -551,8 +582,8 @@ def test_half_of_the_images_are_mirrored_whatever_the_start_and_the_processes(in
     assert 0.45 < np.mean(flags) < 0.55
     assert mirrored(image_set, taken[epoch], range(40)) != flags[0]  # another epoch, other images
     np.testing.assert_array_equal(take(batches(image_set, p, 3), 1)[0][0], taken[3][0])
-    parts = [take(batches(image_set, dataclasses.replace(p, batch_size=20), 3, rank, 2), 1)[0] for rank in range(2)]
-    np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), taken[3][0])
+    by_rank = [take(batches(image_set, dataclasses.replace(p, batch_size=20), 3, rank, 2), 1)[0] for rank in range(2)]
+    np.testing.assert_array_equal(np.concatenate([own[0] for own in by_rank]), taken[3][0])
     plain = dataclasses.replace(p, mirror=False)
     np.testing.assert_array_equal(take(batches(image_set, plain, 0), 1)[0][0], image_set.stacked()[:40])
 
@@ -657,16 +688,16 @@ def test_dont_shuffle_keeps_the_order_and_processes_share_it():
         return [labels.tolist() for _, labels, _ in take(iterator, count)]
 
     assert labels(1, 0, 5) == [list(range(start, start + 12)) for start in (0, 12, 24, 36, 0)]
-    parts = [labels(3, rank, 5) for rank in range(3)]
-    assert [np.concatenate(batch).tolist() for batch in zip(*parts, strict=True)] == labels(1, 0, 5)
-    assert {len(batch) for part in parts for batch in part} == {4}
+    by_rank = [labels(3, rank, 5) for rank in range(3)]
+    assert [np.concatenate(batch).tolist() for batch in zip(*by_rank, strict=True)] == labels(1, 0, 5)
+    assert {len(batch) for own in by_rank for batch in own} == {4}
 
 
 def test_shuffled_batches_are_the_same_for_any_number_of_processes():
     whole = take(batches(Numbered(100), digits(batch_size=12), 3), 9)
-    parts = [take(batches(Numbered(100), digits(batch_size=4), 3, rank, 3), 9) for rank in range(3)]
+    by_rank = [take(batches(Numbered(100), digits(batch_size=4), 3, rank, 3), 9) for rank in range(3)]
     for number, (_, labels, _) in enumerate(whole):
-        np.testing.assert_array_equal(labels, np.concatenate([part[number][1] for part in parts]))
+        np.testing.assert_array_equal(labels, np.concatenate([own[number][1] for own in by_rank]))
 
 
 def test_the_incomplete_batch_is_shared_out():
@@ -699,7 +730,7 @@ def test_an_epoch_holds_each_image_once_over_all_processes(world_size, rounds, c
     steps = batches_per_epoch(image_set, parameters, world_size)
     assert steps == batches_per_epoch(image_set, one)
     whole = take(batches(image_set, one, steps), steps)  # the second epoch
-    parts = [take(batches(image_set, parameters, steps, rank, world_size), steps) for rank in range(world_size)]
+    by_rank = [take(batches(image_set, parameters, steps, rank, world_size), steps) for rank in range(world_size)]
     for step, (_, expected, size) in enumerate(whole):
         cut = [blocks(size, parameters.rounds, rank, world_size) for rank in range(world_size)]
         weights = dict.fromkeys(expected.tolist(), 0)
@@ -708,13 +739,13 @@ def test_an_epoch_holds_each_image_once_over_all_processes(world_size, rounds, c
             for rank in range(world_size):
                 block = cut[rank][number]
                 first = sum(len(earlier.rows) for earlier in cut[rank][:number])
-                labels = parts[rank][step][1][first : first + len(block.rows)]
+                labels = by_rank[rank][step][1][first : first + len(block.rows)]
                 for label in labels:
                     weights[label] += block.share / len(block.rows)
                 in_order += labels.tolist() if block.share else []
         np.testing.assert_allclose(list(weights.values()), 1 / size, rtol=1e-12)
         assert in_order == expected.tolist()
-        assert {part[step][2] for part in parts} == {size}
+        assert {own[step][2] for own in by_rank} == {size}
 
 
 def test_a_batch_larger_than_the_data_is_refused():

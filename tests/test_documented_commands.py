@@ -26,7 +26,7 @@ from metrics.inception_weights import published_name
 
 PAGES = [*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("test_tipc/**/*.md")]
 PAGES += [ROOT / "sagan_models" / "README.md", *(ROOT / "weights").glob("*.md")]
-# Commands that do not run here, by their beginning: the test that runs them or their parts, or what they need.
+# Commands that do not run here, by their beginning: the test that runs them or their steps, or what they need.
 ELSEWHERE = {
     "make demo": "tests/test_commands.py, and make itself in tests/test_makefile.py",
     "make test": "it runs this test",
@@ -41,7 +41,7 @@ ELSEWHERE = {
     "python benchmarks/recipes.py glyphs": "it takes hours; tests/test_benchmarks.py measures such a run",
     ".ci/run": "it runs this test",
     "source .venv/bin/activate": "make's environment",
-    "python -m pytest": "it is a part of the suite",
+    "python -m pytest": "it runs some of these tests",
     "python -m alignment": "tests/alignment/test_alignment.py",
     "python test.py --pretrained_model sagan_models/acgan-imagenet-1,": "tests/evaluation/test_union.py",
     "python train.py --recipe acgan-cifar10 --class_loss": "needs a network: Paddle downloads CIFAR-10",

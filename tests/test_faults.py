@@ -237,14 +237,14 @@ def test_a_test_resumes_after_its_disk_was_full(model, tmp_path):
         places = ["--samples_npz", disk / "all.npz", "--test_path", tmp_path / "out"]
         command = draw(model, "--num_samples", 60_000, *places)
         process = start(tmp_path, *command)
-        parts = tmp_path / "out" / "part-0.npz"
-        wait_for(process, lambda: parts.exists() and list(disk.glob(".all*")))
+        measured = tmp_path / "out" / "process-0.npz"
+        wait_for(process, lambda: measured.exists() and list(disk.glob(".all*")))
         fill(disk, 2**20)
         _, err = process.communicate(timeout=LIMIT)
         said = f"test.py: --samples_npz {disk}/all.npz cannot be written: No space left on device; make room there "
         assert process.returncode == 2 and err.startswith(said) and err.count("\n") == 1
-        (part,) = disk.glob(".all*")
-        assert str(part) in err
+        (unfinished,) = disk.glob(".all*")
+        assert str(unfinished) in err
         (disk / "ballast").unlink()
         code, _, err = run(tmp_path, *command)
         assert code == 0, err
@@ -265,7 +265,7 @@ def test_a_report_on_a_full_disk_ends_in_one_sentence(model, tmp_path):
         fill(disk, 2**13)
         code, _, err = run(tmp_path, *draw(model, "--num_samples", 20, "--test_path", disk / "out"))
         assert code == 2 and re.fullmatch(
-            rf"test\.py: {disk}/out/(part-0\.npz|class_grid\.png|report\.json): No space left on device\n", err
+            rf"test\.py: {disk}/out/(process-0\.npz|class_grid\.png|report\.json): No space left on device\n", err
         )
         assert not [path for path in disk.rglob("*") if ".tmp" in path.name]
 

@@ -148,14 +148,14 @@ def test_a_team_normalises_as_one_thread_does():
     cuts = [slice(0, 2), slice(2, 4), slice(4, 7)]
     team = Team(3, rows=7)
     tensors, direction = [random(7, 3, 4, 4), random(7, 3), random(7, 3)], random(7, 3, 4, 4)
-    parts = [[tensor[cut].clone() for tensor in tensors] for cut in cuts]
+    inputs = [[tensor[cut].clone() for tensor in tensors] for cut in cuts]
 
     def work(member):
-        for tensor in parts[member]:
+        for tensor in inputs[member]:
             tensor.stop_gradient = False
-        out, *statistics = operations.batch_norm(*parts[member], None, 0.125, Member(team, member))
+        out, *statistics = operations.batch_norm(*inputs[member], None, 0.125, Member(team, member))
         (out * direction[cuts[member]]).sum().backward()
-        return [out.numpy(), *(tensor.grad.numpy() for tensor in parts[member])], [s.numpy() for s in statistics]
+        return [out.numpy(), *(tensor.grad.numpy() for tensor in inputs[member])], [s.numpy() for s in statistics]
 
     found = team.run(work)
     for values, expected in zip(zip(*(out for out, _ in found), strict=True), whole, strict=True):

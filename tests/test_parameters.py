@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import LIMIT
+from PIL import Image
 
 import parameters
-from command_line import CommandLine
+from command.line import CommandLine
+from dataset import load_dataset
 from parameters import Parameters, read_parameters
 from trainer import resolve
 from utils import RUN_FILE, UserError, run_numbers
@@ -36,7 +38,9 @@ def files(tmp_path, monkeypatch):
 
 
 def parse(command, program="train", base=None):
-    return CommandLine(shlex.split(command), program).parameters(base)
+    line = CommandLine(shlex.split(command), program)
+    with line.naming_origins():
+        return line.parameters(base)
 
 
 def refusal(command, program="train", base=None):
@@ -610,7 +614,14 @@ def test_training_images_are_measured_if_they_are_compared_with():
     [
         ("--dataset folder --real_split train --metrics fid", "--real_split train compares with training images: give"),
         ("--test_data_path val --real_split both --metrics fid", "--real_split both compares with training images"),
-        ("--dataset folder --data_path train --real_split both --metrics fid", "needs real images: give --test_data"),
+        (
+            "--dataset folder --data_path train --real_split both --metrics fid",
+            "both also needs test images: give --",
+        ),
+        (
+            "--dataset folder --real_split both --metrics fid",
+            "needs real images: give --test_data_path DIR, or --ref",
+        ),
         ("--data_path train --real_split train --metrics floor", "--metrics floor needs test images: give --test_data"),
     ],
 )
@@ -700,7 +711,7 @@ CHOICES = [  # a command gets one entry of each list
 
 
 class Data:
-    """The part of a data set that `resolve` needs."""
+    """What `resolve` needs of a data set."""
 
     def __init__(self, num_classes):
         self.num_classes = num_classes
@@ -949,7 +960,7 @@ def test_a_recipe_file_whose_name_cannot_name_a_folder_is_refused(name, files):
         ("--imageSize big", ["--imageSize", "'big'"]),
         ("--imsize 32", ["--imsize 32", "acgan-digits", "16"]),
         ("--data_path train --imsize 100", ["--imsize 100", "sagan", "32 or 64 or 128"]),
-        ("--dataroot train --imageSize 64", ["--imsize 64", "acgan-imagenet", "128"]),
+        ("--dataroot train --imageSize 64", ["--imageSize 64", "acgan-imagenet", "128"]),
         ("--recipe acgan-mnist --imsize 30", ["--imsize 30", "multiple of 4"]),
         ("--data_path train --attention_size 128", ["--attention_size 128", "--imsize 128"]),
         ("--data_path train --attention_size 24", ["--attention_size 24"]),
@@ -1015,8 +1026,8 @@ def test_a_recipe_file_whose_name_cannot_name_a_folder_is_refused(name, files):
         ("--recipe train", ["--recipe train"]),
         ("--data_path nowhere", ["--data_path nowhere", "does not exist"]),
         (f"--data_path {'x/' * 3000}", ["--data_path"]),
-        ("--dataroot nowhere", ["--data_path nowhere"]),
-        ("--recipe acgan-imagenet", ["--data_path", "imagenet"]),
+        ("--dataroot nowhere", ["--dataroot nowhere"]),
+        ("--recipe acgan-imagenet", ["--dataset imagenet (from the recipe acgan-imagenet) needs --data_path"]),
         ("--dataset folder", ["--data_path", "folder"]),
         ("--dataset digits --data_path train", ["--data_path train", "digits"]),
         ("--dataset digits --exif", ["--exif", "digits", "leave it out"]),
@@ -1033,7 +1044,9 @@ def test_a_wrong_value_is_refused_in_one_sentence(command, found):
     Path("classes.yaml").write_text("dataset: folder\nclasses: a,b\nnum_classes: 9\n")
     argv = shlex.split(command)
     with pytest.raises(UserError) as caught:
-        CommandLine(argv).parameters()
+        line = CommandLine(argv)
+        with line.naming_origins():
+            line.parameters()
     message = str(caught.value)
     assert all(text in message for text in found), message
     assert "\n" not in message.replace("a\nb", "")
@@ -1049,6 +1062,41 @@ def test_a_too_large_number_is_refused_with_the_valid_range(name):
     low, high = re.fullmatch(r"a whole number from (\d+) to (\S+( - 1)?)", rule.phrase).groups()[:2]
     low, high = int(low), 2**63 - 1 if high == "2^63 - 1" else int(high)
     assert rule.accepts(low) and rule.accepts(high) and not rule.accepts(low - 1) and not rule.accepts(high + 1)
+
+
+def test_a_refusal_tells_the_origin_of_a_value_and_uses_the_names_of_the_command():
+    for name in ("daisy", "iris"):
+        Path("train", name).mkdir()
+        Image.new("RGB", (16, 16)).save(Path("train", name, "1.png"))
+    for command, refused in (
+        ("--dataset imagenet --dataroot train", "--classes 10,20 (from the recipe acgan-imagenet-torch) goes beyond"),
+        ("--dataroot train --classes none --num_classes 10", "--num_classes 10 does not fit --dataroot train, which"),
+    ):
+        line = CommandLine(shlex.split(command))
+        with pytest.raises(UserError, match=f"^{re.escape(refused)} "), line.naming_origins():
+            load_dataset(line.parameters())
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "explained"),
+    [
+        ("--data_path train", "--batch_size 64 in each", "--batch_size 64 (from the recipe sagan-imagenet) in each"),
+        ("--data_path train --batch_size 64", "--batch_size 64 in each", "--batch_size 64 in each"),
+        ("--data_path train --batchSize 64", "--batch_size 64 in each", "--batchSize 64 in each"),
+        ("--data_path train", "--imsize 128 is large", "--imsize 128 is large"),  # a default
+        ("--data_path train", "--batch_size 640 is large", "--batch_size 640 is large"),
+        ("--resume runs/one", "--batch_size 7: no", "--batch_size 7 (from the run {run}): no"),
+        ("--dataroot a --data_path train", "--data_path train: no", "--data_path train: no"),
+        ("--data_path train --check_path runs", "--save_path runs: no", "--check_path runs: no"),
+    ],
+)
+def test_the_origin_of_a_value_follows_it(command, message, explained, files):
+    run = files / "runs" / "one"
+    run.mkdir(parents=True)
+    (run / RUN_FILE).write_text("recipe: mine\ndataset: fake\nbatch_size: 7\n")
+    line = CommandLine(shlex.split(command))
+    line.parameters()
+    assert line.explained(message) == explained.format(run=run)
 
 
 def test_a_refusal_does_not_name_num_classes_if_the_weights_set_it(files):
@@ -1113,7 +1161,8 @@ def test_a_run_does_not_start_inside_its_data(place, command, files, monkeypatch
     monkeypatch.chdir(files / "train" / place)
     before = sorted(files.rglob("*"))
     message = refusal(command.replace("{absolute}", str(files)))
-    assert "--save_path" in message and re.search("--(test_)?data_path", message) and "outside" in message
+    assert re.search("--(save_path|outf) ", message) and "outside" in message
+    assert re.search("--((test_)?data_path|dataroot) ", message)
     assert sorted(files.rglob("*")) == before
 
 

@@ -21,7 +21,7 @@ def cell(grid, side, row, column):
 
 
 def left_of_row(grid, side, row):
-    """The part of a grid to the left of a row's images."""
+    """The pixels of a grid to the left of a row's images."""
     width = pictures.COLUMNS * (side + pictures.GAP) + pictures.GAP
     top = pictures.GAP + row * (side + pictures.GAP)
     return grid[top : top + side, : grid.shape[1] - width]

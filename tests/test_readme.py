@@ -9,7 +9,7 @@ import pytest
 from commands import LIMIT, ROOT, SMALL, run
 from PIL import Image
 
-from command_options import COMMANDS
+from command.options import COMMANDS
 from options import spellings
 from parameters import BY_PROGRAM, OPTIONS, PUBLISHED
 

@@ -15,11 +15,11 @@ from visualdl.reader.record_reader import RecordReader
 
 import checkpoint
 import runtime
-from command_line import CommandLine
+from command.line import CommandLine
 from dataset import load_dataset
 from trainer import Trainer, resolve
 from training.run_folder import RECORDS, RunFolder
-from training.run_start import find_start
+from training.run_start import Start, find_start
 from utils import UserError
 
 MODELS = {
@@ -281,7 +281,7 @@ def test_latest_is_corrected_when_the_newest_is_damaged(trained, tmp_path):
     p = CommandLine(["--resume", str(path)]).parameters()
     with RunFolder(p) as folder:
         image_set = load_dataset(p)
-        folder.begin(find_start(p, folder.weights, None, image_set), image_set)
+        folder.begin(find_start(p, folder.weights, Start(), image_set), image_set)
     assert (path / "weights" / "latest").resolve().name == "step-00000001.safetensors"
 
 

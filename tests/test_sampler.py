@@ -14,10 +14,10 @@ import sagan_models
 import sampler
 from evaluation.evaluation import Evaluation
 from evaluation.sources import Drawn
-from folding import fold
+from inference.folding import fold
+from inference.predictor import Predictor
 from layers import BatchNorm
 from networks import models_of
-from predictor import Predictor
 from utils import UserError
 
 

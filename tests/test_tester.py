@@ -20,7 +20,7 @@ import acgan_models
 import checkpoint
 import tester
 import utils
-from command_line import CommandLine
+from command.line import CommandLine
 from networks import models_of
 from utils import LOCK_FILE, UserError, lock
 
@@ -63,10 +63,10 @@ def interrupted(condition):
     assert caught.value.code == 130
 
 
-def part_has(folder, share):
-    """Whether the part in `folder` has done at least this share of its images."""
+def has_measured(folder, share):
+    """Whether the test in `folder` has measured at least this share of its images."""
     try:
-        with np.load(folder / "part-0.npz") as arrays:
+        with np.load(folder / "process-0.npz") as arrays:
             return arrays["done"].mean() >= share
     except FileNotFoundError:
         return False
@@ -78,6 +78,19 @@ def names(folder):
 
 def report(folder):
     return json.loads((folder / "report.json").read_text())
+
+
+@pytest.mark.parametrize("place", [[], ["--test_path", "mine"]], ids=["default", "--test_path"])
+def test_a_refused_test_leaves_no_folder(model, tmp_path, place, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "0.png").touch()
+    (tmp_path / "kept").mkdir()
+    options = ["--pretrained_model", model, "--metrics", "none", "--num_samples", 20, "--samples_dir", "full"]
+    for test_path in (place, ["--test_path", "kept"]):
+        with pytest.raises(UserError, match="--samples_dir full is not empty"):
+            run_test(*options, *test_path)
+    assert names(tmp_path) == ["full", "kept", "model.safetensors"]
 
 
 @pytest.mark.slow
@@ -116,16 +129,16 @@ def test_other_tests_leave_an_interrupted_one_alone(model, tmp_path, capsys):
     command += ["--samples_npz", tmp_path / "all.npz"]
     with interrupted(lambda: any(path.stat().st_size > 10**6 for path in tmp_path.glob(".all.npz*"))):
         run_test(*command)
-    kept = (first / "part-0.npz").read_bytes()
+    kept = (first / "process-0.npz").read_bytes()
     run_test(*other)
     assert names(tmp_path / "test-model-2") == FILES
     with pytest.raises(
         UserError, match=r"^--test_path .*test-model holds the files of an interrupted test with other options"
     ):
         run_test(*other, "--test_path", first)
-    assert (first / "part-0.npz").read_bytes() == kept
-    with np.load(first / "part-0.npz") as held:
-        np.savez(first / "part-0.npz", **{**held, "seconds": np.array(1000.0)})
+    assert (first / "process-0.npz").read_bytes() == kept
+    with np.load(first / "process-0.npz") as held:
+        np.savez(first / "process-0.npz", **{**held, "seconds": np.array(1000.0)})
     capsys.readouterr()
     run_test(*command)
     assert re.search(r"^resuming: [1-9]\d*% is done$", capsys.readouterr().out, re.MULTILINE)
@@ -143,9 +156,9 @@ def test_an_interrupted_comparison_goes_on(tmp_path, capsys):
     np.savez(tmp_path / "many.npz", rng.integers(0, 256, (5000, 16, 16, 1), np.uint8))
     options = ["--samples", tmp_path / "many.npz", "--dataset", "digits", "--metrics", "prdc"]
     options += ["--test_path", tmp_path / "out"]
-    with interrupted(lambda: part_has(tmp_path / "out", 1)):
+    with interrupted(lambda: has_measured(tmp_path / "out", 1)):
         run_test(*options)
-    assert names(tmp_path / "out") == [LOCK_FILE, "part-0.npz"]
+    assert names(tmp_path / "out") == [LOCK_FILE, "process-0.npz"]
     capsys.readouterr()
     run_test(*options)
     assert "resuming: 100% is done" in capsys.readouterr().out
@@ -164,7 +177,7 @@ def test_changed_samples_do_not_resume_the_old_test(tmp_path, capsys):
     """One image changes, but not its number of bytes and its time."""
     options = ["--samples", pictures(tmp_path / "s", 4000), "--dataset", "digits", "--metrics", "accuracy"]
     options += ["--save_path", tmp_path]
-    with interrupted(lambda: part_has(tmp_path / "test-s", 0)):
+    with interrupted(lambda: has_measured(tmp_path / "test-s", 0)):
         run_test(*options)
     path = tmp_path / "s" / "0" / "0000.png"
     before, data = path.stat(), bytearray(path.read_bytes())
@@ -175,7 +188,7 @@ def test_changed_samples_do_not_resume_the_old_test(tmp_path, capsys):
     capsys.readouterr()
     run_test(*options)
     assert "resuming" not in capsys.readouterr().out
-    assert names(tmp_path / "test-s")[-1] == "part-0.npz"
+    assert names(tmp_path / "test-s")[-1] == "process-0.npz"
     files = sorted(str(path.relative_to(tmp_path / "s")) for path in tmp_path.glob("s/*/*"))
     lines = [f"{hashlib.sha256((tmp_path / 's' / name).read_bytes()).hexdigest()}  {name}\n" for name in files]
     found = report(tmp_path / "test-s-2")["settings"]["sha256"]
@@ -263,8 +276,8 @@ def test_the_class_grid_shows_the_chosen_classes(flowers, tmp_path, capsys):
     for row, label in ((1, 6), (2, 1)):
         rows = [grid[place * step : (place + 1) * step] for grid, place in ((everything, label), (some, row))]
         assert (rows[0][:, -10 * step :] == rows[1][:, -10 * step :]).all()  # the same samples
-        text = [part[:, : -10 * step - 2] for part in rows]
-        width = min(part.shape[1] for part in text)
+        text = [row[:, : -10 * step - 2] for row in rows]
+        width = min(pixels.shape[1] for pixels in text)
         assert (text[0][:, -width:] == text[1][:, -width:]).all() and text[0].min() < 100  # and the same name
     numbers = ",".join(map(str, range(11, 0, -1)))
     run_test(*flowers, "--metrics", "none", "--labels", numbers, "--test_path", tmp_path / "many")

@@ -13,6 +13,7 @@ from augment import augment, random_values
 from dataset import batches, load_dataset
 from processes.groups import Alone
 from trainer import Trainer, resolve
+from training.run_start import Start
 from training.step_batches import DBatch, GBatch, d_batch, g_batch
 
 DIFFAUG = "color,translation,cutout"
@@ -101,7 +102,7 @@ def test_a_start_names_the_parts_that_its_checkpoint_lacks(make_parameters, part
     start = checkpoint.Checkpoint("w.safetensors", 2, dataclasses.asdict(p), {part: state[part] for part in parts})
     data = load_dataset(p)
     capsys.readouterr()
-    Trainer(p).train(data, start)
+    Trainer(p).train(data, Start(start))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("goes on from")]
     assert line == "goes on from w.safetensors, step 2" + (f"; it holds {anew}" if anew else "")
 
@@ -173,8 +174,8 @@ def test_accumulated_rounds_equal_one_batch(make_parameters, double, model):
         trainer.update_generator(GBatch(batch.z, batch.labels, fake_changes=batch.real_changes))
         gradients.append([w.grad.numpy() for n in (trainer.D, trainer.G) for w in n.parameters() if w.grad is not None])
     for cut in gradients[1:]:
-        for whole, part in zip(gradients[0], cut, strict=True):
-            np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-12 * np.abs(whole).max())
+        for whole, found in zip(gradients[0], cut, strict=True):
+            np.testing.assert_allclose(found, whole, rtol=1e-9, atol=1e-12 * np.abs(whole).max())
 
 
 def test_noise_and_labels_are_pure_functions_of_the_step(make_parameters):

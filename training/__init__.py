@@ -1,1 +1,1 @@
-"""Parts of a training run."""
+"""A training run: its folder, batches, gradients, alarms and figures."""

@@ -13,9 +13,10 @@ import runtime
 from pictures import ROWS, grid
 from processes import collectives
 from training.health import layer_figures
-from utils import plural
+from utils import plural, progress
 
-WARM_UP, TIMED = 3, 20  # steps
+WARM_UP, TIMED = 3, 20  # steps at most: the first ones are slower, so they are not timed
+PATIENCE = 60  # seconds: if the steps are slow, only so many of them are timed
 MORE_PROCESSES = (2, 4, 8)  # times as many
 FIGURE = 64  # bytes of one figure in VisualDL's records and log.txt
 NETWORK = 1.25e9  # bytes in a second: 10 Gbit/s
@@ -24,6 +25,8 @@ NETWORK = 1.25e9  # bytes in a second: 10 Gbit/s
 class Measured(NamedTuple):
     """The measured needs of one process."""
 
+    warm_up: int  # steps before the timed ones
+    timed: int  # steps
     step: float  # seconds of a step
     wait: float  # seconds of it that the step waits for data
     picture: float  # seconds to draw the samples of a picture
@@ -36,17 +39,28 @@ class Measured(NamedTuple):
 
 
 def measure(trainer, image_set):
-    """Train WARM_UP + TIMED steps on `image_set`, and draw a picture. Returns `Measured`; writes no run."""
+    """Train at most WARM_UP + TIMED steps on `image_set`, and draw a picture. Returns `Measured`; writes no run."""
     p, data = trainer.parameters, trainer.data(image_set)
-    for _ in range(WARM_UP):
-        trainer.train_step(data)
-    _finish_device_work()
-    data.waited()
-    begun = time.monotonic()
-    for _ in range(TIMED):
-        metrics = trainer.train_step(data)
-    _finish_device_work()
-    step, wait = (time.monotonic() - begun) / TIMED, data.waited() / TIMED
+
+    def seconds_of(steps):
+        """Train `steps` steps. Returns the seconds that they take."""
+        begun = time.monotonic()
+        for _ in range(steps):
+            metrics.update(trainer.train_step(data))
+            bar.update(1)
+        _finish_device_work()
+        return time.monotonic() - begun
+
+    metrics = {}
+    with progress(total=WARM_UP + TIMED, title="dry run", unit="step", shown=collectives.rank() == 0) as bar:
+        # The first step shows how many steps there is time for. All processes take the same number.
+        first = seconds_of(1)
+        timed = collectives.on_rank_0(lambda: min(TIMED, max(1, int(PATIENCE / first))))
+        warm_up = min(WARM_UP, timed)
+        bar.total = warm_up + timed
+        seconds_of(warm_up - 1)
+        data.waited()
+        step, wait = seconds_of(timed) / timed, data.waited() / timed
     begun = time.monotonic()
     for generator in filter(None, (trainer.G_ema, trainer.G)):  # training draws both: one to show, one to check
         samples = trainer.sample_grid(generator)
@@ -54,6 +68,8 @@ def measure(trainer, image_set):
     picture_seconds = time.monotonic() - begun
     sizes = [sum(weight.size for weight in network.parameters()) for network in (trainer.D, trainer.G)]
     return Measured(
+        warm_up,
+        timed,
         step,
         wait,
         picture_seconds,
@@ -87,7 +103,7 @@ def report(p, measured, processes):
         + ", without the measurements of --eval_step" * bool(p.eval_step),
         "disk": f"{_size(disk)}, with {plural(checkpoints, 'checkpoint')} of {_size(m.checkpoint_size)}",
     }
-    yield f"timed {TIMED} steps after {WARM_UP} others; no run was written"
+    yield f"timed {plural(m.timed, 'step')} after {plural(m.warm_up, 'other')}; no run was written"
     yield from (f"{name:19} {value}" for name, value in rows.items())
     yield "with more processes, each on a device of its own, by arithmetic:"
     columns = ("processes", "images in a step", "images per second", "all steps", "as many images")

@@ -8,13 +8,13 @@ import operations
 import runtime
 from layers import running_statistics, singular_vectors, training_on_block
 from processes import collectives
-from processes.blocks import Block, parts
+from processes.blocks import Block, cut_block
 from processes.groups import Alone, Member, Processes, Team
 from training.step_batches import blocks_of, cut_batch
 from training.twins import Twins
 
-# A thread that computes a part of a block gets at least this number of images, and of pixels. With less, Python's own
-# work for the operations takes longer than the threads save.
+# Each thread computes at least this number of images, and of pixels. With less, Python's own work for the operations
+# takes longer than the threads save.
 ROWS_PER_THREAD, PIXELS_PER_THREAD = 2, 1 << 14
 
 
@@ -28,10 +28,9 @@ class Gradients:
         """Leave the gradients of the mean loss over the whole batch in `network`.
 
         Returns this process's share of the loss's terms, as {name: tensor}.
-        `losses_of(G, D, rows, group, counts)` yields (loss, {name: term}) for the parts of the loss on some rows of
-        `batch`, a `DBatch` or `GBatch`. The losses and terms are scalar means over these rows. Each part is freed
-        before the next one is asked for. `group`: the rows that are computed together, an object of `processes.groups`.
-        `counts` is False for padding rows.
+        `losses_of(G, D, rows, group, counts)` yields (loss, {name: term}), scalar means over some rows of `batch`, a
+        `DBatch` or `GBatch`. The losses are added up. Each is freed before the next one is asked for. `group`: the rows
+        that are computed together, an object of `processes.groups`. `counts` is False for padding rows.
 
         The batch is cut into accumulation rounds, and each round into one block for each process. All rounds start from
         the same buffers and the same dropout stream, as a single round would. The new running statistics are the mean
@@ -65,20 +64,20 @@ class Gradients:
     def _add_block(self, batch, block, losses_of):
         """Add the gradients of the rows of one block, `batch`. Returns the block's share of the terms.
 
-        On a CPU several threads compute a part of the rows each, on one thread of the maths library. Then all
+        On a CPU several threads compute some of the rows each, on one thread of the maths library. Then all
         operations run side by side, not only matrix products. Threads wait for each other only in batch norms, so other
         work on the machine slows them down less than the threads of one matrix product.
         """
         synchronized = self.parameters.sync_bn and collectives.world_size() > 1
 
-        def backward(networks, part, group):
-            rows = cut_batch(batch, part.rows.start - block.rows.start, len(part.rows))
-            sources = batch.sources and batch.sources(part.rows)
+        def backward(networks, own, group):
+            rows = cut_batch(batch, own.rows.start - block.rows.start, len(own.rows))
+            sources = batch.sources and batch.sources(own.rows)
             metrics = {}
-            with training_on_block(networks, part, group, sources):
-                for loss, terms in losses_of(*networks, rows, group, counts=part.share > 0):
-                    self.precision.backward(part.share * loss)
-                    metrics |= {name: part.share * value.detach() for name, value in terms.items()}
+            with training_on_block(networks, own, group, sources):
+                for loss, terms in losses_of(*networks, rows, group, counts=own.share > 0):
+                    self.precision.backward(own.share * loss)
+                    metrics |= {name: own.share * value.detach() for name, value in terms.items()}
                     del loss, terms  # frees the graph
             return metrics
 
@@ -90,13 +89,13 @@ class Gradients:
         size = 1 if alone else max(1, min(runtime.threads(), len(batch.z) // rows))
         if size == 1:
             return backward(self.networks, block, Processes(block) if synchronized else Alone())
-        team, twins, taken = Team(size, len(batch.z)), self._twins.take(size), parts(block, size)
+        team, twins, taken = Team(size, len(batch.z)), self._twins.take(size), cut_block(block, size)
         with runtime.math_threads(runtime.threads() // size):
-            terms = team.run(lambda member: backward(twins[member], taken[member], Member(team, member)))
+            found = team.run(lambda member: backward(twins[member], taken[member], Member(team, member)))
         self._twins.add_gradients(size)
         metrics = {}
-        for part in terms:
-            _add_terms(metrics, part)
+        for terms in found:
+            _add_terms(metrics, terms)
         return metrics
 
     @cached_property

@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import math
 import os
-import shlex
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ import runtime
 import system
 from metrics.diversity import class_distance
 from metrics.record import SAMPLES
-from parameters import CLASSIFIED, METRICS, OPTIONS, changed_options
+from parameters import METRICS, OPTIONS, changed_options
 from processes import collectives
 from utils import (
     LOCK_FILE,
@@ -31,8 +30,10 @@ from utils import (
     lock,
     naming,
     plural,
+    printable,
     remove_leftovers,
     run_numbers,
+    shell_word,
     so_far,
 )
 
@@ -125,7 +126,9 @@ class RunFolder:
         self._open_records(real_grid)
         processes = collectives.world_size()
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
-        begun = "resumed" if step else "started"
+        begun = "resumed" if start.is_own else "started"
+        if start.checkpoint and not start.is_own:
+            begun += f" from {printable(str(start.checkpoint.path))}"
         size = f"{len(image_set)} images, {p.batch_size} a step{whole}"
         self._write_line(f"{begun} at step {step} of {p.total_step}: {size}, {plural(runtime.threads(), 'thread')}")
         if start.is_own:
@@ -139,7 +142,7 @@ class RunFolder:
             if changed := _changed_data(notes.get("data"), self._data):
                 self._write_line(f"the data have changed: {changed}")
                 collectives.say(f"the data have changed: {changed}")
-        collectives.say(f"writes to {self.path}; to watch: visualdl --logdir {shlex.quote(str(self.path))}")
+        collectives.say(f"writes to {self.path}; to watch: visualdl --logdir {shell_word(self.path)}")
         if sys.stderr.isatty():
             self._bar = tqdm(total=p.total_step, initial=step, unit="step", dynamic_ncols=True)
         self._pace, self._begun = Pace(), (step, time.monotonic())
@@ -169,7 +172,7 @@ class RunFolder:
         pictures.save_image(self.images / "real.png", real_grid)
         new = not records.exists() or records.stat().st_size == 0
         with contextlib.redirect_stdout(None):  # VisualDL prints a line if the file exists
-            # All parts of a resumed run use one file, because VisualDL shows only the newest file of a folder.
+            # A resumed run goes on in the same file, because VisualDL shows only the newest file of a folder.
             self._writer = Writer(str(self.path), file_name=RECORDS)
         if new:
             self._writer.add_hparams(*_compared(self.parameters))
@@ -360,7 +363,7 @@ def _compared(parameters):
     tags = ["loss/g_adv", "logits/D(x)", "logits/D(G(z))"]
     for metric in (METRICS[name] for name in p.chosen_metrics if p.eval_step):
         if SAMPLES in metric.sets:
-            figure = metric.shown(p.dataset in CLASSIFIED)[metric.best or metric.figures[0].name]
+            figure = metric.shown(p.by_classifier)[metric.best or metric.figures[0].name]
             tags.append(f"scores/{figure.name}")
     return values, list(map(numbered, tags))
 

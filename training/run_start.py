@@ -30,19 +30,23 @@ class Start(NamedTuple):
         return self.checkpoint.notes if self.is_own else {}
 
 
-def find_start(parameters, weights, loaded, image_set):
+NEW_WEIGHTS = Start()
+
+
+def find_start(parameters, weights, given, image_set):
     """The `Start` of a run with its checkpoints in the folder `weights`. Raises UserError if it cannot start there.
 
     A resumed run starts from its newest checkpoint. If it has none, it starts as a new run does: from the checkpoint of
-    --pretrained_model, or with new weights. `loaded`: that checkpoint, if the command line has read it already.
+    --pretrained_model, or with new weights. `given`: the `Start` of a new run. It has that checkpoint if the command
+    line has read it already.
     """
     p = parameters
     if p.resume and (own := _load_own(weights)):
         start = Start(own, is_own=True)
-    elif p.pretrained_model and not loaded:
+    elif p.pretrained_model and not given.checkpoint:
         start = Start(load_file_or_run(p.pretrained_model))
     else:
-        start = Start(loaded)
+        start = given
     if collectives.world_size() > 1:
         found = {"as checkpoint": start.checkpoint and start.checkpoint.fingerprint()}
         collectives.require_same(found, "give every process the same file")

@@ -26,11 +26,11 @@ class Twins:
         """Add the gradients of the first `count` - 1 twins to those of the networks, in a fixed order."""
         for twins in self._made[: count - 1]:
             for twin, network in zip(twins, self.networks, strict=True):
-                for part, whole in zip(twin.parameters(), network.parameters(), strict=True):
-                    if part.grad is not None:
+                for own, whole in zip(twin.parameters(), network.parameters(), strict=True):
+                    if own.grad is not None:
                         with paddle.no_grad():
-                            whole.grad.add_(part.grad)
-                        part.clear_gradient(False)
+                            whole.grad.add_(own.grad)
+                        own.clear_gradient(False)
 
 
 def _link(twin, network):

@@ -332,12 +332,12 @@ def _(patch):
 
 @mutant("noise stands before the class", MLP, "forward images")
 def _(patch):
-    replace_paddle(patch, acgan_models, concat=lambda parts, axis: paddle.concat(parts[::-1], axis=axis))
+    replace_paddle(patch, acgan_models, concat=lambda tensors, axis: paddle.concat(tensors[::-1], axis=axis))
 
 
 @mutant("the one-hot class stands behind the noise", CIFAR10, "forward images")
 def _(patch):
-    replace_paddle(patch, acgan_models, concat=lambda parts, axis: paddle.concat(parts[::-1], axis=axis))
+    replace_paddle(patch, acgan_models, concat=lambda tensors, axis: paddle.concat(tensors[::-1], axis=axis))
 
 
 @mutant("leaky slope 0.01", MLP, "forward images")
@@ -421,7 +421,7 @@ def _(patch):
 
 @mutant("D learns D2D-CE from generated images too", REACGAN, "bp_align D")
 def _(patch):
-    def part(original, self, D, images, labels, *rest, real):
+    def d_loss(original, self, D, images, labels, *rest, real):
         loss, terms = original(self, D, images, labels, *rest, real=real)
         if not real:
             D.eval()  # no further power iteration
@@ -430,7 +430,7 @@ def _(patch):
             D.train()
         return loss, terms
 
-    wrap(patch, trainer.Trainer, "_d_part", part)
+    wrap(patch, trainer.Trainer, "_d_loss", d_loss)
 
 
 def first_disagreement(fixture):

@@ -12,10 +12,10 @@ from test_faults import fill, mounted
 import checkpoint
 import pictures
 import sampler
-from command_line import CommandLine
+from command.line import CommandLine
+from command.refusals import check_drawing
 from drawing.generator import OpenGenerator, load_generator
 from drawing.writing import chosen_classes, draw, new_folder
-from refusals import check_drawing
 from utils import UserError
 
 

@@ -15,7 +15,7 @@ import randomness
 import runtime
 import tester
 from alignment import draw
-from command_line import CommandLine
+from command.line import CommandLine
 from dataset import load_dataset
 from evaluation.evaluation import Evaluation
 from evaluation.measurement import Needs
@@ -294,8 +294,8 @@ def test_without_weights_and_internet_the_refusal_says_where_to_get_them(refused
     monkeypatch.setattr(inception_weights, "ADDRESSES", ("http://127.0.0.1:9/weights.pth",))
     options = ["--samples", data / "samples.npz", "--reference", data / "2048.npz", "--metrics", "fid"]
     sentence = refused(*options, inception=None)
-    for part in (inception_weights.FILE, "http://127.0.0.1:9/weights.pth", str(tmp_path / "cache")):
-        assert part in sentence
+    for text in (inception_weights.FILE, "http://127.0.0.1:9/weights.pth", str(tmp_path / "cache")):
+        assert text in sentence
 
 
 class NoiseDigits:

@@ -137,7 +137,7 @@ def test_a_test_killed_before_its_first_sample_starts_again(trained, tmp_path):
         process.communicate(timeout=LIMIT)
     for path in tmp_path.glob("pngs/*/*"):  # samples that it drew before the kill
         path.unlink()
-    for path in tmp_path.glob("out/part-*"):
+    for path in tmp_path.glob("out/process-*"):
         path.unlink()
     code, _, err = run(tmp_path, *options)
     assert code == 0, err

@@ -11,7 +11,7 @@ from commands import LIMIT
 
 import randomness
 from evaluation import measurement
-from evaluation.measurement import CHUNK, Gathered, Needs, measure, remove_parts, unfinished_keys
+from evaluation.measurement import CHUNK, Gathered, Needs, measure, remove_process_files, unfinished_keys
 from evaluation.reference import summary
 from metrics.fid import fid
 from metrics.inception_score import inception_score
@@ -132,18 +132,18 @@ def test_an_interrupted_pass_goes_on(whole, tmp_path, cuts):
     for cut in cuts:
         stop = StopRequest()
         source = Source(stop=stop, stop_at=cut)
-        assert one_pass(source, stop, writers=[writer], parts_folder=tmp_path, key="k") is None
+        assert one_pass(source, stop, writers=[writer], folder=tmp_path, key="k") is None
         assert unfinished_keys(tmp_path) == {"k"}
         asked += source.asked
     source = Source()
-    found = one_pass(source, writers=[writer], parts_folder=tmp_path, key="k")
+    found = one_pass(source, writers=[writer], folder=tmp_path, key="k")
     assert sorted(asked + source.asked) == list(range(6))
     assert sorted(writer.written) == list(range(COUNT))
     assert_same(found, whole)
     again = Source()
-    assert_same(one_pass(again, parts_folder=tmp_path, key="k"), whole)
+    assert_same(one_pass(again, folder=tmp_path, key="k"), whole)
     assert again.asked == []
-    remove_parts(tmp_path)
+    remove_process_files(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,38 +159,38 @@ def test_a_signal_during_the_last_chunk_lets_the_pass_finish(whole):
     assert_same(one_pass(Source(stop=stop, stop_at=5), stop), whole)
 
 
-def write_part(folder, chunks, rank, key="k", needs=NEEDS):
-    """Write the part of process `rank`, with `chunks` done."""
+def write_file(folder, chunks, rank, key="k", needs=NEEDS):
+    """Write the file of process `rank`, with `chunks` done."""
     gathered, source, extractor = Gathered(COUNT, needs), Source(), Projection()
     order = randomness.rng(7, "splits").permutation(COUNT)
     for chunk in chunks:
         indices = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, COUNT))
         found = extractor.read(source.images(indices), source.labels[indices], needs)
         gathered.update(chunk, measurement.split_of(order[indices], COUNT, measurement.SPLITS), found)
-    np.savez(folder / f"part-{rank}.npz", key=np.array(key), seconds=np.array(100.0 + rank), **gathered.state())
-    return folder / f"part-{rank}.npz"
+    np.savez(folder / f"process-{rank}.npz", key=np.array(key), seconds=np.array(100.0 + rank), **gathered.state())
+    return folder / f"process-{rank}.npz"
 
 
-def test_the_parts_of_several_processes_are_joined(whole, tmp_path, capsys):
+def test_the_files_of_several_processes_are_joined(whole, tmp_path, capsys):
     for rank, chunks in enumerate(([0, 3], [1, 4], [5])):
-        write_part(tmp_path, chunks, rank)
+        write_file(tmp_path, chunks, rank)
     source = Source()
-    assert_same(one_pass(source, parts_folder=tmp_path, key="k"), whole)
+    assert_same(one_pass(source, folder=tmp_path, key="k"), whole)
     assert source.asked == [2]
     assert "resuming: 83% is done" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["part-0.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["process-0.npz"]
 
 
 def test_seconds_of_earlier_sessions_are_added(tmp_path):
-    """Processes work at the same time, so the longest counts. A killed session counts up to the part that it saved."""
+    """Processes work at the same time, so the longest counts. A killed session counts up to the file that it saved."""
     for rank, chunks in enumerate(([0, 3], [1, 4])):
-        write_part(tmp_path, chunks, rank)  # after 100 and 101 seconds
+        write_file(tmp_path, chunks, rank)  # after 100 and 101 seconds
     stop = StopRequest()
-    assert one_pass(Source(stop=stop, stop_at=0), stop, parts_folder=tmp_path, key="k") is None
-    with np.load(tmp_path / "part-0.npz") as held:
+    assert one_pass(Source(stop=stop, stop_at=0), stop, folder=tmp_path, key="k") is None
+    with np.load(tmp_path / "process-0.npz") as held:
         seconds = held["seconds"]
     assert 101 < seconds < 111
-    assert one_pass(parts_folder=tmp_path, key="k").earlier == seconds
+    assert one_pass(folder=tmp_path, key="k").earlier == seconds
     assert one_pass().earlier == 0
 
 
@@ -198,9 +198,9 @@ def test_a_refused_merge_changes_nothing():
     """The first of two statistics fits, the second does not."""
     gathered, other = Gathered(COUNT, NEEDS), Gathered(COUNT, NEEDS)
     source, rng = Source(), np.random.default_rng(0)
-    for chunk, part, width in ((0, gathered, WIDTH), (1, other, WIDTH + 1)):
+    for chunk, sums, width in ((0, gathered, WIDTH), (1, other, WIDTH + 1)):
         found = Projection().read(source.images(np.arange(CHUNK)), source.labels[:CHUNK], NEEDS)
-        part.update(chunk, np.zeros(CHUNK, int), found | {"b": rng.standard_normal((CHUNK, width))})
+        sums.update(chunk, np.zeros(CHUNK, int), found | {"b": rng.standard_normal((CHUNK, width))})
     before = {name: array.copy() for name, array in gathered.state().items()}
     with pytest.raises(measurement.UserError, match="cannot be merged"):
         gathered.merge(other)
@@ -230,8 +230,8 @@ def remove_array(path, name):
         (lambda path: path.write_bytes(b""), True),
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), True),
         (lambda path: flip_bit(path, 5000), True),
-        (lambda path: write_part(path.parent, [1, 4], 1, key="another"), False),
-        (lambda path: write_part(path.parent, [3, 4], 1), True),  # chunk 3 is in part 0 too
+        (lambda path: write_file(path.parent, [1, 4], 1, key="another"), False),
+        (lambda path: write_file(path.parent, [3, 4], 1), True),  # process 0 has chunk 3 too
         (lambda path: replace_arrays(path, done=np.array([True])), True),
         (lambda path: replace_arrays(path, done=np.zeros(6)), True),
         (lambda path: remove_array(path, "statistics/b/mean"), True),
@@ -243,15 +243,15 @@ def remove_array(path, name):
     ids=["empty", "cut", "flipped", "another key", "overlap", "other images", "other done", "no mean", "no rows",
          "no count", "no key", "npy"],
 )  # fmt: skip
-def test_a_part_that_does_not_fit_is_ignored(whole, tmp_path, capsys, spoil, says):
-    """A damaged part is reported. Nothing of an ignored part is left in the sums."""
-    write_part(tmp_path, [0, 3], 0)
-    spoil(write_part(tmp_path, [1, 4], 1))
+def test_a_file_that_does_not_fit_is_ignored(whole, tmp_path, capsys, spoil, says):
+    """A damaged file is reported. Nothing of an ignored file is left in the sums."""
+    write_file(tmp_path, [0, 3], 0)
+    spoil(write_file(tmp_path, [1, 4], 1))
     source = Source()
-    assert_same(one_pass(source, parts_folder=tmp_path, key="k"), whole)
+    assert_same(one_pass(source, folder=tmp_path, key="k"), whole)
     assert source.asked == [1, 2, 4, 5]
     err = [line for line in capsys.readouterr().err.splitlines() if "ignored" in line]
-    assert len(err) == says and all("part-1.npz" in line for line in err)
+    assert len(err) == says and all("process-1.npz" in line for line in err)
 
 
 def test_a_pass_without_metrics_writes_all_samples(tmp_path):

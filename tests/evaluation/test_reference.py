@@ -90,8 +90,8 @@ def test_a_summary_is_computed_once(images):
     assert_equal(summary_of(images(), NeverRead()), expected)
 
 
-def test_only_missing_parts_of_a_summary_are_computed(images):
-    """The parts that were in the cache stay there."""
+def test_only_missing_values_of_a_summary_are_computed(images):
+    """The values that were in the cache stay there."""
 
     class Counts(Gray):
         def read(self, images, labels, needs):

@@ -43,8 +43,8 @@ def test_the_card_has_what_a_hub_reads(card_of):
     _, head, text = card.split("---\n", 2)
     head = yaml.safe_load(head)
     assert head["license"] == "cc-by-4.0" and head["library_name"] == "paddlepaddle" and "acgan" in head["tags"]
-    for part in ("after 7 steps", "moving average", "UCI Machine Learning", "CC BY 4.0", "## Intended use and limits"):
-        assert part in text
+    for words in ("after 7 steps", "moving average", "UCI Machine Learning", "CC BY 4.0", "## Intended use and limits"):
+        assert words in text
     assert "Not measured." in text and "onnx" not in card
     assert "1610.09585" in text and "2111.01118" not in text
 

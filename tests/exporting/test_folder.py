@@ -21,7 +21,7 @@ from test_faults import fill, mounted
 from test_folding import drawn_generator
 
 import checkpoint
-from command_line import CommandLine
+from command.line import CommandLine
 from drawing.generator import OpenGenerator
 from exporting import folder
 from parameters import RECIPES, Parameters, read_recipe
@@ -125,7 +125,7 @@ def test_the_paddle_example_draws_without_this_project(model, tmp_path, without_
     check_example(generator, sys.executable, tmp_path / "out" / "example_paddle.py", tmp_path)
 
 
-def test_standing_statistics_become_part_of_the_weights(model, tmp_path, without_onnx):
+def test_the_weights_include_standing_statistics(model, tmp_path, without_onnx):
     generator, _ = export(model, tmp_path / "out", "--standing_batches", "2", "--batch_size", "8")
     plain, _ = export(model, tmp_path / "plain")
     loaded = checkpoint.load(tmp_path / "out" / "model.safetensors")

@@ -171,10 +171,10 @@ SAGAN, CIFAR10 = "sagan.pth", "cifar10_netG_epoch_0.pth"
 def test_states_that_do_not_fit_together_are_refused(name, array, message):
     sagan = "block" in name or "sn" in name or "gan" in name
     state = load_state(PTH / (SAGAN if sagan else CIFAR10))
-    part = state["G_state_dict"] if sagan else state
-    part[name] = array
+    weights = state["G_state_dict"] if sagan else state
+    weights[name] = array
     if array is None:
-        del part[name]
+        del weights[name]
     with pytest.raises(UserError) as refusal:
         published_weights.convert(state)
     assert message in str(refusal.value)

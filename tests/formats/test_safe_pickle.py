@@ -108,7 +108,7 @@ def test_paddle_parameters_in_slices(tmp_path):
     import paddle
 
     whole = np.arange(24, dtype=np.float32)
-    slices = {f"w@@.{part}": whole[8 * part : 8 * part + 8] for part in range(3)}
+    slices = {f"w@@.{number}": whole[8 * number : 8 * number + 8] for number in range(3)}
     information = {"w": {"OriginShape": (4, 6), "slices": list(slices)}}
     names = {"b": "linear_0.b_0"}
     state = {"b": whole[:2], "StructuredToParameterName@@": names} | slices | {"UnpackBigParamInfor@@": information}

@@ -39,8 +39,8 @@ def inception(weights):
 
 
 def features_of(inception, images, batch=16):
-    parts = [inception.features(images[start : start + batch]) for start in range(0, len(images), batch)]
-    return {tap: np.concatenate([part[tap] for part in parts]) for tap in inception.taps}
+    found = [inception.features(images[start : start + batch]) for start in range(0, len(images), batch)]
+    return {tap: np.concatenate([one[tap] for one in found]) for tap in inception.taps}
 
 
 @pytest.mark.parametrize("size", [32, pytest.param(128, marks=pytest.mark.slow)])

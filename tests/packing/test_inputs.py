@@ -16,7 +16,7 @@ import pytest
 from commands import ROOT, run
 from PIL import Image
 
-from command_line import CommandLine
+from command.line import CommandLine
 from dataset import load_dataset
 from formats.packed_data import open_packed
 from packing.work import pack

@@ -22,7 +22,7 @@ from test_resume import train
 import checkpoint
 from dataset import batches, load_dataset
 from formats.packed_data import About, open_packed
-from image_sets import ImageSet
+from loading.image_sets import ImageSet
 from packing.files import NPZ, ZIP, Growing
 from packing.work import report
 from parameters import Parameters
@@ -227,7 +227,7 @@ def test_more_than_one_percent_of_broken_files_stop_the_packing(photos, tmp_path
         "'few/dog/051.png' is left out (2 of 100 files so far)",
         "pack.py",
     ]
-    assert "2 of the 100 files in few cannot be read as images, such as 'few/cat/020.png'" in err
+    assert "2 of the 100 files in few cannot be read as images: 'few/cat/020.png', 'few/dog/051.png': " in err
 
 
 def test_names_that_are_not_utf_8(photos, tmp_path):
@@ -307,10 +307,10 @@ def test_an_interrupted_packing_goes_on_where_it_stopped(many, tmp_path, ending)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=LIMIT)
     assert (process.returncode, err.splitlines()[-1]) == (130, "pack.py: stopped by SIGINT")
-    (part,) = tmp_path.glob("*.part")
+    (unfinished,) = tmp_path.glob("*.part")
     with open(journal, "a") as file:
         file.write('{"done": 99')  # a line that was not written to its end
-    with open(part, "ab") as file:
+    with open(unfinished, "ab") as file:
         file.write(b"more")
     code, said, err = run(tmp_path, *pack_many(many, out))
     assert code == 0 and "goes on after 2000 images\n" in said and "left out" not in err
@@ -406,16 +406,16 @@ def test_a_damaged_file_of_an_interrupted_packing_starts_anew(tmp_path, capsys, 
     growing.append(b"two")
     growing.note({0: ("file", "reason")})
     growing.close()
-    part, journal = tmp_path / ".a.zip.key.part", tmp_path / ".a.zip.key.journal"
+    unfinished, journal = tmp_path / ".a.zip.key.part", tmp_path / ".a.zip.key.journal"
     if damage == "journal":
         journal.write_text('{"length": 1, "done": 2}\n')
     else:
-        damaged = bytearray(part.read_bytes())
+        damaged = bytearray(unfinished.read_bytes())
         place = {"header": 0, "size": len(damaged) - 32}[damage]  # the size of "two" in its header
         damaged[place : place + 4] = bytes(4)
-        part.write_bytes(damaged)
+        unfinished.write_bytes(damaged)
     growing = Growing(out, "key", content)
-    assert (growing.done, growing.left_out, journal.read_bytes(), part.read_bytes()) == (0, {}, b"", b"")
+    assert (growing.done, growing.left_out, journal.read_bytes(), unfinished.read_bytes()) == (0, {}, b"", b"")
     assert ("is damaged: the packing starts anew" in capsys.readouterr().err) == (damage != "journal")
     growing.append(b"one")
     growing.note({})

@@ -11,7 +11,7 @@ from PIL import Image
 from published_files import published
 
 import checkpoint
-from command_line import CommandLine
+from command.line import CommandLine
 from drawing.generator import OpenGenerator
 from pages import attention, demo_images
 from utils import UserError

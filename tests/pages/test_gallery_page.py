@@ -17,17 +17,17 @@ from test_faults import fill, mounted
 from test_folding import drawn_generator
 
 import checkpoint
-from command_line import CommandLine
+from command.line import CommandLine
+from command.refusals import check_page
 from pages import attention, gallery_page
 from pages.embedded import LARGEST
 from pages.words import LANGUAGES, WORDS
 from pictures import save_image
-from refusals import check_page
 from utils import RUN_FILE, UserError
 
 
 class Page(HTMLParser):
-    """The parts of a page: `images` by section, `text` by section, `titles`, `addresses` that it would load."""
+    """What a page holds: `images` by section, `text` by section, `titles`, `addresses` that it would load."""
 
     def __init__(self, text):
         super().__init__()
@@ -134,7 +134,7 @@ def test_figures_and_fixed_reasons_are_in_the_language_of_the_page(saved):
     settings = {"num_classes": 5, "classes drawn": 5, "num_samples": 100, "number of real images": 100}
     (run / "test" / "report.json").write_text(json.dumps({"figures": {"intra_fid": 18.25}, "settings": settings}))
     for language, texts in (
-        ("en", ("Inception Score, standard deviation over 10 parts", "intra-FID", "has other classes than")),
+        ("en", ("Inception Score, standard deviation over 10 splits", "intra-FID", "has other classes than")),
         ("cn", ("Inception Score，10 份的标准差", "类内 FID", "的类别与生成器不同")),
     ):
         gallery = gallery_page._Gallery(p, loaded, "0", language)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from command_line import CommandLine
+from command.line import CommandLine
 from pages.settings import run_options
 
 IN_RUN = {"num_classes": 10}  # the trainer writes the number of the data's classes

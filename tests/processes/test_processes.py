@@ -150,7 +150,7 @@ def test_synchronised_batch_norm_equals_the_kernel_on_the_whole_batch(two, dtype
     """
     found, expected = two[dtype], training_steps.batch_norm_results(31, "float64")
     for name, array in expected.items():
-        whole = np.concatenate([part[name] for part in found]) if name in ("out", "x") else found[0][name]
+        whole = np.concatenate([own[name] for own in found]) if name in ("out", "x") else found[0][name]
         assert whole.dtype == dtype
         np.testing.assert_allclose(whole, array, rtol=0, atol=tolerance * np.abs(array).max(), err_msg=name)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import checkpoint
-from command_line import CommandLine
+from command.line import CommandLine
 from dataset import load_dataset
 from trainer import Trainer, resolve
 from training.collapse import HELP, Collapse
@@ -106,9 +106,9 @@ def test_the_state_survives_a_resume(make_parameters, collapse):
     straight = check_all(collapse, readings)
     notes, resumed = None, []
     for step, reading in enumerate(readings, 10):
-        part = Collapse(make_parameters(total_step=100), REAL, notes)
-        resumed += check_all(part, [reading], step)
-        notes = json.loads(json.dumps(part.notes()))
+        one = Collapse(make_parameters(total_step=100), REAL, notes)
+        resumed += check_all(one, [reading], step)
+        notes = json.loads(json.dumps(one.notes()))
     assert resumed == straight and sum(map(len, straight)) == len(HELP) == 3
 
 

@@ -30,16 +30,24 @@ def test_a_dry_run_predicts_the_size_of_a_checkpoint(make_parameters):
     assert 0.7 < pictures / (p.total_step * measured.picture_size + 64 * figures) < 1.3
 
 
+def test_slow_steps_are_timed_less_often(make_parameters, monkeypatch):
+    p = make_parameters("acgan-mlp", total_step=100)
+    monkeypatch.setattr("training.dry_run.PATIENCE", 0)
+    measured = measure(trainer := Trainer(p), load_dataset(p))
+    assert (measured.warm_up, measured.timed, trainer.step) == (1, 1, 2)
+
+
 def test_the_arithmetic_of_a_dry_run(make_parameters):
     p = make_parameters(
         total_step=10_000, sample_step=100, model_save_step=1000, log_step=10, keep_checkpoints=3, eval_step=500,
         batch_size=8, d_steps_per_iter=2,
     )  # fmt: skip
     measured = Measured(
-        step=0.5, wait=0.1, picture=2.0, picture_size=3 * 2**20, checkpoint_size=2**30, exchanged=625_000_000,
-        figures=16, layer_figures=4, memory=3 * 2**30,
+        warm_up=1, timed=2, step=0.5, wait=0.1, picture=2.0, picture_size=3 * 2**20, checkpoint_size=2**30,
+        exchanged=625_000_000, figures=16, layer_figures=4, memory=3 * 2**30,
     )  # fmt: skip
     lines = list(report(p, measured, 1))
+    assert lines[0] == "timed 2 steps after 1 other; no run was written"
     assert lines[1:6] == [
         "seconds per step    0.5, of which 0.1 wait for data",
         "images per second   32",

@@ -53,7 +53,7 @@ def test_the_right_side_is_above_0_for_real_and_below_for_fake(make_parameters, 
     logits = paddle.to_tensor([3.0, 2.0, -1.0, 0.5])
     images, labels = paddle.zeros([4, 3, 16, 16]), paddle.zeros([4], "int64")
     for real, share in ((True, 0.75), (False, 0.25)):
-        _, terms = trainer._d_part(lambda *_: (logits, None), images, labels, None, real=real)
+        _, terms = trainer._d_loss(lambda *_: (logits, None), images, labels, None, real=real)
         assert float(terms["right_real" if real else "right_fake"]) == share
 
 

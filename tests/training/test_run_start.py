@@ -26,7 +26,7 @@ def run(make_parameters, tmp_path):
 def test_a_new_run_starts_with_new_weights(run, tmp_path):
     p, images, _ = run
     for resume in (None, "auto"):
-        start = find_start(replace(p, resume=resume), tmp_path / "nothing", None, images)
+        start = find_start(replace(p, resume=resume), tmp_path / "nothing", Start(), images)
         assert start == Start() and start.step == 0
 
 
@@ -35,7 +35,7 @@ def test_a_resumed_run_starts_from_its_own_newest_checkpoint(run, tmp_path):
     p, images, path = run
     loaded = checkpoint.load_file_or_run(path)._replace(step=1)
     for change, given in (({}, None), ({"pretrained_model": str(tmp_path / "gone")}, None), ({}, loaded)):
-        start = find_start(replace(p, resume="auto", **change), path / "weights", given, images)
+        start = find_start(replace(p, resume="auto", **change), path / "weights", Start(given), images)
         assert start.is_own and start.step == 2
         assert start.checkpoint.path == path / "weights" / "step-00000002.safetensors"
 
@@ -47,18 +47,18 @@ def test_a_run_without_a_checkpoint_starts_from_the_given_one(run, tmp_path, res
     p = replace(p, resume=resume, pretrained_model=str(path))
     loaded = checkpoint.load_file_or_run(path)
     for given in (loaded, None):
-        start = find_start(p, tmp_path / "nothing", given, images)
+        start = find_start(p, tmp_path / "nothing", Start(given), images)
         assert not start.is_own and start.step == 2 and start.checkpoint.path == loaded.path
     with pytest.raises(UserError, match=r"--total_step 2 is reached: .*step-00000002.safetensors has 2 steps"):
-        find_start(replace(p, total_step=2), tmp_path / "nothing", None, images)
+        find_start(replace(p, total_step=2), tmp_path / "nothing", Start(), images)
 
 
 def test_a_run_whose_last_step_is_saved_starts_there(run):
     p, images, path = run
     p = replace(p, resume="auto", total_step=2)
-    assert find_start(p, path / "weights", None, images).step == 2
+    assert find_start(p, path / "weights", Start(), images).step == 2
     with pytest.raises(UserError, match="--total_step 1 is reached"):
-        find_start(replace(p, total_step=1), path / "weights", None, images)
+        find_start(replace(p, total_step=1), path / "weights", Start(), images)
 
 
 def test_a_recipe_file_can_name_the_weights_to_start_from(tmp_path, capsys):
@@ -69,5 +69,7 @@ def test_a_recipe_file_can_name_the_weights_to_start_from(tmp_path, capsys):
     recipe = recipe.replace("pretrained_model: null", f"pretrained_model: {tmp_path / 'first.safetensors'}")
     (tmp_path / "mine.yaml").write_text(recipe)
     for name, resume in (("second", []), ("third", ["--resume", "auto"])):
-        train("--recipe", str(tmp_path / "mine.yaml"), "--total_step", "2", "--name", name, *resume)
+        second = train("--recipe", str(tmp_path / "mine.yaml"), "--total_step", "2", "--name", name, *resume)
         assert "goes on from" in capsys.readouterr().out
+        line = f"started from {tmp_path / 'first.safetensors'} at step 1 of 2: "
+        assert line in (second / "log.txt").read_text()

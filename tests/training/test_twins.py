@@ -74,7 +74,7 @@ def test_a_loss_that_fails_in_a_thread_ends_the_update(make_parameters, monkeypa
     monkeypatch.setattr(gradients, "PIXELS_PER_THREAD", 1)
     p = make_parameters("sagan", batch_size=4)
     trainer, data = Trainer(p), batches(load_dataset(p), p, first=0)
-    monkeypatch.setattr(trainer, "_d_part", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr(trainer, "_d_loss", lambda *args, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         trainer.train_step(data)
 

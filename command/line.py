@@ -1,21 +1,24 @@
 """Read the command line once: find its recipe and the run that it continues, and make the `Parameters`."""
 
+import contextlib
 import os
+import re
 import sys
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
-from command_options import COMMANDS, OF_RECIPES
+from command.options import COMMANDS, OF_RECIPES
+from command.refusals import check_changes, check_packing, check_place, check_test, check_training, generator_file
 from options import parse, spellings
 from parameters import (
     BY_PROGRAM,
+    DATA_SETS,
     HIDDEN,
     OPTIONS,
     PUBLISHED,
     RECIPES,
     SAGANS,
-    SMALL_IMAGES,
     Parameters,
     check_classes,
     check_crop,
@@ -27,7 +30,6 @@ from parameters import (
     typed_options,
 )
 from processes.collectives import world_size
-from refusals import check_changes, check_packing, check_place, check_test, check_training, generator_file
 from utils import RUN_FILE, UserError, run_numbers
 
 # Options that are not taken from a checkpoint, because they belong to the run that wrote it.
@@ -81,6 +83,7 @@ class CommandLine:
         self.named = self.given.pop("recipe", None)
         inferred = _infer_recipe(self.spelled, self.given, program)
         self.recipe, self.reason = (self.named, "--recipe") if self.named else inferred
+        self._origin = "", {}  # a name for the recipe, run or checkpoint of the values that are not given; its values
 
     @cached_property
     def recipe_values(self):
@@ -181,12 +184,39 @@ class CommandLine:
     def parameters_of_pack(self):
         """(`Parameters`, `Packing`) of pack.py. Prints the recipe and the reason for it."""
         packing = self.own_options()
+        self._origin = f"the recipe {self.recipe}", self.recipe_values
         parameters = Parameters(**merge(self.recipe_values, self.given))
         check_crop(parameters)
         check_classes(parameters, self.given, self.recipe)
         check_packing(parameters, packing)
         print(f"recipe {parameters.recipe} ({self.reason})", flush=True)
         return parameters, packing
+
+    @contextlib.contextmanager
+    def naming_origins(self):
+        """A context that completes the messages of UserErrors: see `explained`."""
+        try:
+            yield
+        except UserError as error:
+            error.args = (self.explained(str(error)),)
+            raise
+
+    def explained(self, message):
+        """`message` about options, with the names that the user wrote, such as --dataroot for --data_path.
+
+        If it begins with an option and its value, and the user did not give that option, the origin of the value
+        follows it, such as "(from the recipe acgan-imagenet)".
+        """
+        origin, values = self._origin
+        name = message.split(" ")[0].removeprefix("--")
+        if name in values and name not in self.given:
+            stated = f"--{name} {values[name]}"
+            message = re.sub(rf"^{re.escape(stated)}(?=[ :,])", lambda _: f"{stated} (from {origin})", message)
+        options = _options_by_spelling(self.program)
+        for spelled in sorted(self.spelled):
+            if (name := options[spelled].name) not in self.spelled:
+                message = re.sub(rf"--{name}\b", f"--{spelled}", message)
+        return message
 
     def _base_values(self, checkpoint_values):
         """(values that the given options replace, where they come from, folder of the run to resume or None).
@@ -197,10 +227,13 @@ class CommandLine:
         if checkpoint_values is not None:
             trained, reason = typed_options(checkpoint_values, "the checkpoint"), "as the checkpoint says"
             trained = {name: value for name, value in trained.items() if name not in NOT_FROM_CHECKPOINT}
+            self._origin = "the checkpoint", trained
         folder = self.run_to_resume(trained) if self.program == "train" else None
         if folder:
             trained, reason = read_parameters(folder / RUN_FILE), f"continues {folder}"
+            self._origin = f"the run {folder}", trained
         if trained is None:
+            self._origin = f"the recipe {self.recipe}", self.recipe_values
             return self.recipe_values, self.reason, None
         if self.named and self.recipe_values["recipe"] != trained.get("recipe"):
             raise UserError(
@@ -317,7 +350,7 @@ def _infer_recipe(spelled, given, program):
         return "sagan-imagenet" if model == "sagan" else model, f"--model {model}"
     if program == "test" and "check_path" in given:
         return "acgan-imagenet", "--check_path"
-    if program == "test" and "samples" in given and dataset not in SMALL_IMAGES:
+    if program == "test" and "samples" in given and dataset not in DATA_SETS:
         return "sagan-imagenet", "--samples"
     if program == "test" and {"pretrained_model", "test_data_path"} & set(given):
         return "sagan-imagenet", "weights without parameters"
@@ -325,8 +358,8 @@ def _infer_recipe(spelled, given, program):
         return "acgan-imagenet-torch", "--dataset imagenet --dataroot"
     if dataset == "cifar10" and "data_path" in spelled:
         return "sagan-imagenet", "--dataset cifar10 --data_path"
-    if dataset in SMALL_IMAGES:
-        return SMALL_IMAGES[dataset], f"--dataset {dataset}"
+    if dataset in DATA_SETS:
+        return DATA_SETS[dataset].recipe, f"--dataset {dataset}"
     if "dataroot" in spelled:
         return "acgan-imagenet", "--dataroot"
     if "data_path" in spelled:
@@ -342,8 +375,8 @@ def merge(base, given):
     stated = {*base, *given}
     values["resume"] = given.get("resume")  # only the command line sets it, never a file
     if values["model"] in SAGANS:
-        if "imsize" not in stated and values["dataset"] in SMALL_IMAGES:
-            values["imsize"] = 32
+        if "imsize" not in stated and values["dataset"] in DATA_SETS:
+            values["imsize"] = DATA_SETS[values["dataset"]].sagan_size
         if "attention_size" not in stated:
             values["attention_size"] = min(values["attention_size"], values["imsize"] // 2)
     if "centercrop_size" not in stated:

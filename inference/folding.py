@@ -118,15 +118,15 @@ class Pixels(Constants):
 def _cell_kernel(weight, padding):
     """The kernel [4 * O, I, J, J] of `Pixels`, and its padding. `weight`, `padding`: [I, O, K, K] with an even K.
 
-    Tap k of input i belongs to pixel 2 * i + k - padding, which is pixel 0 or 1 of cell i + d. So pixel `part` of that
-    cell has tap 2 * d + part + padding.
+    Tap k of input i belongs to pixel 2 * i + k - padding, which is pixel 0 or 1 of cell i + d. So pixel `offset`
+    of that cell has tap 2 * d + offset + padding.
     """
     inputs, outputs, taps, _ = weight.shape
     least, most = -((padding + 1) // 2), (taps - 1 - padding) // 2  # of d
     size = most - least + 1
     kernel = np.zeros([outputs, 2, 2, inputs, size, size], weight.dtype)
     for y, x, row, column in np.ndindex(2, 2, size, size):
-        tap_y, tap_x = (2 * (most - place) + part + padding for place, part in ((row, y), (column, x)))
+        tap_y, tap_x = (2 * (most - place) + offset + padding for place, offset in ((row, y), (column, x)))
         if 0 <= tap_y < taps and 0 <= tap_x < taps:
             kernel[:, y, x, :, row, column] = weight[:, :, tap_y, tap_x].T
     return kernel.reshape([4 * outputs, inputs, size, size]), most

@@ -51,8 +51,8 @@ def read_ahead(batches, read, threads, reading):
     pool, ahead = ThreadPoolExecutor(threads), deque()
     try:
         for batch in batches:
-            parts = (batch[start : start + TOGETHER] for start in range(0, len(batch), TOGETHER))
-            ahead.append([pool.submit(_read_all, read, part) for part in parts])
+            groups = (batch[start : start + TOGETHER] for start in range(0, len(batch), TOGETHER))
+            ahead.append([pool.submit(_read_all, read, group) for group in groups])
             if len(ahead) > BATCHES_AHEAD:
                 yield _results(ahead.popleft(), reading)
         for batch in ahead:

@@ -4,9 +4,9 @@ import numpy as np
 import paddle
 import pytest
 
-from folding import fold
+from inference.folding import fold
+from inference.predictor import Predictor
 from networks import models_of
-from predictor import Predictor
 
 SIZES = {
     "sagan": {},

@@ -20,18 +20,10 @@ import system
 from formats.image_files import class_folders, count_turned, fit, read_image, say_once, say_skipped
 from formats.image_lists import list_images
 from formats.packed_data import check_packed, open_packed
-from pipeline import Reading, read_ahead
+from loading.pipeline import Reading, read_ahead
 from processes.collectives import processes_on_host, rank
 from utils import UserError, one_line, progress
 
-CLASS_NAMES = {
-    "digits": tuple("0123456789"),
-    "mnist": tuple("0123456789"),
-    "fashion-mnist": (
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
-    ),
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-}  # fmt: skip
 FAKE_IMAGES, FAKE_CLASSES = 10_000, 10
 BROKEN_SHARE = 0.01  # of a data set's files; the run stops if more files cannot be read
 # The errors of the system that a damaged or changed file causes. Others, such as EIO, do not tell that it is damaged.
@@ -42,6 +34,8 @@ PAUSES = (0.1, 1, 5)  # seconds before a file is read again after such an error
 # Files. A network file system needs minutes for the sizes or the headers of a million files.
 SIZES_COMPARED = 1000
 HEADERS_READ = 1000
+CHECKED = 1000  # files that are tried before a run stops because of broken files
+NAMED = 10  # the most broken files in the message that stops a run
 
 
 class Unreadable(Exception):
@@ -54,10 +48,12 @@ class ImageSet:
     `name`: the value of --dataset. `class_names`: a tuple of str. `labels`: int64 [N] in 0 … num_classes - 1.
     `image_shape`: (C, H, W). `is_slow`: whether threads should read the images; then `reading` is a `pipeline.Reading`.
     `left_out`: {place: (file, reason)} of images found unreadable so far; another image is in the place of each.
-    `by_class`: whether the images are ordered by class.
+    `by_class`: whether the images are ordered by class. `is_like_imagenet`: False if the names of the classes show that
+    they are not ImageNet's.
     """
 
     is_slow = by_class = False
+    is_like_imagenet = True
 
     def __init__(self, parameters, class_names, labels):
         self.parameters = parameters
@@ -99,16 +95,15 @@ class ArraySet(ImageSet):
     """Images held in memory at their published size. Each is resized when it is read.
 
     `images`: those of all classes, uint8 [N, height, width] or [N, height, width, 3]. `labels`: int [N], the index of
-    each image's class in CLASS_NAMES. Only the classes of `parameters.classes` are kept.
+    each image's class in `class_names`. Only the classes of `parameters.classes` are kept.
     """
 
-    def __init__(self, parameters, images, labels):
-        names = CLASS_NAMES[parameters.dataset]
-        chosen = choose_classes(names, parameters.classes)
-        new_label = np.full(len(names), -1)
+    def __init__(self, parameters, class_names, images, labels):
+        chosen = choose_classes(class_names, parameters.classes)
+        new_label = np.full(len(class_names), -1)
         new_label[chosen] = range(len(chosen))
         labels = new_label[labels]
-        super().__init__(parameters, [names[c] for c in chosen], labels[labels >= 0])
+        super().__init__(parameters, [class_names[c] for c in chosen], labels[labels >= 0])
         self.images = images[labels >= 0]
 
     def fingerprint(self):
@@ -122,8 +117,8 @@ class FolderSet(ImageSet):
     """Images in class folders, ordered by class, then by file name. Each file is read when its image is asked for.
 
     A file may be no image, or cut short. Then a line on stderr names it, once, and the next readable file in this order
-    replaces it. `image_set[i]` raises UserError when more than BROKEN_SHARE of all files are unreadable. Threads may
-    share the set.
+    replaces it. `image_set[i]` raises UserError when more than BROKEN_SHARE of all files are unreadable. Up to CHECKED
+    other files are tried first, so that one message names all broken files of a small set. Threads may share the set.
     """
 
     is_slow = by_class = True
@@ -131,11 +126,7 @@ class FolderSet(ImageSet):
     def __init__(self, parameters, option, path):
         self._skipped = Counter()
         names = class_folders(path, option, self._skipped)
-        synsets = all(re.fullmatch(r"n\d{8}", name) for name in names)
-        training = option == "--data_path"  # say it once: test images are loaded after training images
-        if parameters.dataset == "imagenet" and training and len(names) != 1000 and not synsets:
-            found = f"{len(names)} classes, {names[0]} to {names[-1]}"
-            print(f"{option} {path} does not look like ImageNet, but is used: {found}", file=sys.stderr)
+        self.is_like_imagenet = len(names) == 1000 or all(re.fullmatch(r"n\d{8}", name) for name in names)
         names = [names[c] for c in choose_classes(names, parameters.classes)]
         self._list = list_images(path, option, names)
         self._skipped += self._list.skipped
@@ -143,6 +134,7 @@ class FolderSet(ImageSet):
         self.option, self.folder = option, path
         self.reading = Reading()
         self._lock = threading.Lock()
+        self._refusal = None  # the message that stops the run
 
     def fingerprint(self):
         """The fingerprint of every set, plus digests of all file names and of the sizes of SIZES_COMPARED files."""
@@ -246,16 +238,37 @@ class FolderSet(ImageSet):
 
     def _leave_out(self, place, reason):
         with self._lock:
-            if place not in self.left_out:
-                self.left_out[place] = str(self.path(place)), reason
-                count = f"{len(self.left_out)} of {len(self)} files so far"
-                print(f"{str(self.path(place))!r} is left out ({count}): {reason}", file=sys.stderr)
-            if len(self.left_out) > BROKEN_SHARE * len(self):
-                paths = ", ".join(repr(file) for _, (file, _) in sorted(self.left_out.items())[:3])
-                raise UserError(
-                    f"{len(self.left_out)} of the {len(self)} files in {self.folder} cannot be read as images, such as "
-                    f"{paths}: replace them or remove them"
-                )
+            if self._refusal is None and place not in self.left_out:
+                self._note(place, reason)
+                self._say_left_out(place)
+                if len(self.left_out) > BROKEN_SHARE * len(self):
+                    self._refusal = self._describe_broken()
+            if self._refusal:
+                raise UserError(self._refusal)
+
+    def _note(self, place, reason):
+        self.left_out[place] = str(self.path(place)), reason
+
+    def _say_left_out(self, place):
+        file, reason = self.left_out[place]
+        print(f"{file!r} is left out ({len(self.left_out)} of {len(self)} files so far): {reason}", file=sys.stderr)
+
+    def _describe_broken(self):
+        """The message that stops the run. Tries up to CHECKED other files first, and names the first broken ones."""
+        others = [place for place in range(len(self)) if place not in self.left_out]
+        for place in progress(others[:CHECKED], title="files checked", unit="file", shown=rank() == 0):
+            try:
+                self.read(place)
+            except Unreadable as error:
+                self._note(place, str(error))
+                if len(self.left_out) <= NAMED:
+                    self._say_left_out(place)
+        files = [repr(file) for _, (file, _) in sorted(self.left_out.items())]
+        return (
+            f"{'at least ' * (len(others) > CHECKED)}{len(files)} of the {len(self)} files in {self.folder} cannot be "
+            f"read as images{', such as' if len(files) > NAMED else ':'} {', '.join(files[:NAMED])}: replace them or "
+            "remove them"
+        )
 
 
 class PackedSet(ImageSet):
@@ -378,25 +391,25 @@ def choose_classes(names, classes):
         )
 
     # Read the option. It has one of four forms.
-    parts = [part.strip() for part in classes.split(",")]
+    items = [item.strip() for item in classes.split(",")]
     if classes.startswith("random:"):
         count, seed = map(int, classes.split(":")[1:])
         if count > total:
             raise refused(f"draws {count}")
         chosen = sorted(randomness.rng(seed, "classes").permutation(total)[:count].tolist())
-    elif not all(part.isdecimal() for part in parts):
-        for part in parts:
-            if part not in names:
-                raise refused(f"names {part}, which is not a class")
-        chosen = [names.index(part) for part in parts]
-    elif len(parts) == 2:
-        chosen = range(int(parts[0]), int(parts[1]))
+    elif not all(item.isdecimal() for item in items):
+        for item in items:
+            if item not in names:
+                raise refused(f"names {item}, which is not a class")
+        chosen = [names.index(item) for item in items]
+    elif len(items) == 2:
+        chosen = range(int(items[0]), int(items[1]))
         if chosen.stop > total == len(chosen):
             # The ACGAN replications choose ten classes of ImageNet. The folder may hold just these ten already.
             print(f"--classes {classes}: the data have {total} classes, and all are used", file=sys.stderr)
             chosen = range(total)
     else:
-        chosen = [int(part) for part in parts]
+        chosen = [int(item) for item in items]
     # Check the choice.
     if any(number >= total for number in reversed(chosen)):  # from the end: fast for a range far longer than the data
         raise refused("goes beyond the last class")

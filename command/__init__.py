@@ -1,0 +1,1 @@
+"""The command line: its options for each command, its recipe or run, and its refusals."""

@@ -1,0 +1,1 @@
+"""Networks that only draw or measure: generators with merged constants, and networks compiled for the CPU."""
