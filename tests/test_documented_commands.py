@@ -194,8 +194,8 @@ def execute(place, command):
         more += " --total_step 2"  # the weights have one step
     if {"--test_data_path", "--reference", "--eval_step"} & set(words):
         more += " --inception_weights inception.safetensors"
-    if "digits" in words:
-        more += " --rows ACGAN"  # of recipes.py
+    if words[:2] == ["benchmarks/recipes.py", "digits"]:
+        more += " --rows ACGAN"
     if "--eval_step" in words:
         more += " --eval_step 1 --eval_samples 20"
     words = [sys.executable, *(places.get(word, word) for word in words), *more.split()]
