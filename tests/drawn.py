@@ -8,7 +8,7 @@ import checkpoint
 from drawing.generator import OpenGenerator
 from networks import models_of
 
-SIZES = {
+SIZES = {  # kind of generator, which begins with its model: options that it needs
     "sagan": {},
     "sagan, attention last": {"imsize": 32, "attention_size": 32},
     "sagan-cifar10": {},
