@@ -8,32 +8,28 @@ import numpy as np
 
 import randomness
 from formats.packed_data import is_packed
-from formats.published_data import read_cifar10, read_mnist
 from loading.image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
 from loading.pipeline import read_ahead
 from processes.blocks import blocks
-from utils import UserError, shell_word
+from utils import UserError, printable, shell_word
 
 
-def load_dataset(parameters, split="train"):
+def load_dataset(parameters, split="train", generator_classes=()):
     """The `ImageSet` that `parameters` describe; `split` is "train" or "test".
 
-    "test" holds every fifth of scikit-learn's digits, or the test images of a published set. For image folders, "train"
-    reads `data_path` and "test" reads `test_data_path`. Raises UserError for wrong data and for options that do not fit
-    the data. The message says what was found.
+    "test" holds the test images of a published set. For image folders, "train" reads `data_path` and "test" reads
+    `test_data_path`. `generator_classes`: names of the classes that a generator to measure was trained on, for the
+    refusal of other ones. Raises UserError for wrong data and for options that do not fit the data. The message says
+    what was found.
     """
     p = parameters
     option, path = path_option(p, split)
-    if p.dataset == "digits":
-        image_set = ArraySet(p, *_read_digits(split))
-    elif p.dataset == "fake":
+    if p.dataset == "fake":
         image_set = FakeSet(p, split)
-    elif is_packed(path):
+    elif is_packed(path) and not p.is_built_in:
         image_set = PackedSet(p, option, path, split)
-    elif p.dataset in ("mnist", "fashion-mnist"):
-        image_set = ArraySet(p, *read_mnist(p.dataset, path, split))
-    elif p.dataset == "cifar10":
-        image_set = ArraySet(p, *read_cifar10(path, split))
+    elif p.published_data:
+        image_set = ArraySet(p, p.published_data.class_names, *p.published_data.read(path, split))
     elif path is not None and Path(path).is_file():
         raise UserError(
             f"{option} {path} is a file that only pack.py reads: python pack.py --data_path {shell_word(path)} --out "
@@ -41,14 +37,14 @@ def load_dataset(parameters, split="train"):
         )
     else:
         image_set = FolderSet(p, option, path)
-    check_image_set(p, image_set, split)
+    check_image_set(p, image_set, split, generator_classes)
     return image_set
 
 
-def check_image_set(parameters, image_set, split="train"):
+def check_image_set(parameters, image_set, split="train", generator_classes=()):
     """Raise UserError unless each class has images, the number of classes is right and the first image can be read.
 
-    Prints what is not read.
+    Prints what is not read. `generator_classes`: as for `load_dataset`.
     """
     p = parameters
     option, path = path_option(p, split)
@@ -61,14 +57,27 @@ def check_image_set(parameters, image_set, split="train"):
     if p.num_classes not in (None, image_set.num_classes) and split == "test" and not p.samples:
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
         raise UserError(
-            f"the generator has {p.num_classes} classes, {where} has {image_set.num_classes}: give test images of the "
-            "same classes, or choose among them by --classes"
+            f"the generator has {p.num_classes} classes, {where} has {image_set.num_classes}: "
+            f"{_how_to_match(p, image_set, generator_classes)}"
         )
     if not (p.resume and p.name):  # a resumed run compares the names of the classes first
         check_count(p, image_set, split)
     if isinstance(image_set, FolderSet):
         image_set.say_what_is_read()
     image_set[0]  # read one image: options that do not fit the images fail here, before anything is built
+
+
+def _how_to_match(parameters, image_set, generator_classes):
+    """The advice for test images `image_set` that have more or fewer classes than the generator."""
+    p = parameters
+    if image_set.num_classes > p.num_classes:
+        return "give test images of the same classes, or choose among them by --classes"
+    advice = "give test images of all classes of the generator"
+    if p.classes:
+        advice = "choose all classes of the generator by --classes"
+    lacked = [printable(name) for name in generator_classes if name not in image_set.class_names]
+    more = f" and {len(lacked) - 1} more" if len(lacked) > 1 else ""
+    return f"it lacks {lacked[0]}{more}; {advice}" if lacked else advice
 
 
 def path_option(parameters, split):
@@ -90,16 +99,6 @@ def check_count(parameters, image_set, split="train"):
             f"--num_classes none, data of {p.num_classes} classes, or --classes that choose {p.num_classes}, such as "
             f"random:{p.num_classes}:1"
         )
-
-
-def _read_digits(split):
-    """Images uint8 [N, 8, 8] in 0 … 255 and labels of scikit-learn's 1,797 handwritten digits."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    chosen = (np.arange(len(images)) % 5 == 0) == (split == "test")
-    return images[chosen], digits.target[chosen]
 
 
 def batches_per_epoch(image_set, parameters, world_size=1):

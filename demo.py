@@ -36,7 +36,7 @@ def main():
             raise UserError(f"{error}; demo.py needs Gradio: pip install -r requirements/demo.txt") from None
         runtime.quit_on_signals(cleanly=True)
         runtime.start(parameters)
-        demo = Demo(OpenGenerator(parameters, loaded), folder)
+        demo = Demo(OpenGenerator(parameters, loaded), folder, serving.lang)
         page = demo_page.build(demo, serving.lang)
         address = demo_page.serve(page, serving.host, serving.port)
         print(

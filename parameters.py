@@ -33,6 +33,7 @@ from options import (
     typed,
     whole_number,
 )
+from published_data import all_data_sets
 from utils import UserError
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -47,14 +48,7 @@ IMAGE_SIZES = {  # model: the image sizes, in pixels, that its networks can be b
     "acgan-digits": (16,),
 }
 SAGANS = ("sagan", "sagan-cifar10")
-SMALL_IMAGES = {  # data set of small images: the recipe made for it
-    "digits": "acgan-digits",
-    "mnist": "acgan-mnist",
-    "fashion-mnist": "acgan-mnist",
-    "cifar10": "acgan-cifar10",
-}
-# Inception was not trained on images like these. So a classifier that this project trains measures them.
-CLASSIFIED = ("digits", "mnist", "fashion-mnist")
+DATA_SETS = all_data_sets()
 METRICS = all_metrics()
 # The processes of a run may differ in these: each host has its own devices and its own paths to the same files. All
 # processes use rank 0's --save_path.
@@ -87,10 +81,13 @@ def count_classes(text):
 
 
 MODEL = one_of(*IMAGE_SIZES)
-DATASET = one_of(*SMALL_IMAGES, "folder", "imagenet", "fake")
+DATASET = one_of(*DATA_SETS, "folder", "imagenet", "fake")
 AMP = one_of("bf16", "fp16")
 REAL_SPLIT = one_of("test", "train", "both")
 RESIZE_FILTER = one_of("box", "bilinear", "hamming", "bicubic", "lanczos")
+USUAL_FILTERS = ", ".join(
+    ["bilinear", *(f"for {data.name} {data.filter}" for data in DATA_SETS.values() if data.filter != "bilinear")]
+)
 ADV_LOSS = one_of("hinge", "dcgan", "wgan_gp", "gan")
 CLASS_LOSS = one_of("cross_entropy", "d2d_ce")
 DIFFAUG = Rule(
@@ -158,7 +155,7 @@ class Parameters:
     )
     dont_resize: bool = _data(False, "use images at the size they have")
     resize_filter: str | None = _data(
-        None, f"filter for resizing: {RESIZE_FILTER.phrase}; left out: bilinear, for digits bicubic", RESIZE_FILTER
+        None, f"filter for resizing: {RESIZE_FILTER.phrase}; left out: {USUAL_FILTERS}", RESIZE_FILTER
     )
     fast_decode: bool = _data(
         False, "decode large JPEGs at 1/2, 1/4 or 1/8 of their size for training; the pixels change a little"
@@ -329,11 +326,11 @@ class Parameters:
             return tuple(self.metrics.split(","))
         data = ()
         reads_training = self.real_split == "train" and self.data_path
-        if self.dataset in CLASSIFIED:
+        if self.by_classifier:
             data = (ANY_DATA, BOTH_SPLITS, CLASSIFIED_DATA)
-        elif self.dataset == "cifar10" and not self.reference and (self.data_path or not self.test_data_path):
+        elif self.published_data and not self.reference and (self.data_path or not self.test_data_path):
             data = (ANY_DATA, BOTH_SPLITS)
-        elif self.test_data_path or self.reference or self.dataset == "cifar10" or reads_training:
+        elif self.test_data_path or self.reference or self.published_data or reads_training:
             data = (ANY_DATA,)
         return tuple(metric.name for metric in METRICS.values() if metric.auto in data)
 
@@ -348,14 +345,29 @@ class Parameters:
         return self.d2d_embed_dim if self.class_loss == "d2d_ce" else None
 
     @property
+    def published_data(self):
+        """The `DataSet` that `dataset` names; None for folders, ImageNet and `fake`."""
+        return DATA_SETS.get(self.dataset)
+
+    @property
+    def is_built_in(self):
+        """Whether the images need no files: a package holds them, or the program makes them."""
+        return self.dataset == "fake" or bool(self.published_data and self.published_data.built_in)
+
+    @property
     def channels(self):
         """Channels of the data set's images: 1 (gray) or 3 (RGB)."""
-        return 1 if self.dataset in CLASSIFIED else 3
+        return 1 if self.published_data and self.published_data.gray else 3
+
+    @property
+    def by_classifier(self):
+        """Whether a classifier that this project trains measures the images. Inception was not trained on gray ones."""
+        return self.channels == 1
 
     @property
     def usual_filter(self):
-        """The filter without `resize_filter`: the replications' bilinear one; digits, of 8 pixels, are enlarged."""
-        return "bicubic" if self.dataset == "digits" else "bilinear"
+        """The filter without `resize_filter`: the replications' bilinear one, or that of the published data set."""
+        return self.published_data.filter if self.published_data else "bilinear"
 
     @property
     def filter(self):

@@ -4,8 +4,9 @@
     python benchmarks/recipes.py digits --out /tmp/recipes
     python benchmarks/recipes.py glyphs --out /tmp/recipes
 
-The spread is the standard deviation over the seeds (n - 1). A run that is complete is not trained again, and a stopped
-one goes on. So the same command, once more, only prints the table.
+The spread is the standard deviation over the seeds (n - 1). A run that is complete is neither trained nor measured
+again, and a stopped one goes on. So the same command, once more, only prints the table. The figures of a run are in its
+folder `test`: in `report.json`, those of glyphs in `figures.json`.
 """
 
 import argparse
@@ -34,8 +35,9 @@ COMPARISONS = {
     },
     "glyphs": {
         "ACGAN": GLYPHS,
-        "ACGAN with weight 1": (*GLYPHS, "--class_loss_weight", "1"),
+        **{f"ACGAN with weight {x}": (*GLYPHS, "--class_loss_weight", x) for x in ("1", "2", "4")},
         "ReACGAN": (*GLYPHS, *REACGAN, "--class_loss_weight", "2"),  # with 0.5, G learns no class in so few steps
+        **{f"ReACGAN with weight {x}": (*GLYPHS, *REACGAN, "--class_loss_weight", x) for x in ("0.5", "1", "4")},
     },
 }
 # Figure: its title and format.
@@ -44,6 +46,8 @@ FIGURES = {
     "class_distance_ratio": ("distance within a class, generated over real", ".3f"),
     "classifier_fid": ("classifier FID", ".1f"),
 }
+# Figure of samples: the same figure of the real test images. The runs of one seed have equal ones.
+OF_REAL = {"classifier_accuracy": "classifier_accuracy_real", "classifier_fid": "classifier_fid_floor"}
 SAMPLES_OF_GLYPH = 100  # of each class
 
 
@@ -60,10 +64,14 @@ def measured_run(comparison, name, options, seed, out, threads):
         call("train.py", *options, "--manual_seed", seed, *threads, *place)
     if comparison != "glyphs":
         return tested(run, run / "test", threads)
-    samples, count = run / "samples.npz", SAMPLES_OF_GLYPH * len(glyphs.CHARACTERS)
-    only_draw = "--metrics", "none", "--samples_npz", samples, "--num_samples", count
-    tested(run, run / "test", (*threads, *only_draw))
-    return figures_of_glyphs(samples, *data, seed)
+    figures = run / "test" / "figures.json"
+    if not figures.exists():
+        samples, count = run / "samples.npz", SAMPLES_OF_GLYPH * len(glyphs.CHARACTERS)
+        only_draw = "--metrics", "none", "--samples_npz", samples, "--num_samples", count
+        tested(run, run / "test", (*threads, *only_draw))
+        values = {name: float(value) for name, value in figures_of_glyphs(samples, *data, seed).items()}
+        figures.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return json.loads(figures.read_text(encoding="utf-8"))
 
 
 def tested(weights, folder, options):
@@ -109,11 +117,16 @@ def figures_of_glyphs(samples, training, test, seed):
 
 
 def table(rows):
-    """The table in Markdown. `rows`: {name: [{figure: value} of each seed]}."""
+    """The table in Markdown. `rows`: {name: [{figure: value} of each seed]}. The last row has the real test images."""
     lines = [f"| | seeds | {' | '.join(title for title, _ in FIGURES.values())} |", "|---" * (2 + len(FIGURES)) + "|"]
     for name, runs in rows.items():
         cells = [spread([run[figure] for run in runs], kind) for figure, (_, kind) in FIGURES.items()]
         lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
+    first, cells = next(iter(rows.values())), []
+    for figure, (_, kind) in FIGURES.items():
+        values = [run[OF_REAL[figure]] for run in first if OF_REAL.get(figure) in run]
+        cells.append(spread(values, kind) if values else "")
+    lines.append(f"| real test images | {len(first)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -143,7 +156,8 @@ def main():
             run = measured_run(options.comparison, name, rows[name], seed, options.out, threads)
             figures[name].append(run)
             shown = ", ".join(f"{figure} {format(run[figure], kind)}" for figure, (_, kind) in FIGURES.items())
-            print(f"{name}, seed {seed}: {shown}", flush=True)
+            real = format(run["classifier_accuracy_real"], FIGURES["classifier_accuracy"][1])
+            print(f"{name}, seed {seed}: {shown}, classifier_accuracy_real {real}", flush=True)
     print(table(figures))
 
 

@@ -13,12 +13,12 @@ from command.refusals import check_changes, check_packing, check_place, check_te
 from options import parse, spellings
 from parameters import (
     BY_PROGRAM,
+    DATA_SETS,
     HIDDEN,
     OPTIONS,
     PUBLISHED,
     RECIPES,
     SAGANS,
-    SMALL_IMAGES,
     Parameters,
     check_classes,
     check_crop,
@@ -105,7 +105,7 @@ class CommandLine:
         recipe_is_known = self.named or "name" in self.given or not self.given.get("pretrained_model")
         if checkpoint_values is None and not recipe_is_known:
             return None
-        values = _merge(self.recipe_values, self.given)
+        values = merge(self.recipe_values, self.given)
         recipe = (checkpoint_values or values).get("recipe", values["recipe"])
         newest_first = reversed(run_numbers(values["save_path"], recipe))
         names = [values["name"]] if values["name"] else [f"{recipe}-{number}" for number in newest_first]
@@ -142,7 +142,7 @@ class CommandLine:
         """
         self._explain_published_options()
         base, reason, folder = self._base_values(checkpoint_values)
-        values = _merge(base, self.given)
+        values = merge(base, self.given)
         if self.program == "train":
             if checkpoint_values is not None and not folder:
                 self._count_classes_anew(values)
@@ -174,7 +174,7 @@ class CommandLine:
     def parameters_to_draw(self, checkpoint_values):
         """The `Parameters` for drawing from a checkpoint, whose parameters are `checkpoint_values`, by field name."""
         base, _, _ = self._base_values(checkpoint_values)
-        values = _merge(base, self.given)
+        values = merge(base, self.given)
         self._fit_to_test(values, base)
         parameters = Parameters(**values)
         check_fit(parameters)
@@ -185,7 +185,7 @@ class CommandLine:
         """(`Parameters`, `Packing`) of pack.py. Prints the recipe and the reason for it."""
         packing = self.own_options()
         self._origin = f"the recipe {self.recipe}", self.recipe_values
-        parameters = Parameters(**_merge(self.recipe_values, self.given))
+        parameters = Parameters(**merge(self.recipe_values, self.given))
         check_crop(parameters)
         check_classes(parameters, self.given, self.recipe)
         check_packing(parameters, packing)
@@ -292,8 +292,7 @@ def _options_by_spelling(program):
     """{option's name on the command line of `program`, without dashes: the option}."""
     if program in COMMANDS:
         command = COMMANDS[program]
-        shared = [option for name, option in OPTIONS.items() if name in command.shared and name not in command.options]
-        return spellings(command.options.values()) | spellings(shared)
+        return spellings(command.options.values()) | spellings(command.shared_options)
     names = spellings(OPTIONS.values()) | spellings(PUBLISHED.values())
     return names | {name: OPTIONS[means] for name, means in BY_PROGRAM[program].items()}
 
@@ -351,7 +350,7 @@ def _infer_recipe(spelled, given, program):
         return "sagan-imagenet" if model == "sagan" else model, f"--model {model}"
     if program == "test" and "check_path" in given:
         return "acgan-imagenet", "--check_path"
-    if program == "test" and "samples" in given and dataset not in SMALL_IMAGES:
+    if program == "test" and "samples" in given and dataset not in DATA_SETS:
         return "sagan-imagenet", "--samples"
     if program == "test" and {"pretrained_model", "test_data_path"} & set(given):
         return "sagan-imagenet", "weights without parameters"
@@ -359,8 +358,8 @@ def _infer_recipe(spelled, given, program):
         return "acgan-imagenet-torch", "--dataset imagenet --dataroot"
     if dataset == "cifar10" and "data_path" in spelled:
         return "sagan-imagenet", "--dataset cifar10 --data_path"
-    if dataset in SMALL_IMAGES:
-        return SMALL_IMAGES[dataset], f"--dataset {dataset}"
+    if dataset in DATA_SETS:
+        return DATA_SETS[dataset].recipe, f"--dataset {dataset}"
     if "dataroot" in spelled:
         return "acgan-imagenet", "--dataroot"
     if "data_path" in spelled:
@@ -370,14 +369,14 @@ def _infer_recipe(spelled, given, program):
     return "acgan-digits", "no recipe and no data named" if spelled else "no options given"
 
 
-def _merge(base, given):
+def merge(base, given):
     """The defaults, overridden by `base`, then by `given`. Sizes in neither are computed from the other values."""
     values = _overlay(_overlay(asdict(Parameters()), base), given)
     stated = {*base, *given}
     values["resume"] = given.get("resume")  # only the command line sets it, never a file
     if values["model"] in SAGANS:
-        if "imsize" not in stated and values["dataset"] in SMALL_IMAGES:
-            values["imsize"] = 32
+        if "imsize" not in stated and values["dataset"] in DATA_SETS:
+            values["imsize"] = DATA_SETS[values["dataset"]].sagan_size
         if "attention_size" not in stated:
             values["attention_size"] = min(values["attention_size"], values["imsize"] // 2)
     if "centercrop_size" not in stated:

@@ -1,11 +1,12 @@
 """Options of single commands: their own, and those that they share with train.py and test.py."""
 
+import copy
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import NamedTuple
 
 from options import NUMBERS, Rule, numbers, one_of, option, whole_number
-from parameters import LABELS
+from parameters import LABELS, OPTIONS
 
 ENDINGS = {"film": (".gif", ".webp"), "grid": (".png",)}  # of the file that generate.py writes
 OUT = Rule("a file name that ends in .npz or .zip", lambda path: path.lower().endswith((".npz", ".zip")))
@@ -104,18 +105,33 @@ class Serving:
 class Command(NamedTuple):
     """A command with options of its own. `own`: their dataclass. `shared`: names of its fields of `Parameters`.
 
-    `argument`: the option whose value may come first, without the option's name.
+    `argument`: the option whose value may come first, without the option's name. `texts`: {name: (group, help)} of
+    fields whose texts in `Parameters` describe a training or a test.
     """
 
     own: type
     shared: tuple
     description: str
     argument: str = ""
+    texts: dict = {}  # noqa: RUF012, never changed
 
     @property
     def options(self):
         """{name: option} of its own options."""
         return {option.name: option for option in fields(self.own)}
+
+    @property
+    def shared_options(self):
+        """Its options that are fields of `Parameters`, with the command's texts."""
+        return [self._described(option) for name, option in OPTIONS.items() if name in {*self.shared} - {*self.options}]
+
+    def _described(self, option):
+        if option.name not in self.texts:
+            return option
+        group, text = self.texts[option.name]
+        option = copy.copy(option)
+        option.metadata = {**option.metadata, "group": group, "help": text}
+        return option
 
 
 # The text of `--help` above the options.
@@ -126,6 +142,26 @@ OF_RECIPES = (
 OF_GENERATORS = (
     "pretrained_model", "num_classes", "use_ema", "standing_batches", "batch_size", "manual_seed", "device", "threads",
 )  # fmt: skip
+GENERATOR_TEXTS = {
+    name: ("Generator", text)
+    for name, text in {
+        "pretrained_model": "a checkpoint, of this project or published, or a run's folder",
+        "num_classes": "number of classes of the generator; left out: as its weights say",
+        "use_ema": "use the moving average of the weights if there is one",
+        "standing_batches": "number of batches to compute G's batch statistics from; 0: use those of the training",
+        "batch_size": "images in each batch of --standing_batches",
+        "truncation": "redraw noise values beyond ± this; left out: keep all",
+    }.items()
+}
+GALLERY_TEXTS = GENERATOR_TEXTS | {
+    name: ("Images to compare with", text)
+    for name, text in {
+        "data_path": "the training images: a folder for each class, or a file of pack.py; left out: as in the run",
+        "test_data_path": "real test images, as --data_path",
+        "num_workers": "threads that read images",
+        "inception_weights": "weights of the Inception of 2015; left out: downloaded once, when first needed",
+    }.items()
+}
 COMMANDS = {
     "pack": Command(
         Packing,
@@ -153,6 +189,7 @@ COMMANDS = {
         "Without any option it draws a grid from each of the generators in weights/. Without --pretrained_model it\n"
         "draws from weights/acgan-digits.safetensors. In brackets: the defaults; the settings in the weights override\n"
         "them.",
+        texts=GENERATOR_TEXTS,
     ),
     "export": Command(
         Exporting,
@@ -160,6 +197,7 @@ COMMANDS = {
         "Writes a folder with the generator for other programs: a Paddle inference model, ONNX, safetensors with the\n"
         "names of this project and of PyTorch, config.json, a model card, and examples. In brackets: the defaults;\n"
         "the settings in the weights override them.",
+        texts=GENERATOR_TEXTS,
     ),
     "gallery": Command(
         Page,
@@ -167,6 +205,7 @@ COMMANDS = {
         "RUN is a run's folder, or a checkpoint of this project or published. In brackets: the defaults; the settings\n"
         "in the weights override them.",
         argument="pretrained_model",
+        texts=GALLERY_TEXTS,
     ),
     "demo": Command(
         Serving,
@@ -174,5 +213,6 @@ COMMANDS = {
         "Serves a page to play with a generator, until Ctrl-C. It needs Gradio: pip install -r requirements/demo.txt.\n"
         "In brackets: the defaults; the settings in the weights override them.",
         argument="pretrained_model",
+        texts=GENERATOR_TEXTS,
     ),
 }  # fmt: skip

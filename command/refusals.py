@@ -6,7 +6,7 @@ from pathlib import Path
 from command.options import ENDINGS
 from metrics.record import LAST_LAYER, REAL, SAMPLES, TEST, TRAINING
 from options import numbers
-from parameters import CLASSIFIED, METRICS, OPTIONS, changed_options
+from parameters import METRICS, OPTIONS, changed_options
 from utils import UserError
 
 OPTIONS_OF_DRAWING = {
@@ -35,7 +35,7 @@ def check_training(p):
     """Refuse the `Parameters` of train.py if training cannot start with them."""
     if p.dataset in ("folder", "imagenet") and p.data_path is None:
         raise UserError(f"--dataset {p.dataset} needs --data_path: a folder with one folder of images for each class")
-    if p.dataset in ("digits", "fake") and p.data_path is not None:
+    if p.is_built_in and p.data_path is not None:
         raise UserError(
             f"--data_path {p.data_path} has no effect: --dataset {p.dataset} has its own images; leave it out"
         )
@@ -93,7 +93,7 @@ def check_packing(p, packing):
     """Refuse the `Parameters` and the `Packing` of pack.py if it cannot run with them."""
     if packing.out is None:
         raise UserError("give the file to write by --out, a name that ends in .npz or .zip")
-    if p.dataset in ("digits", "fake"):
+    if p.is_built_in:
         raise UserError(f"--dataset {p.dataset} has its own images and needs no packed file: give another --dataset")
     if p.data_path and p.test_data_path:
         raise UserError("--data_path and --test_data_path both name images to pack: give one of them")
@@ -194,11 +194,11 @@ def _check_measures(p):
     chosen = [METRICS[name] for name in sorted(p.chosen_metrics)]
     if p.reference and p.test_data_path:
         raise UserError("--reference and --test_data_path both set the real images to compare with; give one of them")
-    if p.dataset in ("digits", "fake") and p.test_data_path:
+    if p.is_built_in and p.test_data_path:
         raise UserError(
             f"--test_data_path {p.test_data_path} has no effect: --dataset {p.dataset} has its own images; leave it out"
         )
-    if p.dataset in CLASSIFIED:
+    if p.by_classifier:
         for name in ("reference", "inception_weights", "half_precision"):
             if getattr(p, name):
                 raise UserError(
@@ -209,13 +209,17 @@ def _check_measures(p):
             f"--metrics {need_images[0]} needs real images, not statistics: give --test_data_path, not --reference"
         )
     need_inception = [metric.name for metric in chosen if metric.layer not in ("", LAST_LAYER)]
-    if p.dataset in CLASSIFIED and need_inception:
+    if p.by_classifier and need_inception:
         raise UserError(
             f"--metrics {need_inception[0]} needs Inception, which does not measure --dataset {p.dataset}; give fid"
         )
     if p.dataset in ("folder", "imagenet"):
         metric_of_set = {name: metric.name for metric in chosen for name in metric.sets}
         compares = REAL in metric_of_set and not p.reference
+        if compares and p.real_split == "both" and p.data_path and not p.test_data_path:
+            raise UserError(
+                "--real_split both also needs test images: give --test_data_path DIR, or --real_split train"
+            )
         if compares and p.real_split != "train" and not p.test_data_path:
             raise UserError(
                 f"--metrics {p.metrics} needs real images: give --test_data_path DIR, or --reference FILE for FID"

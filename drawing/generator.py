@@ -14,9 +14,9 @@ from utils import UserError, plural
 class OpenGenerator:
     """A checkpoint's generator, ready to draw.
 
-    `network`: G in evaluation mode. `part`: the part of the checkpoint with its weights, "G_ema" or "G". `class_names`:
-    the names of its classes by number; numbers as text if the checkpoint does not tell them. `description`: the model,
-    its steps and its weights in words.
+    `network`: G in evaluation mode. `part`: the part of the checkpoint with its weights, "G_ema" or "G". `step`: the
+    steps of its training; 0 if they are unknown. `class_names`: the names of its classes by number; numbers as text if
+    the checkpoint does not tell them. `description`: the model, its steps and its weights in words.
     """
 
     def __init__(self, parameters, loaded):
@@ -25,7 +25,7 @@ class OpenGenerator:
         It uses the moving average of the weights if `parameters.use_ema` is set and there is one, and standing
         statistics if `parameters.standing_batches` is set.
         """
-        self.parameters, self.file = parameters, loaded.path
+        self.parameters, self.file, self.step = parameters, loaded.path, loaded.step
         self.network, self.part = load_generator(parameters, loaded)
         self.description = describe(parameters, loaded, self.part)
         self.class_names = loaded.class_names or tuple(map(str, range(parameters.num_classes)))

@@ -20,7 +20,6 @@ from formats.image_files import fit_in_words
 from metrics import all_metrics
 from metrics.class_accuracy import RESOLUTIONS
 from metrics.record import LAST_LAYER, REAL, SAMPLES, TEST, TRAINING, Sets, Summary
-from parameters import CLASSIFIED
 from processes import collectives
 from utils import UserError, file_digest, progress
 
@@ -41,13 +40,13 @@ class Evaluation:
         self._class_names = class_names
         self.seconds = {}
         self.metrics = [all_metrics()[name] for name in p.chosen_metrics]
-        self._by_classifier = p.dataset in CLASSIFIED
+        self._by_classifier = p.by_classifier
         # The images of each set that a metric may read: samples, statistics from a file, or a split of the real images.
         self._origin = {SAMPLES: SAMPLES, REAL: GIVEN if p.reference else p.real_split, TRAINING: "train", TEST: "test"}
         wanted = {self._origin[name] for metric in self.metrics for name in metric.sets}
         if self.metrics and self._by_classifier:
             wanted.add("train")
-        self.image_sets = load_splits(p, wanted - {SAMPLES, GIVEN})  # {split: its `ImageSet`}
+        self.image_sets = load_splits(p, wanted - {SAMPLES, GIVEN}, class_names or ())  # {split: its `ImageSet`}
         self._extractor_class = ClassifierExtractor if self._by_classifier else InceptionExtractor
         self.extractor = None
         self._known = {}  # {split or GIVEN: the Summary of these images}
@@ -129,7 +128,7 @@ class Evaluation:
     def _real_classes(self):
         """The real images. If no metric reads any, the test images, for their classes. None if none are given."""
         p = self.parameters
-        return self.real_set or (load_dataset(p, "test") if p.test_data_path else None)
+        return self.real_set or (load_dataset(p, "test", self._class_names or ()) if p.test_data_path else None)
 
     @property
     def draws_real_classes(self):

@@ -62,10 +62,10 @@ class BothSplits(ImageSet):
         return self.train[index] if index < len(self.train) else self.test[index - len(self.train)]
 
 
-def load_splits(parameters, splits):
-    """{split: its `ImageSet`} for `splits`, which are keys of SPLITS."""
+def load_splits(parameters, splits, generator_classes=()):
+    """{split: its `ImageSet`} for `splits`, which are keys of SPLITS. `generator_classes`: as for `load_dataset`."""
     names = dict.fromkeys(name for split in splits for name in SPLITS[split])
-    sets = {name: load_dataset(parameters, name) for name in sorted(names)}
+    sets = {name: load_dataset(parameters, name, generator_classes) for name in sorted(names)}
     if "both" in splits:
         sets["both"] = BothSplits(sets["train"], sets["test"])
     return {split: sets[split] for split in sorted(splits)}

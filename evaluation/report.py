@@ -39,16 +39,19 @@ PLAIN = {
     "weights": "as trained", "batch statistics": "running", "truncation": None, "half precision": False,
     "inception weights": "published file",
 }  # fmt: skip
-SAGAN = {"dataset": "imagenet", "num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
+IMAGENET = {"dataset": "imagenet", "num_samples": 50_000, "classes drawn": 1000, "imsize": 128} | PLAIN
 ACGAN = {"dataset": "imagenet", "models": 100, "classes drawn": 1000, "imsize": 128} | PLAIN
 AVERAGE = {"weights": "moving average"}
+STUDIOGAN = AVERAGE | {"batch statistics": "standing"}
+# The row "transform" of a published FID, where the source names its filter.
+CUT_OUT = "shorter side resized by the {} filter, middle cut out"
 CIFAR10 = {"dataset": "cifar10", "num_samples": 50_000, "classes drawn": 10, "imsize": 32} | PLAIN
 # Recipe -> figure -> its published values.
 PUBLISHED = {
     "sagan-imagenet": {
-        "fid": Published("18.65", "18.1482", SAGAN | {"real split": "test"}),
-        "inception_score": Published("52.52", "51.6682", SAGAN),
-        "intra_fid": Published("83.7", None, SAGAN | {"real split": "test"}),
+        "fid": Published("18.65", "18.1482", IMAGENET | {"real split": "test"}),
+        "inception_score": Published("52.52", "51.6682", IMAGENET),
+        "intra_fid": Published("83.7", None, IMAGENET | {"real split": "test"}),
     },
     "acgan-imagenet": {
         "accuracy": Published("10.1 % ± 2.0, of 100 models", None, ACGAN),
@@ -57,16 +60,26 @@ PUBLISHED = {
     },
     "acgan-cifar10": {"inception_score": Published("8.25 ± 0.07", None, CIFAR10)},
     "sagan-imagenet-ema": {  # mmgeneration's
-        "fid": Published(None, "12.83", SAGAN | AVERAGE | {"real split": "train"}),
-        "inception_score": Published(None, "69.54", SAGAN | AVERAGE),
+        "fid": Published(
+            None, "12.83", IMAGENET | AVERAGE | {"real split": "train", "transform": CUT_OUT.format("bilinear")}
+        ),
+        "inception_score": Published(None, "69.54", IMAGENET | AVERAGE),
     },
     "sagan-cifar10": {  # mmgeneration's
         "fid": Published(None, "9.43", CIFAR10 | {"real split": "train"}),
         "inception_score": Published(None, "9.32", CIFAR10),
     },
     "reacgan-cifar10": {  # StudioGAN's
-        "fid": Published(None, "3.87", CIFAR10 | AVERAGE | {"real split": "train"}),
-        "inception_score": Published(None, "9.85", CIFAR10 | AVERAGE),
+        "fid": Published(None, "3.87", CIFAR10 | STUDIOGAN | {"real split": "train"}),
+        "inception_score": Published(None, "9.85", CIFAR10 | STUDIOGAN),
+    },
+    "reacgan-imagenet": {  # StudioGAN's
+        "fid": Published(
+            "8.21, of 2,048 images in a step, against validation images",
+            "15.65",
+            IMAGENET | STUDIOGAN | {"real split": "train", "transform": CUT_OUT.format("lanczos")},
+        ),
+        "inception_score": Published(None, "66.67", IMAGENET | STUDIOGAN),
     },
 }
 PUBLISHED["acgan-imagenet-torch"] = PUBLISHED["acgan-imagenet"]
@@ -75,6 +88,10 @@ UNKNOWN = {  # recipe: sentences about unknown facts of its published figures
         "The paper's figures are of 100 models of 10 classes each, taken together; the number of samples is unknown.",
     ),
     "reacgan-cifar10": ("The published figures are of other networks, BigGAN's.",),
+    "reacgan-imagenet": (
+        "The published figures are of other networks, BigGAN's, with embeddings of 2,048 numbers and a class loss of "
+        "weight 1.",
+    ),
 }
 UNKNOWN["acgan-imagenet-torch"] = UNKNOWN["acgan-imagenet"]
 
@@ -234,7 +251,8 @@ def _comparison(published, settings):
         if differ:
             yield f"Not comparable with {which}: {differ}."
         else:
-            yield f"Same settings as {which}: {compared}. The reference images have to be the same too."
+            same = "The real images, their crop and their filter have to be the same too."
+            yield f"Same settings as {which}: {compared}. {same}"
 
 
 def _shown(value):

@@ -11,8 +11,7 @@ import pictures
 import sampler
 from checkpoint import load_file_or_run
 from evaluation.sources import ChosenClasses, GeneratorSamples, write_class_grid
-from loading.image_sets import CLASS_NAMES
-from parameters import from_values
+from parameters import DATA_SETS, from_values
 from utils import UserError
 
 # Options of the test that decide how each generator draws. The checkpoints decide the others.
@@ -132,7 +131,7 @@ def _check_images(first, other):
 def _names(dataset, members):
     """The names of all classes, in the order of the data set."""
     found = {name for member in members for name in member.checkpoint_names}
-    known = CLASS_NAMES.get(dataset, ())
+    known = DATA_SETS[dataset].class_names if dataset in DATA_SETS else ()
     return tuple(name for name in known if name in found) if found <= set(known) else tuple(sorted(found))
 
 

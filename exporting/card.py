@@ -7,25 +7,8 @@ from evaluation import report
 from evaluation.report import escaped
 from utils import file_digest, plural
 
-# {data set: (the licence in the hubs' words, a sentence on the data)}.
+# {data set without a record: (the licence in the hubs' words, a sentence on the data)}.
 DATA = {
-    "digits": (
-        "cc-by-4.0",
-        "The 1,797 digits of scikit-learn: the test set of *Optical Recognition of Handwritten Digits* (E. Alpaydin, "
-        "C. Kaynak, 1998, UCI Machine Learning Repository, https://doi.org/10.24432/C50P49), licence CC BY 4.0.",
-    ),
-    "mnist": (
-        "cc-by-sa-3.0",
-        "MNIST (Y. LeCun, C. Cortes, http://yann.lecun.com/exdb/mnist/), licence CC BY-SA 3.0.",
-    ),
-    "fashion-mnist": (
-        "mit",
-        "Fashion-MNIST (Zalando, https://github.com/zalandoresearch/fashion-mnist), licence MIT.",
-    ),
-    "cifar10": (
-        "other",
-        "CIFAR-10 (A. Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html). Its authors state no licence.",
-    ),
     "imagenet": (
         "other",
         "ImageNet, or images in its layout. ImageNet's terms (https://image-net.org/download) allow research that is "
@@ -44,11 +27,17 @@ PAPERS = {
 }
 
 
-def model_card(generator, loaded, name, has_onnx):
-    """The text of the card of the model `name`: an `OpenGenerator` of the `Checkpoint` `loaded`."""
+def model_card(generator, loaded, has_onnx):
+    """The text of the card of an `OpenGenerator` of the `Checkpoint` `loaded`.
+
+    Its title is the name that `--name` gave to the run, or else the recipe.
+    """
     p = generator.parameters
+    name = loaded.parameters.get("name") or p.recipe
     family = "sagan" if p.is_sagan else "acgan"
     licence, data = DATA.get(p.dataset, UNKNOWN)
+    if p.published_data:
+        licence, data = p.published_data.licence, p.published_data.source
     head = {
         "license": licence,
         "library_name": "paddlepaddle",
@@ -66,7 +55,7 @@ def model_card(generator, loaded, name, has_onnx):
         yaml.safe_dump(head, sort_keys=False).strip(),
         "---",
         "",
-        f"# {escaped(name)}",
+        f"# {escaped(str(name))}",
         "",
         f"A class-conditional GAN's generator ({family.upper()}): images of {p.imsize}x{p.imsize} pixels and "
         f"{plural(p.channels, 'channel')}, of {_classes(generator.class_names)}.",

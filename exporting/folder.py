@@ -64,7 +64,7 @@ def export(generator, loaded, out):
         else:
             yield "no model.onnx: `make export-env` installs the converter; then run this command again"
         shutil.copy(HERE / "examples" / "example_paddle.py", folder)
-        _write(folder / "README.md", model_card(generator, loaded, out.resolve().name, has_onnx=bool(python)))
+        _write(folder / "README.md", model_card(generator, loaded, has_onnx=bool(python)))
         yield "README.md: a model card; complete its sections on data and licence before you publish it"
 
 

@@ -24,14 +24,6 @@ from loading.pipeline import Reading, read_ahead
 from processes.collectives import processes_on_host, rank
 from utils import UserError, one_line, progress
 
-CLASS_NAMES = {
-    "digits": tuple("0123456789"),
-    "mnist": tuple("0123456789"),
-    "fashion-mnist": (
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
-    ),
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-}  # fmt: skip
 FAKE_IMAGES, FAKE_CLASSES = 10_000, 10
 BROKEN_SHARE = 0.01  # of a data set's files; the run stops if more files cannot be read
 # The errors of the system that a damaged or changed file causes. Others, such as EIO, do not tell that it is damaged.
@@ -103,16 +95,15 @@ class ArraySet(ImageSet):
     """Images held in memory at their published size. Each is resized when it is read.
 
     `images`: those of all classes, uint8 [N, height, width] or [N, height, width, 3]. `labels`: int [N], the index of
-    each image's class in CLASS_NAMES. Only the classes of `parameters.classes` are kept.
+    each image's class in `class_names`. Only the classes of `parameters.classes` are kept.
     """
 
-    def __init__(self, parameters, images, labels):
-        names = CLASS_NAMES[parameters.dataset]
-        chosen = choose_classes(names, parameters.classes)
-        new_label = np.full(len(names), -1)
+    def __init__(self, parameters, class_names, images, labels):
+        chosen = choose_classes(class_names, parameters.classes)
+        new_label = np.full(len(class_names), -1)
         new_label[chosen] = range(len(chosen))
         labels = new_label[labels]
-        super().__init__(parameters, [names[c] for c in chosen], labels[labels >= 0])
+        super().__init__(parameters, [class_names[c] for c in chosen], labels[labels >= 0])
         self.images = images[labels >= 0]
 
     def fingerprint(self):
@@ -131,6 +122,7 @@ class FolderSet(ImageSet):
     """
 
     is_slow = by_class = True
+    _refusal = None  # the message that stops the run
 
     def __init__(self, parameters, option, path):
         self._skipped = Counter()
@@ -143,7 +135,6 @@ class FolderSet(ImageSet):
         self.option, self.folder = option, path
         self.reading = Reading()
         self._lock = threading.Lock()
-        self._refusal = None  # the message that stops the run
 
     def fingerprint(self):
         """The fingerprint of every set, plus digests of all file names and of the sizes of SIZES_COMPARED files."""

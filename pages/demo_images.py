@@ -10,6 +10,7 @@ import numpy as np
 import sampler
 from drawing.classes import class_folder
 from pages import attention
+from pages.words import words
 from pictures import enlarged, save_image
 from utils import UserError
 
@@ -22,10 +23,13 @@ SIDE = 360  # pixels of a picture on the page
 
 
 class Demo:
-    """Draws what the page asks for. `folder` gets the image files, the newest KEPT of them."""
+    """Draws what the page asks for. `folder` gets the image files, the newest KEPT of them.
 
-    def __init__(self, generator, folder):
-        self.generator, self.folder = generator, Path(folder)
+    Wrong values raise UserError in `language`, one of `words.LANGUAGES`.
+    """
+
+    def __init__(self, generator, folder, language="en"):
+        self.generator, self.folder, self.words = generator, Path(folder), words(language)
         self.has_attention = attention.has_attention(generator.network)
         self._lock, self._files = threading.Lock(), deque()
         one = generator.parameters.attention_size**4  # bytes of an image's maps, float32 [R, R, R/2, R/2]
@@ -46,8 +50,8 @@ class Demo:
         label, seed, truncation = self._checked(label, seed, truncation)
         other_label, other_seed, _ = self._checked(other_label, other_seed, truncation)
         if kind not in ("seed", "class"):
-            raise UserError("choose a seed or a class to walk to")
-        frame = round(_number(share, 0, 1, "the place on the walk") * (FRAMES - 1))
+            raise UserError(f"{self.words['walk_to']}: {self.words['to_seed']}, {self.words['to_class']}")
+        frame = round(self._number(share, 0, 1, "share") * (FRAMES - 1))
         with self._lock:
             if kind == "seed":
                 frames, end = self._walk(kind, label, seed, label, other_seed, truncation), f"seed{other_seed}"
@@ -68,7 +72,7 @@ class Demo:
     def attention(self, label, seed, truncation, point):
         """The map of an image's attention for the query `point`, (y, x) as shares, to show: uint8 [side, side, 3]."""
         label, seed, truncation = self._checked(label, seed, truncation)
-        y, x = (_number(share, 0, 1, "the point") for share in point)
+        y, x = (self._number(share, 0, 1, "point") for share in point)
         with self._lock:
             image, maps = self._attended(label, seed, truncation)
         shown = _to_show(image).transpose(2, 0, 1)
@@ -82,12 +86,17 @@ class Demo:
     def _checked(self, label, seed, truncation):
         """The label and the seed as int, the truncation as float. Raises UserError for other values."""
         classes = len(self.generator.class_names)
-        label = _number(label, 0, classes - 1, "the class")
-        seed = _number(seed, 0, LAST_SEED, "the seed")
-        truncation = _number(truncation, 0, WIDEST, "the truncation")
-        if label != int(label) or seed != int(seed):
-            raise UserError("the class and the seed are whole numbers")
-        return int(label), int(seed), float(truncation)
+        label = self._number(label, 0, classes - 1, "class", whole=True)
+        seed = self._number(seed, 0, LAST_SEED, "a_seed", whole=True)
+        return int(label), int(seed), float(self._number(truncation, 0, WIDEST, "truncation"))
+
+    def _number(self, value, low, high, name, whole=False):
+        """`value` if it is a number from `low` to `high`. Raises UserError otherwise. `name`: its name in WORDS."""
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high or (whole and value != int(value)):
+            wanted = self.words["whole_number_wanted" if whole else "number_wanted"]
+            raise UserError(wanted.format(name=self.words[name], low=low, high=high))
+        return value
 
     def _name(self, label):
         return class_folder(label, self.generator.class_names[label])
@@ -116,10 +125,3 @@ def _to_show(image):
     """An image, uint8 [C, H, W], as RGB [side, side, 3], enlarged by a whole factor to the size of a picture."""
     picture = enlarged(image[None], SIDE)[0]
     return np.broadcast_to(picture, (3, *picture.shape[1:])).transpose(1, 2, 0)
-
-
-def _number(value, low, high, what):
-    """`value` if it is a number from `low` to `high`. Raises UserError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise UserError(f"{what} is not a number from {low} to {high}")
-    return value

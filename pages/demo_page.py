@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import gradio as gr
 import gradio.queueing
 
-from pages.demo_images import FRAMES, LAST_SEED, SIDE, WIDEST
+from pages.demo_images import FRAMES, SIDE, WIDEST
 from pages.words import words
 from utils import UserError, one_line, printable
 
@@ -26,10 +26,10 @@ def build(demo, language):
     w, generator = words(language), demo.generator
     classes = [(name, label) for label, name in enumerate(generator.class_names)]
     with gr.Blocks(title=w["demo"], analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(f"# {w['demo']}\n{generator.description}")
+        gr.Markdown(f"# {w['demo']}\n{_description(generator, w)}")
         with gr.Row():
             label = gr.Dropdown(classes, value=0, label=w["class"], elem_id="class")
-            seed = gr.Number(0, precision=0, minimum=0, maximum=LAST_SEED, label=w["a_seed"], elem_id="seed")
+            seed = _seed(0, w["a_seed"], elem_id="seed")
             truncation = gr.Slider(0, WIDEST, value=0, step=0.1, label=w["limit"], elem_id="truncation")
         with gr.Row():
             with gr.Column():
@@ -41,8 +41,8 @@ def build(demo, language):
             with gr.Column():
                 walked = _picture(w["walk"], "walk")
                 save_walked = gr.DownloadButton(w["download"], elem_id="download_walk")
-                kind = gr.Radio([(w["to_seed"], "seed"), (w["to_class"], "class")], value="seed", show_label=False)
-                other_seed = gr.Number(1, precision=0, minimum=0, maximum=LAST_SEED, label=w["other_seed"])
+                kind = gr.Radio([(w["to_seed"], "seed"), (w["to_class"], "class")], value="seed", label=w["walk_to"])
+                other_seed = _seed(1, w["other_seed"])
                 other_label = gr.Dropdown(classes, value=len(classes) - 1, label=w["other_class"])
                 share = gr.Slider(0, 1, value=0.5, step=1 / (FRAMES - 1), label=w["share"], elem_id="share")
 
@@ -62,6 +62,18 @@ def build(demo, language):
             image.select(show_attention, chosen, looks, **queue, trigger_mode="always_last")
     page.queue(max_size=WAITING)
     return page
+
+
+def _description(generator, w):
+    """The generator in the words `w`: its model, its steps, and whether its weights are a moving average."""
+    model, step = generator.parameters.model, generator.step
+    average = [w["average"]] if generator.part == "G_ema" else []
+    return " · ".join([w["trained"].format(model=model, step=step) if step else model, *average])
+
+
+def _seed(value, label, **how):
+    """The field of a seed. It has no limits, because Gradio would refuse others in English. `Demo` refuses them."""
+    return gr.Number(value, precision=0, label=label, **how)
 
 
 def _picture(label, name):

@@ -1,6 +1,5 @@
 """The page of pictures of a run or a checkpoint, as one HTML file that needs no network."""
 
-import dataclasses
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +19,8 @@ from pages import attention, records
 from pages.curves import chart
 from pages.embedded import LARGEST, SMALL, image_uri, picture_uri
 from pages.neighbours import find_neighbours
+from pages.settings import run_options
 from pages.words import title, words
-from parameters import CLASSIFIED, Parameters, read_recipe
 from utils import UserError, progress
 
 CLASSES = 10  # that are shown
@@ -168,7 +167,7 @@ class _Gallery:
 
     def neighbours(self):
         p = self.parameters
-        network = self.words["classifier" if p.dataset in CLASSIFIED else "inception"]
+        network = self.words["classifier" if p.by_classifier else "inception"]
         images, reason = self._training_images
         if not images:
             return self._left_out("neighbours", reason)
@@ -254,16 +253,8 @@ class _Gallery:
         return {"found": found} if found else None
 
     def settings(self):
-        p = self.parameters
-        values = dataclasses.asdict(p)
-        try:
-            recipe = dataclasses.asdict(Parameters()) | read_recipe(p.recipe)
-        except UserError:  # a recipe of the user's own
-            recipe = dataclasses.asdict(Parameters())
-        shown = {name: str(value) for name, value in values.items()}
-        changed = {name: shown[name] for name, value in values.items() if value != recipe.get(name)}
-        changed.pop("pretrained_model", None)  # it only says which weights are shown
-        return {"changed": changed, "all": shown, "numbers": {"recipe": p.recipe}}
+        recipe, changed, every = run_options(self.loaded.parameters, self.loaded.path)
+        return {"changed": changed, "all": every, "numbers": {"recipe": recipe}}
 
     def _by_row(self, images, count):
         """The URIs of `images` in `count` rows."""

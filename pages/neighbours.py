@@ -6,7 +6,6 @@ import numpy as np
 
 from evaluation.extractors import ClassifierExtractor, InceptionExtractor
 from evaluation.measurement import READ, Needs
-from parameters import CLASSIFIED
 from utils import progress
 
 SHOWN = 4  # nearest images of each sample
@@ -45,7 +44,7 @@ def find_neighbours(parameters, samples, labels, draw, train_set, test_set):
     of the classes `labels` are searched. `draw(labels)` draws other samples. `test_set` may be None. Raises UserError
     if the network's weights are missing.
     """
-    classified = parameters.dataset in CLASSIFIED
+    classified = parameters.by_classifier
     kind = ClassifierExtractor if classified else InceptionExtractor
     extractor = kind(parameters, train_set) if classified else kind(parameters, FEATURES, ())
 

@@ -4,6 +4,7 @@ The folder may come from a stranger. A file that cannot be read is left out.
 """
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,12 @@ def _read_report(path, recipe):
             "table": table,
             "published": bool(published),
             "lines": report.cautions(figures, settings),
-            "settings": {name.replace("_", " "): str(value)[:300] for name, value in settings.items()},
+            "settings": {name.replace("_", " "): _without_folders(value)[:300] for name, value in settings.items()},
         }
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):  # settings of other types
         return None
+
+
+def _without_folders(setting):
+    """A setting as text. An absolute path keeps its last part only, because a page may be published."""
+    return re.sub(r"(^| )([A-Za-z]:)?[/\\].*[/\\]", r"\1", str(setting))

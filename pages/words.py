@@ -47,8 +47,8 @@ WORDS = {  # name: (English, Chinese)
     ),
     "truncation": ("Truncation", "截断"),
     "truncation_text": (
-        "The same seeds, with noise limited to ± the number on the left. Small numbers give typical images, large ones "
-        "give different images.",
+        "The same seeds, with noise limited to ± the number on the left. Small numbers give typical images, large "
+        "numbers give more varied images.",
         "种子相同，噪声被限制在 ± 左侧数值之内。数值越小，图像越典型；数值越大，图像越多样。",
     ),
     "neighbours": ("Nearest real images", "最近的真实图像"),
@@ -109,11 +109,17 @@ WORDS = {  # name: (English, Chinese)
         "点击图像中的一点，查看该点读取的位置。",
     ),
     "walk": ("interpolation", "插值"),
+    "walk_to": ("end of the interpolation", "插值终点"),
     "to_seed": ("to the second seed", "到第二个种子"),
     "to_class": ("to the second class", "到第二个类别"),
     "other_seed": ("second seed", "第二个种子"),
     "other_class": ("second class", "第二个类别"),
     "share": ("share of the way", "插值比例"),
+    "point": ("point", "点"),
+    "number_wanted": ("{name}: give a number from {low} to {high}", "{name}：请输入 {low} 至 {high} 之间的数"),
+    "whole_number_wanted": (
+        "{name}: give a whole number from {low} to {high}", "{name}：请输入 {low} 至 {high} 之间的整数",
+    ),
     "figure": ("figure", "指标"),
     "here": ("here", "本次"),
     "paper": ("paper", "论文"),

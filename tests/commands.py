@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,14 @@ def start(folder, *command, **how):
     """Start a Python command in `folder`; `how` is passed to `subprocess.Popen`."""
     how = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
     return subprocess.Popen([sys.executable, *map(str, command)], cwd=folder, **how)
+
+
+def copy_program(folder):
+    """Copy the program to `folder`, so that a test can add a file to it."""
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, folder)
+    for path in (ROOT / "recipes", *(file.parent for file in ROOT.glob("*/__init__.py"))):
+        shutil.copytree(path, folder / path.name)
 
 
 def train_with_progress(first_line, lines_apart=30):

@@ -1,6 +1,7 @@
 """The benchmarks: command lines, processes that take turns, counts of operations."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ import attention
 import check_gpu
 import flops
 import glyphs
+import health
 import sample
 import train_step
 import turns
@@ -166,9 +168,47 @@ def test_a_comparison_is_measured_once(tmp_path, monkeypatch, capsys):
 
 
 def test_a_table_shows_mean_and_spread():
-    runs = [dict(zip(recipes.FIGURES, values, strict=True)) for values in ((0.97, 0.9, 3.0), (0.99, 0.8, 5.0))]
+    names = (*recipes.FIGURES, "classifier_accuracy_real")
+    runs = [dict(zip(names, values, strict=True)) for values in ((0.97, 0.9, 3.0, 0.92), (0.99, 0.8, 5.0, 0.94))]
     rows = recipes.table({"two": runs, "one": runs[:1]}).splitlines()
     assert rows[2:] == [
         "| two | 2 | 98.00% ± 1.41% | 0.850 ± 0.071 | 4.0 ± 1.4 |",
         "| one | 1 | 97.00% | 0.900 | 3.0 |",
+        "| real test images | 2 | 93.00% ± 1.41% |  |  |",
     ]
+    runs[0]["classifier_fid_floor"] = 2.5
+    assert recipes.table({"one": runs[:1]}).splitlines()[-1] == "| real test images | 1 | 92.00% |  | 2.5 |"
+
+
+def test_the_figures_of_glyphs_are_kept_beside_the_report(tmp_path, monkeypatch, capsys):
+    """Once measured, they are only read. Each weight of the page is a row."""
+    called = []
+    figures = dict(zip(recipes.FIGURES, (0.97, 0.9, 3.0), strict=True)) | {"classifier_accuracy_real": np.float64(0.93)}
+    monkeypatch.setattr(recipes, "call", lambda script, *_: called.append(script))
+    monkeypatch.setattr(recipes, "tested", lambda run, folder, _: folder.mkdir(parents=True))
+    monkeypatch.setattr(recipes, "figures_of_glyphs", lambda *_: figures)
+    rows = [f"ACGAN with weight {weight}" for weight in (1, 2, 4)]
+    rows += [f"ReACGAN with weight {weight}" for weight in ("0.5", 1, 4)]
+    options = ["--out", str(tmp_path), "--seeds", "29", "--rows", ",".join(rows)]
+    monkeypatch.setattr(sys, "argv", ["recipes.py", "glyphs", *options])
+    recipes.main()
+    shown = capsys.readouterr().out
+    assert "ReACGAN with weight 4, seed 29: classifier_accuracy 97.00%" in shown
+    assert shown.count("classifier_accuracy_real 93.00%") == 6 and "| real test images | 1 | 93.00% |" in shown
+    kept = tmp_path / "glyphs-ReACGAN-with-weight-4-29" / "test" / "figures.json"
+    assert json.loads(kept.read_text()) == figures and called.count("train.py") == 6
+    monkeypatch.setattr(recipes, "figures_of_glyphs", None)
+    recipes.main()
+    assert capsys.readouterr().out == shown
+
+
+@pytest.mark.slow
+def test_the_cost_of_health_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["health.py", "sagan-digits", "--turns", "1"])
+    health.main()
+    assert re.search(r"norms at each 10 and a check at each 100 steps: \d+\.\d\d% of a step", capsys.readouterr().out)
+
+
+def test_the_share_of_health_counts_intervals(make_parameters):
+    p = make_parameters(log_step=10, sample_step=100)
+    assert health.share(2.0, 0.1, 5.0, p) == pytest.approx((0.01 + 0.05) / 2)

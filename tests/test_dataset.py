@@ -243,9 +243,18 @@ def test_another_number_of_classes_is_refused(animals):
 
 
 def test_test_images_of_another_number_of_classes_are_refused(animals):
-    """The message does not name --num_classes, since the number came from a checkpoint."""
-    with pytest.raises(UserError, match=r"^the generator has 10 classes, --test_data_path \S+ has 4: .*--classes$"):
-        load_dataset(folder(None, test_data_path=str(animals), num_classes=10), "test")
+    """The message does not name --num_classes, since the number came from a checkpoint. --classes adds no classes."""
+    with pytest.raises(UserError, match=r"^the generator has 2 classes, --test_data_path \S+ has 4: .*--classes$"):
+        load_dataset(folder(None, test_data_path=str(animals), num_classes=2), "test")
+    advice = "give test images of all classes of the generator$"
+    few = folder(None, test_data_path=str(animals), num_classes=6)
+    with pytest.raises(UserError, match=rf"^the generator has 6 classes, --test_data_path \S+ has 4: {advice}"):
+        load_dataset(few, "test")
+    for more, found in (((), "it lacks ant"), (("bee",), "it lacks ant and 1 more")):
+        names = ("ant", *more, *load_dataset(folder(animals)).class_names)
+        few = folder(None, test_data_path=str(animals), num_classes=len(names))
+        with pytest.raises(UserError, match=rf" has 4: {found}; {advice}"):
+            load_dataset(few, "test", names)
     with pytest.raises(UserError, match=r"^the generator has 9 classes, --dataset digits has 10: "):
         load_dataset(digits(num_classes=9), "test")
 

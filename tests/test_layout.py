@@ -14,7 +14,7 @@ FLOORS = (
     {"sampler", "checkpoint", "dataset"},
     {"networks", "command", "loading"},
     {"parameters"},
-    {"metrics"},
+    {"metrics", "published_data"},
     {"formats", "inference"},
     {"sagan_models", "acgan_models"},
     {"augment", "layers", "losses", "options", "pictures"},

@@ -1,7 +1,10 @@
 """docs/quickstart.ipynb and its Chinese twin: they say the same, and they run in AI Studio's folders."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from commands import LIMIT, ROOT
@@ -21,6 +24,17 @@ def test_both_notebooks_have_the_same_code():
     assert len(english) == len(chinese) == 8
     for lines, others in zip(english, chinese, strict=True):
         assert [line for line in others if line not in lines] == []  # what is ASCII in Chinese is in English too
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_command_that_fails_shows_its_message(path, tmp_path):
+    commands = [line for lines in code(path) for line in lines if re.match(r"!.* 2>", line)]
+    assert len(commands) == 2
+    values = {"{sys.executable}": sys.executable, "{errors}": f"{tmp_path}/errors.txt"}
+    for command in commands:
+        command = re.sub(r"\{.*?\}", lambda name: values.get(name[0], str(tmp_path)), command.removeprefix("!"))
+        done = subprocess.run(command, shell=True, cwd=tmp_path, text=True, capture_output=True, timeout=LIMIT)
+        assert "No such file" in done.stdout, command  # the program is not in this folder
 
 
 @pytest.mark.slow

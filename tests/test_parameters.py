@@ -614,7 +614,14 @@ def test_training_images_are_measured_if_they_are_compared_with():
     [
         ("--dataset folder --real_split train --metrics fid", "--real_split train compares with training images: give"),
         ("--test_data_path val --real_split both --metrics fid", "--real_split both compares with training images"),
-        ("--dataset folder --data_path train --real_split both --metrics fid", "needs real images: give --test_data"),
+        (
+            "--dataset folder --data_path train --real_split both --metrics fid",
+            "both also needs test images: give --",
+        ),
+        (
+            "--dataset folder --real_split both --metrics fid",
+            "needs real images: give --test_data_path DIR, or --ref",
+        ),
         ("--data_path train --real_split train --metrics floor", "--metrics floor needs test images: give --test_data"),
     ],
 )
@@ -1239,6 +1246,16 @@ def test_help_shows_every_option_with_its_default_and_does_not_load_paddle():
             assert "[" not in shown[name]
         elif field.default is not None and field.default is not False:
             assert shown[name].endswith(f"[{field.default}]".lower()), name
+
+
+@pytest.mark.parametrize("program", ["generate", "gallery", "demo", "export"])
+def test_the_help_of_a_command_that_draws_has_no_texts_on_training(program, capsys):
+    with pytest.raises(SystemExit):
+        CommandLine(["--help"], program)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--batch_size N images in each batch of --standing_batches (also --batchSize) [64]" in text
+    wrong = ("Training:", "Testing:", "in a step", "test.py also", "as many as the data", "to train on", "in pack.py")
+    assert [words for words in wrong if words in text] == []
 
 
 def test_a_mistake_ends_with_one_line_and_code_2():

@@ -160,3 +160,18 @@ def test_the_readmes_are_short():
         text = re.sub(r"(?ms)^```.*?^```", "", (ROOT / name).read_text(encoding="utf-8"))
         prose = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
         assert len(count(prose)) <= most
+
+
+def test_the_readmes_have_the_figures_of_the_digits():
+    """Means of three seeds as in docs/recipes.md. For `make demo` the figure of its report, as in weights/."""
+    recipes = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    report = (ROOT / "weights" / "acgan-digits.md").read_text(encoding="utf-8")
+    (demo,) = re.findall(r"\| read as the class asked for \| ([0-9.]+)% \|", report)
+    for page in (ROOT / "README.md", ROOT / "README_cn.md"):
+        text = page.read_text(encoding="utf-8")
+        for recipe, row in (("acgan-digits", "ACGAN"), ("sagan-digits", "as trained")):
+            figures = re.search(rf"\| {row} \| 3 \| ([0-9.]+ %) ± \S+ % \| ([0-9.]+) ± ", recipes).groups()
+            (shown,) = re.findall(rf"\| `{recipe}`[,，] ?[^|]*3 [^|]*\| ([0-9.]+ %)[;；] ?([0-9.]+) \|", text)
+            assert shown == figures
+        (sentence,) = re.findall(r"`make demo` [^`]*?([0-9.]+) %", text)
+        assert sentence == demo

@@ -82,6 +82,32 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (2, "", said)
 
 
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.parent.name)
+def test_prepare_removes_what_an_earlier_run_of_this_model_wrote(path, tmp_path):
+    model, output = path.parent.name, tmp_path / "test_tipc" / "output"
+    (other,) = {one.parent.name for one in CONFIGURATIONS} - {model}
+    lines = [line for line in (ROOT / "docs" / "logs" / "tipc.log").read_text().splitlines() if "Run" in line]
+    lines = [line.replace("Run successfully", "Run failed") for line in lines]
+    for name in (model, other):
+        (output / "norm_train_gpus_-1_autocast_null" / name).mkdir(parents=True)
+        (output / f"{name}-model").mkdir()
+
+    def prepare():
+        subprocess.run(["bash", ROOT / "test_tipc" / "prepare.sh", path, MODE], cwd=tmp_path, check=True)
+
+    prepare()  # without a log
+    (output / "results_python.log").write_text("".join(f"{line}\n" for line in lines))
+    for _ in range(2):
+        prepare()
+        left = (output / "results_python.log").read_text().splitlines()
+        assert left == [line for line in lines if model not in line] and len(left) == len(lines) // 2
+    (output / "results_python.log").write_text(f"{lines[0]}\n".replace("acgan-digits", model))
+    prepare()
+    assert (output / "results_python.log").read_text() == ""
+    folders = {found.name for found in output.rglob("*digits*")}
+    assert folders == {other, f"{other}-model"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.parent.name)
 def test_each_command_of_a_configuration_runs(path, tmp_path):

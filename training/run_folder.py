@@ -19,8 +19,9 @@ import runtime
 import system
 from metrics.diversity import class_distance
 from metrics.record import SAMPLES
-from parameters import CLASSIFIED, METRICS, OPTIONS, changed_options
+from parameters import METRICS, OPTIONS, changed_options
 from processes import collectives
+from training.collapse import ADVICE
 from utils import (
     LOCK_FILE,
     RUN_FILE,
@@ -363,7 +364,7 @@ def _compared(parameters):
     tags = ["loss/g_adv", "logits/D(x)", "logits/D(G(z))"]
     for metric in (METRICS[name] for name in p.chosen_metrics if p.eval_step):
         if SAMPLES in metric.sets:
-            figure = metric.shown(p.dataset in CLASSIFIED)[metric.best or metric.figures[0].name]
+            figure = metric.shown(p.by_classifier)[metric.best or metric.figures[0].name]
             tags.append(f"scores/{figure.name}")
     return values, list(map(numbered, tags))
 
@@ -429,7 +430,7 @@ def diverged(name, value, step):
     """The UserError for the tensor `name`, which is not finite after `step` steps."""
     return UserError(
         f"{name} is {value} at step {step}: training has diverged; --resume goes on from the last good checkpoint: "
-        "give it a lower --d_lr and --g_lr, or start a new run with another --manual_seed"
+        f"give it a lower --d_lr and --g_lr, or start a new run with another --manual_seed; {ADVICE}"
     )
 
 

@@ -94,6 +94,9 @@ def verdicts(text):
         ("sagan-imagenet-ema", ("fid", "inception_score"), [("FID", "", "12.83"), ("Inception Score", "", "69.54")]),
         ("sagan-cifar10", ("fid", "inception_score"), [("FID", "", "9.43"), ("Inception Score", "", "9.32")]),
         ("reacgan-cifar10", ("fid", "inception_score"), [("FID", "", "3.87"), ("Inception Score", "", "9.85")]),
+        ("reacgan-imagenet", ("fid", "inception_score"),
+         [("FID", "8.21, of 2,048 images in a step, against validation images", "15.65"),
+          ("Inception Score", "", "66.67")]),
         ("acgan-digits", ("classifier_fid",), [("classifier FID", "", "")]),
     ],
 )  # fmt: skip
@@ -136,7 +139,8 @@ def test_the_report_says_whether_its_settings_are_the_published_ones(tmp_path, s
     else:
         assert found == (
             "Same settings as the published figures: dataset, num_samples, classes drawn, imsize, weights, batch "
-            "statistics, truncation, half precision, inception weights. The reference images have to be the same too."
+            "statistics, truncation, half precision, inception weights. The real images, their crop and their filter "
+            "have to be the same too."
         )
 
 
@@ -174,14 +178,24 @@ def test_figures_of_one_model_are_not_those_of_a_hundred(tmp_path):
     )
 
 
+CUT_OUT = "shorter side resized by the {} filter, middle cut out, 128x128 pixels"
+EMA = {"real split": "train", "weights": "moving average", "transform": CUT_OUT.format("bilinear")}
+
+
 @pytest.mark.parametrize(
     ("recipe", "settings", "why"),
     [
         ("sagan-imagenet", {"real split": "test"}, None),
         ("sagan-imagenet", {"real split": "train"}, "real split train instead of test"),
         ("sagan-imagenet", {}, "real split unknown instead of test"),  # --reference does not tell it
-        ("sagan-imagenet-ema", {"real split": "train", "weights": "moving average"}, None),
-        ("sagan-imagenet-ema", {"real split": "test", "weights": "moving average"}, "real split test instead of train"),
+        ("sagan-imagenet-ema", EMA, None),
+        ("sagan-imagenet-ema", EMA | {"real split": "test"}, "real split test instead of train"),
+        (
+            "sagan-imagenet-ema",
+            EMA | {"transform": "resized by the bilinear filter, 128x128 pixels"},
+            "transform resized by the bilinear filter, 128x128 pixels instead of shorter side resized by the bilinear "
+            "filter, middle cut out",
+        ),
         ("sagan-cifar10", {"real split": "train"}, None),
         ("sagan-cifar10", {"real split": "both"}, "real split both instead of train"),
     ],
@@ -193,6 +207,16 @@ def test_the_report_says_whether_the_real_images_are_the_published_ones(tmp_path
     assert found == f"Not comparable with the published figures: {why}." if why else found.startswith("Same settings")
     _, text = write_report(tmp_path, recipe, {"inception_score": 20.0}, settings)
     assert verdicts(text)[0].startswith("Same settings")
+
+
+@pytest.mark.parametrize("name", ["bilinear", "lanczos"])
+def test_the_published_figures_of_reacgan_have_another_filter_and_other_networks(tmp_path, name):
+    """StudioGAN's ReACGAN has BigGAN's networks. Its real images are resized by Lanczos' filter."""
+    settings = EMA | {"batch statistics": "standing, over 9 batches", "transform": CUT_OUT.format(name)}
+    first, other = verdicts(write_report(tmp_path, "reacgan-imagenet", {"fid": 20.0}, settings)[1])
+    assert first.startswith("Same settings as the published" if name == "lanczos" else "Not comparable with")
+    assert ("resized by the bilinear filter" in first) == (name == "bilinear")
+    assert other.startswith("The published figures are of other networks, BigGAN's, with embeddings of 2,048 numbers")
 
 
 @pytest.mark.parametrize("recipe", ["acgan-imagenet", "sagan-imagenet", "acgan-cifar10"])

@@ -13,8 +13,8 @@ import tester
 from command.line import CommandLine
 from evaluation import measurement, union
 from evaluation.sources import GeneratorSamples
-from loading.image_sets import CLASS_NAMES
 from networks import models_of
+from published_data import all_data_sets
 from utils import UserError
 
 LETTERS = {"a": "0,5", "b": "5,10", "c": "3,7"}  # file: its classes of digits
@@ -31,7 +31,7 @@ def save(make_parameters, tmp_path, monkeypatch):
         options = {"dataset": "digits", "classes": classes, "num_classes": stop - first, "manual_seed": seed}
         p = make_parameters(**options | changes)
         state = {key: tensor.numpy() for key, tensor in models_of(p).build_generator(p).state_dict().items()}
-        names = CLASS_NAMES["digits"][first:stop] if names is None else names
+        names = all_data_sets()["digits"].class_names[first:stop] if names is None else names
         checkpoint.save(f"{name}.safetensors", 1, dataclasses.asdict(p), {"G": state}, class_names=names)
         return p
 
@@ -121,6 +121,9 @@ def test_the_union_is_compared_with_the_real_images_of_its_classes(save):
     with pytest.raises(UserError, match="the generator has 7 classes, --dataset digits has 10"):
         measured(*fewer)
     assert measured(*fewer, "--classes", "0,7")[1]["settings"]["num_classes"] == 7
+    lacking = "the generator has 7 classes, --dataset digits has 5: it lacks 5 and 1 more; choose all classes of the "
+    with pytest.raises(UserError, match=lacking + "generator by --classes"):
+        measured(*fewer, "--classes", "0,5")
 
 
 def test_models_that_do_not_fit_together_are_refused(save):

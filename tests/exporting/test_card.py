@@ -6,7 +6,7 @@ import os
 
 import pytest
 import yaml
-from test_folding import drawn_generator
+from drawn import drawn_generator
 
 import checkpoint
 from drawing.generator import OpenGenerator
@@ -33,7 +33,7 @@ def card_of(tmp_path, make_parameters):
             text = json.dumps(report).replace("DIGEST", file_digest(path))
             (tmp_path / "run" / "test-1" / "report.json").write_text(text)
         loaded = checkpoint.load(path)
-        return model_card(OpenGenerator(p, loaded), loaded, "name", has_onnx=False)
+        return model_card(OpenGenerator(p, loaded), loaded, has_onnx=False)
 
     return make
 
@@ -47,6 +47,11 @@ def test_the_card_has_what_a_hub_reads(card_of):
         assert words in text
     assert "Not measured." in text and "onnx" not in card
     assert "1610.09585" in text and "2111.01118" not in text
+
+
+@pytest.mark.parametrize(("name", "title"), [("my <flowers>", "my &lt;flowers&gt;"), (None, "acgan-mnist")])
+def test_the_title_is_the_run_s_name_or_the_recipe(card_of, name, title):
+    assert f"---\n\n# {title}\n" in card_of(name=name, recipe="acgan-mnist")
 
 
 def test_a_card_of_reacgan_cites_its_paper_too(card_of):
@@ -96,7 +101,7 @@ def test_reports_are_read_in_any_folder_of_the_run_and_strangers_files_do_no_har
     content = {"figures": FIGURES, "settings": {"sha256": file_digest(weights), "num_samples": 512}}
     (run / "test" / "report.json").write_text(json.dumps(content))
     loaded = checkpoint.load(weights)
-    card = model_card(OpenGenerator(Parameters(**loaded.parameters), loaded), loaded, "name", has_onnx=False)
+    card = model_card(OpenGenerator(Parameters(**loaded.parameters), loaded), loaded, has_onnx=False)
     assert "Measured by `test.py` on 512 samples." in card
 
 

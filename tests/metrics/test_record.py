@@ -1,13 +1,12 @@
 """The records of the metrics: a new metric is one new file, and `--help` imports nothing slow."""
 
 import json
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from commands import LIMIT, ROOT, run
+from commands import LIMIT, ROOT, copy_program, run
 
 from metrics import all_metrics
 
@@ -35,10 +34,7 @@ METRICS = (
 @pytest.fixture
 def program(tmp_path):
     """A copy of the program with one more file in metrics/."""
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, tmp_path)
-    for name in ("drawing", "evaluation", "formats", "metrics", "processes", "recipes"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+    copy_program(tmp_path)
     (tmp_path / "metrics" / "toy.py").write_text(TOY)
     return tmp_path
 

@@ -114,6 +114,19 @@ def test_other_values_are_refused(demo, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("en", "seed: give a whole number from 0 to 2147483647"), ("cn", "种子：请输入 0 至 2147483647 之间的整数")],
+)
+def test_a_refusal_is_in_the_language_of_the_page(demo, language, said):
+    demo = demo()
+    demo = demo_images.Demo(demo.generator, demo.folder, language)
+    for seed in (None, -1, 2**31):  # an empty field, and numbers that the field accepts
+        with pytest.raises(UserError) as refusal:
+            demo.image(0, seed, 0)
+        assert str(refusal.value) == said
+
+
 def test_many_threads_get_their_images_and_old_files_go(demo, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_images, "KEPT", 10)
     demo = demo()

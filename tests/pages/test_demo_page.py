@@ -191,6 +191,18 @@ class TestPage:
             urllib.request.urlopen(urllib.request.Request(f"{page}gradio_api/upload", body, header), timeout=LIMIT)
         assert refusal.value.code == 413
 
+    def test_a_chinese_page_has_no_english(self, model, tmp_path):
+        from pages import demo_page, words
+        from pages.demo_images import Demo
+
+        page = demo_page.build(Demo(model[1], tmp_path, "cn"), "cn").get_config_file()
+        shown = [part["props"] for part in page["components"]]
+        labels = [props["label"] for props in shown if props.get("show_label") and props.get("label")]
+        known = [texts[1] for texts in words.WORDS.values()]
+        assert "插值终点" in labels and set(labels) <= set(known)
+        assert "sagan，7 步" in next(props["value"] for props in shown if str(props.get("value")).startswith("# "))
+        assert all(props["show_label"] for props in shown if props["name"] in ("radio", "dropdown", "number"))
+
     def test_a_used_port_is_refused(self, model, tmp_path):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import ROOT, SMALL, run, start
+from drawn import drawn_generator
 from PIL import Image
 from published_files import published
 from test_faults import fill, mounted
-from test_folding import drawn_generator
 
 import checkpoint
 from command.line import CommandLine
@@ -236,6 +236,8 @@ def test_the_command_writes_a_page_into_a_new_folder(trained, tmp_path):
     assert chinese.images == page.images and "生成样本" in texts[0]
     assert len(page.images["grid"]) == 120 and len(page.images["neighbours"]) == 50 and len(page.images["film"]) == 2
     assert "All 1437 training images were searched. Median distance" in page.text["neighbours"]
+    assert str(trained.parent) not in texts[1] and "--total_step2" in page.text["settings"]
+    assert not {"--save_path", "--name", "--pretrained_model"} & {*re.findall("--[a-z_]+", page.text["settings"])}
 
 
 @pytest.mark.slow

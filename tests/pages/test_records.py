@@ -49,6 +49,24 @@ def test_reports_have_their_figures_beside_published_ones(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        ("/home/me/runs/s/step-1.safetensors", "step-1.safetensors"),
+        (r"C:\runs\s\step-1.safetensors", "step-1.safetensors"),
+        ("test images of folder in /home/me/my photos/test", "test images of folder in test"),
+        ("training and test images of folder in flowers and flowers-test", None),
+        ("resized by the bicubic filter, 16x16 pixels", None),
+        (29, "29"),
+    ],
+)
+def test_a_report_s_settings_do_not_tell_folders(tmp_path, setting, shown):
+    settings = {"num_classes": 10, "classes drawn": 5, "num_samples": 9, "number of real images": 9, "file": setting}
+    report(tmp_path, "test-1", settings=settings)
+    (found,) = records.reports(tmp_path, "mine")
+    assert found["settings"]["file"] == (shown or setting)
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"figures": {"fid": "x"}},
