@@ -21,7 +21,7 @@ def main():
     command = CommandLine(program="generate")
     drawing = command.own_options()
     check_drawing(drawing, command.spelled)
-    # Without an option that says what to draw: a grid of each generator in weights/.
+    # Without an option that chooses images: a grid of each generator in weights/.
     overview = command.spelled <= {"out"}
     files = [command.given.get("pretrained_model") or WEIGHTS / "acgan-digits.safetensors"]
     if overview:

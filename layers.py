@@ -30,7 +30,7 @@ class SpectrallyNormalized(nn.Layer):
     buffers `weight_u` [rows] and `weight_v` [columns] hold the singular vectors. Evaluation does not change them, nor
     does training while `updates` is False.
 
-    `training_on_block` sets `group`, whose members have equal weights, and `number`, the layer's number among them.
+    `training_on_block` sets `group`, the processes with equal weights, and `number`, the layer's number among them.
     One member computes the iteration and the division for all.
     """
 

@@ -48,7 +48,7 @@ def class_folders(path, option, skipped=None):
 
     `skipped` is a Counter. The number of broken links and of images beside the class folders is added to it. Raises
     UserError for fewer than two class folders, for class folders without any image, and for a link to itself. The
-    message says what was found.
+    message describes the folder.
     """
     wanted = "give the folder that holds one folder of images for each class"
     if path is None:

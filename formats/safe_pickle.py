@@ -81,8 +81,8 @@ def load_pickle(data, limit):
 def _in_one_sentence(error, subject, ending):
     """A UserError of one sentence for any error. It begins with `subject`.
 
-    It replaces a context manager, whose frames would refer to each other: then the objects of a refused file stay in
-    memory until Python looks for cycles.
+    This is not a context manager, because its frames would refer to each other. Then the objects of a refused file
+    would stay in memory until Python looks for cycles.
     """
     subject = str(subject) if len(str(subject)) <= 120 else f"…{str(subject)[-120:]}"
     if isinstance(error, UserError):
