@@ -17,7 +17,10 @@ from utils import UserError, printable, shell_word
 def load_dataset(parameters, split="train", generator_classes=()):
     """The `ImageSet` that `parameters` describe; `split` is "train" or "test".
 
-    from utils import UserError, printable, shell_word
+    "test" holds the test images of a published set. For image folders, "train" reads `data_path` and "test" reads
+    `test_data_path`. `generator_classes`: names of the classes that a generator to measure was trained on, for the
+    refusal of other ones. Raises UserError for wrong data and for options that do not fit the data. The message says
+    what was found.
     """
     p = parameters
     option, path = path_option(p, split)
