@@ -1,6 +1,7 @@
 """The benchmarks: command lines, processes that take turns, counts of operations."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ import attention
 import check_gpu
 import flops
 import glyphs
+import health
 import sample
 import train_step
 import turns
@@ -198,3 +200,15 @@ def test_the_figures_of_glyphs_are_kept_beside_the_report(tmp_path, monkeypatch,
     monkeypatch.setattr(recipes, "figures_of_glyphs", None)
     recipes.main()
     assert capsys.readouterr().out == shown
+
+
+@pytest.mark.slow
+def test_the_cost_of_health_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["health.py", "sagan-digits", "--turns", "1"])
+    health.main()
+    assert re.search(r"norms at each 10 and a check at each 100 steps: \d+\.\d\d% of a step", capsys.readouterr().out)
+
+
+def test_the_share_of_health_counts_intervals(make_parameters):
+    p = make_parameters(log_step=10, sample_step=100)
+    assert health.share(2.0, 0.1, 5.0, p) == pytest.approx((0.01 + 0.05) / 2)

@@ -21,6 +21,7 @@ from metrics.diversity import class_distance
 from metrics.record import SAMPLES
 from parameters import METRICS, OPTIONS, changed_options
 from processes import collectives
+from training.collapse import ADVICE
 from utils import (
     LOCK_FILE,
     RUN_FILE,
@@ -429,7 +430,7 @@ def diverged(name, value, step):
     """The UserError for the tensor `name`, which is not finite after `step` steps."""
     return UserError(
         f"{name} is {value} at step {step}: training has diverged; --resume goes on from the last good checkpoint: "
-        "give it a lower --d_lr and --g_lr, or start a new run with another --manual_seed"
+        f"give it a lower --d_lr and --g_lr, or start a new run with another --manual_seed; {ADVICE}"
     )
 
 
