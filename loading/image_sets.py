@@ -123,6 +123,7 @@ class FolderSet(ImageSet):
     """
 
     is_slow = by_class = True
+    _refusal = None  # the message that stops the run
 
     def __init__(self, parameters, option, path):
         self._skipped = Counter()
@@ -135,7 +136,6 @@ class FolderSet(ImageSet):
         self.option, self.folder = option, path
         self.reading = Reading()
         self._lock = threading.Lock()
-        self._refusal = None  # the message that stops the run
 
     def fingerprint(self):
         """The fingerprint of every set, plus digests of all file names and of the sizes of SIZES_COMPARED files."""

@@ -72,7 +72,7 @@ class Slurm:
         self._start("slurmctld", "-D")
         for name in NODES:
             self._start("slurmd", "-D", "-N", name)
-        self.wait_for(lambda: self.run("sinfo", "--noheader", "--format", "%T %D") == "idle 2", LIMIT)
+        self.wait_for(lambda: self.run("sinfo", "--noheader", "--format", "%T %D") == "idle 2")
 
     def _munge(self, folder):
         if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
@@ -81,7 +81,7 @@ class Slurm:
             os.makedirs(path, exist_ok=True)
             shutil.chown(path, "munge", "munge")
         self._start("runuser", "-u", "munge", "--", "munged", "--force", "--foreground")
-        self.wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0, 20)
+        self.wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0)
 
     def _start(self, *command):
         log = subprocess.DEVNULL
@@ -97,8 +97,8 @@ class Slurm:
         return next(field.partition("=")[2] for field in fields if field.startswith("JobState="))
 
     @staticmethod
-    def wait_for(condition, seconds=LIMIT):
-        deadline = time.monotonic() + seconds
+    def wait_for(condition):
+        deadline = time.monotonic() + LIMIT
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.2)

@@ -37,7 +37,8 @@ ELSEWHERE = {
     "make export-env": "needs a network",
     "pip install": "needs a network",
     "python demo.py": "a server; tests/pages/test_demo_page.py",
-    "python benchmarks/": "measured by hand; tests/test_benchmarks.py",
+    "python benchmarks/check_gpu.py --device cpu --processes 2": "tests/test_benchmarks.py runs this command",
+    "python benchmarks/recipes.py glyphs": "it takes hours; tests/test_benchmarks.py measures such a run",
     ".ci/run": "it runs this test",
     "source .venv/bin/activate": "make's environment",
     "python -m pytest": "it runs some of these tests",
@@ -45,7 +46,9 @@ ELSEWHERE = {
     "python test.py --pretrained_model sagan_models/acgan-imagenet-1,": "tests/evaluation/test_union.py",
     "python train.py --recipe acgan-cifar10 --class_loss": "needs a network: Paddle downloads CIFAR-10",
     "python -m paddle.distributed.launch --nnodes": "tests/processes/test_hosts.py",
-    "sbatch": "tests/test_cluster.py",
+    "sbatch": "tests/test_cluster.py, on a machine with Slurm",
+    "srun": "needs a Slurm cluster",
+    "PIP_INDEX_URL=": "needs a network",
     "kubectl": "needs a Kubernetes cluster",
     "python -m paddle.distributed.launch train.py": "tests/processes",
     "python train.py --data_path '…/train'": "published; tests/test_parameters.py reads it",
@@ -54,12 +57,7 @@ ELSEWHERE = {
     "python test.py --test_data_path '…/val'": "published; tests/test_parameters.py reads it",
     "python test.py --check_path": "published; tests/test_parameters.py reads it",
     "python test.py --pretrained_model RUN --metrics brightness": "tests/metrics/test_record.py",
-    "python train.py --recipe sagan-digits --name": "it takes ten minutes",
     "python train.py --dataset mnist": "needs MNIST",
-    "python train.py --name acgan-digits": "make demo",
-    "python test.py --pretrained_model sagan_models/acgan-digits": "make demo",
-    "python test.py --pretrained_model sagan_models/sagan-digits": "needs ten minutes of training before it",
-    "python export.py --pretrained_model sagan_models/": "tests/exporting",
     "python train.py --recipe FILE": "tests/test_parameters.py",
     "python train.py --resume RUN --data_path imagenet-128.npz": "tests/packing/test_work.py",
     "visualdl": "a server; tests/test_commands.py reads its records",
@@ -83,21 +81,27 @@ SHORT = {  # options that make a command short; the last value of an option coun
     "test.py": "--num_samples 40 --device cpu",
     "pack.py": "--num_workers 1",
     "gallery.py": "--device cpu --inception_weights inception.safetensors",
+    "recipes.py": "--seeds 29",
 }
+MEASURED = ("digits-ACGAN-29", "sagan-digits-sagan-digits-29")  # runs of benchmarks/recipes.py that are there already
+# In a sentence: settings of the environment, and a program with options. `python train.py` alone names a program.
+IN_A_SENTENCE = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:python [^`]*? --|(?:make|pip|sbatch|srun|visualdl) )[^`]*)`")
 
 
 def commands_of(page):
     """The commands of a page, each on one line: those in blocks, without comments, and those in sentences and tables.
 
-    `python train.py` and the like, without options, name a program.
+    In a block of Python, lines that begin with `!` are commands.
     """
     text = page.read_text(encoding="utf-8")
     sentences = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    for command in re.findall(r"`(python [^`]*? --[^`]*)`", sentences):
+    for command in IN_A_SENTENCE.findall(sentences):
         yield " ".join(command.split())
-    for block in re.findall(r"^```(?:bash|bat)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+    for kind, block in re.findall(r"^```(bash|bat|python)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
             command = " ".join(re.sub(r"(^|\s)#.*", "", line).split())
+            if kind == "python":
+                command = command[1:] if command.startswith("!") else ""
             if command:
                 yield command
 
@@ -155,13 +159,20 @@ def place(tmp_path_factory):
         execute(place, f"python train.py --data_path {data} --save_path runs --name {name} --imsize 32")
     execute(place, "python train.py")
     execute(place, "python train.py --data_path flowers --name flowers --imsize 32")
+    for name in ("acgan-digits", "sagan-digits"):
+        execute(place, f"python train.py --recipe {name} --name {name}")
+    for name in MEASURED:
+        recipe = "sagan-digits" if name.startswith("sagan") else "acgan-digits"
+        execute(place, f"python train.py --recipe {recipe} --save_path tmp/recipes --name {name}")
+        execute(place, f"python test.py --pretrained_model tmp/recipes/{name} --test_path tmp/recipes/{name}/test")
     execute(place, "python pack.py --data_path ImageNet/train --imsize 128 --centercrop --out packed.npz")
     return place
 
 
 def execute(place, command):
     """Run a command of a page in `place`, made short. Other paths than those below `place` are put there."""
-    command = command.replace("/home/aistudio", f"{place}/home/aistudio").replace("/content", f"{place}/content")
+    for outside in ("/tmp/recipes", "/home/aistudio", "/content"):
+        command = command.replace(outside, f"{place}{outside}")
     words = [word for word in shlex.split(command)[1:] if word != "…"]
     values = dict(itertools.pairwise(words))  # {option: its value}
     new = f"new-{len(list(place.glob('new-*')))}"
@@ -176,12 +187,15 @@ def execute(place, command):
     if "--name" in words and "--resume" not in words:
         shutil.rmtree(run, ignore_errors=True)  # of a command of another page
     program = next(word for word in words if word.endswith(".py"))
-    more = "--total_step 4 --device cpu" if "--resume" in words and run.exists() else SHORT.get(program, "")
+    short = SHORT.get(program.rpartition("/")[2], "")
+    more = "--total_step 4 --device cpu" if "--resume" in words and run.exists() else short
     more = "--device cpu" if "--samples" in words else more
     if program == "train.py" and "--pretrained_model" in words:
         more += " --total_step 2"  # the weights have one step
     if {"--test_data_path", "--reference", "--eval_step"} & set(words):
         more += " --inception_weights inception.safetensors"
+    if words[:2] == ["benchmarks/recipes.py", "digits"]:
+        more += " --rows ACGAN"
     if "--eval_step" in words:
         more += " --eval_step 1 --eval_samples 20"
     words = [sys.executable, *(places.get(word, word) for word in words), *more.split()]
@@ -195,6 +209,22 @@ def test_every_command_is_one_that_runs_or_is_named():
     known = {command for page in PAGES for command in commands_of(page)}
     unused = [text for text in ELSEWHERE if not any(command.startswith(text) for command in known)]
     assert unused == []
+
+
+def test_commands_in_sentences_and_cells_are_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Write `PIP_INDEX_URL=https://a.b/simple make demo`, `sbatch --signal B:USR1@600 a.sh …`, or `make` or\n"
+        "`python train.py`.\n```python\nimport os\n%cd a\n!python train.py --name b \\\n    --imsize 32  # c\n```\n"
+    )
+    seen = ["PIP_INDEX_URL=https://a.b/simple make demo", "sbatch --signal B:USR1@600 a.sh …"]
+    assert list(commands_of(page)) == [*seen, "python train.py --name b --imsize 32"]
+
+
+def test_no_cell_sets_a_shell_that_ends_with_its_line():
+    """`!cd` and `!export` have no effect on the next lines; `%cd` and `%env` have."""
+    for page in PAGES:
+        assert not re.findall(r"(?m)^! ?(?:cd|export) .*", page.read_text(encoding="utf-8")), page
 
 
 @pytest.mark.slow

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from drawn import opened
-from test_folding import SIZES
+from drawn import SIZES, opened
 
 import sampler
 from drawing.generator import between, places

@@ -6,7 +6,7 @@ import os
 
 import pytest
 import yaml
-from test_folding import drawn_generator
+from drawn import drawn_generator
 
 import checkpoint
 from drawing.generator import OpenGenerator

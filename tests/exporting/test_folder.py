@@ -14,11 +14,11 @@ import numpy as np
 import paddle
 import pytest
 from commands import LIMIT, ROOT, run, start, wait_for
+from drawn import drawn_generator
 from PIL import Image
 from published_files import PTH, published
 from safetensors.numpy import load_file
 from test_faults import fill, mounted
-from test_folding import drawn_generator
 
 import checkpoint
 from command.line import CommandLine

@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 import pytest
-from test_folding import drawn_generator
+from drawn import drawn_generator
 
 from pages import attention
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import ROOT, SMALL, run, start
+from drawn import drawn_generator
 from PIL import Image
 from published_files import published
 from test_faults import fill, mounted
-from test_folding import drawn_generator
 
 import checkpoint
 from command.line import CommandLine

@@ -59,7 +59,7 @@ class Hosts:
         for launcher in self.launchers:
             launcher.terminate()
         for launcher in self.launchers:
-            launcher.wait(60)
+            launcher.wait(LIMIT)
         for name in self.names:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
@@ -101,7 +101,7 @@ def test_two_processes_on_each_of_two_hosts_equal_four_on_one(tmp_path):
     subprocess.run([sys.executable, *map(str, command)], cwd=one, timeout=LIMIT, check=True, capture_output=True)
     with Hosts() as hosts:
         for launcher in hosts.launch([two, two], *TRAIN, *SHORT):
-            assert launcher.wait(200) == 0
+            assert launcher.wait(LIMIT) == 0
     first, second = (checkpoint.load_file_or_run(folder / "sagan_models" / "acgan-digits-1") for folder in (one, two))
     assert first.step == second.step == 20
     assert first.fingerprint() == second.fingerprint()
@@ -113,7 +113,7 @@ def test_a_lost_connection_ends_both_hosts(tmp_path):
         wait_for_step(tmp_path / "sagan_models" / "acgan-digits-1" / "log.txt", 3, launchers)
         hosts.cut()
         for launcher in launchers:
-            assert launcher.wait(60) == watch.DIED
+            assert launcher.wait(LIMIT) == watch.DIED
     here, there = ((tmp_path / f"log{host}" / "workerlog.0").read_text() for host in (0, 1))
     assert "has not answered for 25 seconds: the run stops; --resume" in here
     assert f"rank 0 ({socket.gethostname()}, pid " in there
@@ -128,7 +128,7 @@ def test_both_hosts_refuse_a_run_folder_that_one_lacks(tmp_path):
     for resume in ("sagan_models/acgan-digits-1", "auto"):
         with Hosts() as hosts:
             launchers = hosts.launch(folders, ROOT / "train.py", "--resume", resume, "--device", "cpu")
-            assert [launcher.wait(60) for launcher in launchers] == [2, 2]
+            assert [launcher.wait(LIMIT) for launcher in launchers] == [2, 2]
         said = [(folders[host] / f"log{host}" / "workerlog.0").read_text() for host in (0, 1)]
         wanted = (
             "is not a run's folder" if resume != "auto" else "give every process the same command and, with --resume"

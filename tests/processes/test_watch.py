@@ -121,16 +121,16 @@ class Group:
     def text(self, rank):
         return self.outputs[rank].read_text()
 
-    def wait_for_text(self, text, seconds=LIMIT):
+    def wait_for_text(self, text):
         """Wait until every process has printed `text`."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + LIMIT
         while not all(text in self.text(rank) for rank in range(len(self.processes))):
             assert time.monotonic() < deadline and all(p.poll() is None for p in self.processes), self.outputs
             time.sleep(0.05)
 
-    def exit_codes(self, seconds=LIMIT):
-        """Wait until all have ended, which must be within `seconds`; returns their exit codes."""
-        deadline = time.monotonic() + seconds
+    def exit_codes(self):
+        """Wait until all have ended; returns their exit codes."""
+        deadline = time.monotonic() + LIMIT
         return [process.wait(max(0.1, deadline - time.monotonic())) for process in self.processes]
 
 
@@ -154,7 +154,7 @@ def test_a_dead_process_ends_the_others_and_is_named(tmp_path, dead):
     with meetings(tmp_path, 3, "long", "0") as group:
         group.wait_for_text("met")
         group.processes[dead].kill()
-        exit_codes = group.exit_codes(10)
+        exit_codes = group.exit_codes()
         assert exit_codes == [-signal.SIGKILL if rank == dead else watch.DIED for rank in range(3)]
         for rank in {0, 1, 2} - {dead}:
             assert f"meetings.py: {group.name(dead)} has died: the run stops; --resume" in group.text(rank)
@@ -170,7 +170,7 @@ def test_a_dead_process_ends_the_others_and_is_named(tmp_path, dead):
 )
 def test_the_others_learn_why_a_process_failed(tmp_path, failing, what, code, reason):
     with meetings(tmp_path, 3, what, str(failing)) as group:
-        assert group.exit_codes(15) == [code] * 3
+        assert group.exit_codes() == [code] * 3
         for rank in {0, 1, 2} - {failing}:
             assert f"{group.name(failing)} has stopped: {reason}\n" in group.text(rank)
         assert ("Traceback" in group.text(failing)) == (what == "bug")
@@ -180,25 +180,25 @@ def test_the_first_failure_is_reported(tmp_path):
     """Another process ends because of it, without a message, before rank 0 does."""
     script = changed_meetings(tmp_path, "watch.GRACE_SECONDS = 0.2 if collectives.rank() else 2")
     with Group(tmp_path, [[script, "mistake", "1"]] * 3) as group:
-        assert group.exit_codes(15) == [2] * 3
+        assert group.exit_codes() == [2] * 3
         assert f"{group.name(1)} has stopped: the images are gone\n" in group.text(0)
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_process_may_end_before_the_others(tmp_path, first):
     with meetings(tmp_path, 3, "end", str(first)) as group:
-        assert group.exit_codes(10) == [3] * 3
+        assert group.exit_codes() == [3] * 3
         assert all(group.text(rank) == "met\n" for rank in range(3))
 
 
 def test_a_late_process_is_waited_for(tmp_path):
     with meetings(tmp_path, 3, "late", "1") as group:
-        assert group.exit_codes(15) == [0] * 3
+        assert group.exit_codes() == [0] * 3
 
 
 def connect(address):
     """Connect to `address`, where nothing may listen yet."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LIMIT
     while True:
         try:
             return socket.create_connection(address)
@@ -215,7 +215,7 @@ def test_messages_of_strangers_are_ignored(tmp_path):
             with connect(group.meeting) as link:
                 link.sendall(words)
         group.processes[1].send_signal(signal.SIGCONT)
-        assert group.exit_codes(20) == [0] * 3
+        assert group.exit_codes() == [0] * 3
         assert "Traceback" not in group.text(0)
 
 
@@ -224,7 +224,7 @@ def test_a_silent_stranger_delays_no_process(tmp_path):
         group.processes[1].send_signal(signal.SIGSTOP)
         with connect(group.meeting):
             group.processes[1].send_signal(signal.SIGCONT)
-            assert group.exit_codes(20) == [0] * 3
+            assert group.exit_codes() == [0] * 3
 
 
 @pytest.mark.parametrize("stranger", ["closes", "is an echo"])
@@ -237,16 +237,16 @@ def test_a_process_leaves_a_stranger_at_the_address_of_rank_0(tmp_path, stranger
     )
     with Group(tmp_path, [[script, "late", "1"]] * 2) as group:
         with socket.create_server(group.meeting) as server:
-            server.settimeout(10)
+            server.settimeout(LIMIT)
             link, _ = server.accept()
             with link:
-                link.settimeout(10)
+                link.settimeout(LIMIT)
                 hello = link.recv(4096)
                 if stranger == "is an echo":
                     link.sendall(hello)
                     assert link.recv(4096) == b""
         (tmp_path / "gone").touch()
-        assert group.exit_codes(20) == [0] * 2
+        assert group.exit_codes() == [0] * 2
 
 
 @pytest.mark.parametrize("held", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -261,7 +261,7 @@ def test_a_process_with_a_blocked_interpreter_is_waited_for(tmp_path, held):
         f"if collectives.rank() == {held}: watch.Watch._read = hold",
     )
     with Group(tmp_path, [[script, "late", "1"]] * 2) as group:
-        assert group.exit_codes(20) == [0] * 2, group.text(1 - held)
+        assert group.exit_codes() == [0] * 2, group.text(1 - held)
 
 
 @pytest.mark.parametrize("told", [[0], [1], [0, 1, 2]])
@@ -273,7 +273,7 @@ def test_processes_stop_by_the_same_signal_at_the_same_moment(tmp_path, told):
         group.wait_for_text("begun")
         for rank in told:
             group.processes[rank].send_signal(signal.SIGTERM if rank else signal.SIGINT)
-        assert group.exit_codes(15) == [0] * 3
+        assert group.exit_codes() == [0] * 3
         lines = [group.text(rank).splitlines()[-1] for rank in range(3)]
         assert len(set(lines)) == 1 and re.fullmatch(rf"stopped at \d+ by {15 if max(told) else 2}", lines[0]), lines
         assert [("stopping; send the signal once more" in group.text(rank)) for rank in range(3)] == [
@@ -285,7 +285,7 @@ def test_processes_stop_by_the_same_signal_at_the_same_moment(tmp_path, told):
 def test_a_process_that_never_starts_is_named(tmp_path):
     script = changed_meetings(tmp_path, "watch.JOIN_SECONDS = watch.LEAVE_SECONDS = 2")
     with Group(tmp_path, [[script, "late", "5"], [script, "late", "5"], ["-c", "pass"]]) as group:
-        assert group.exit_codes(20) == [2, 2, 0]
+        assert group.exit_codes() == [2, 2, 0]
         assert "meetings.py: rank 2 did not connect within 2 seconds: read the reason in its log\n" in group.text(0)
 
 
@@ -296,7 +296,7 @@ def test_a_frozen_process_ends_the_others(tmp_path, frozen):
         group.wait_for_text("met")
         group.processes[frozen].send_signal(signal.SIGSTOP)
         for rank in {0, 1, 2} - {frozen}:
-            assert group.processes[rank].wait(60) == watch.DIED
+            assert group.processes[rank].wait(LIMIT) == watch.DIED
             assert f"{group.name(frozen)} has not answered for 25 seconds" in group.text(rank)
 
 
@@ -311,7 +311,7 @@ def test_a_run_that_was_suspended_goes_on(tmp_path):
         for process in group.processes:
             process.send_signal(signal.SIGCONT)
             time.sleep(1)
-        assert group.exit_codes(100) == [0] * 3
+        assert group.exit_codes() == [0] * 3
 
 
 def test_different_options_of_processes_are_refused(tmp_path):
@@ -336,7 +336,7 @@ def test_missing_images_on_one_host_end_all_processes(tmp_path):
     make_images(tmp_path / "images")
     command = [ROOT / "train.py", *TINY, "--dataset", "folder", "--data_path"]
     with Group(tmp_path, [[*command, "images"], [*command, "elsewhere"]]) as group:
-        assert group.exit_codes(30) == [2, 2]
+        assert group.exit_codes() == [2, 2]
         assert f"{group.name(1)} has stopped: --data_path elsewhere does not exist" in group.text(0)
 
 
@@ -381,7 +381,7 @@ def test_training_ends_when_a_process_is_killed(tmp_path, dead):
             assert time.monotonic() < deadline and all(p.poll() is None for p in group.processes)
             time.sleep(0.1)
         group.processes[dead].kill()
-        assert group.exit_codes(15)[1 - dead] == watch.DIED
+        assert group.exit_codes()[1 - dead] == watch.DIED
         text = group.text(1 - dead)
         assert f"train.py: {group.name(dead)} has died" in text and "Traceback" not in text
 
