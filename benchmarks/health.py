@@ -50,10 +50,10 @@ def main():
         collapse.check(trainer.step, trainer.sample_grid(trainer.G))
         layer_figures({"G": trainer.G, "D": trainer.D})
 
-    parts = {"a step": lambda: trainer.train_step(data), "norms of gradients": norms, "a check": check}
-    seconds = {name: [] for name in parts}
+    functions = {"a step": lambda: trainer.train_step(data), "norms of gradients": norms, "a check": check}
+    seconds = {name: [] for name in functions}
     for turn in range(options.turns + 3):  # the first three warm up
-        for name, function in parts.items():
+        for name, function in functions.items():
             taken = timed(function)
             if turn >= 3:
                 seconds[name].append(taken)

@@ -95,5 +95,5 @@ def _read_report(path, recipe):
 
 
 def _without_folders(setting):
-    """A setting as text. An absolute path keeps its last part only, because a page may be published."""
+    """A setting as text. An absolute path keeps only its last name, because a page may be published."""
     return re.sub(r"(^| )([A-Za-z]:)?[/\\].*[/\\]", r"\1", str(setting))

@@ -196,7 +196,7 @@ class TestPage:
         from pages.demo_images import Demo
 
         page = demo_page.build(Demo(model[1], tmp_path, "cn"), "cn").get_config_file()
-        shown = [part["props"] for part in page["components"]]
+        shown = [component["props"] for component in page["components"]]
         labels = [props["label"] for props in shown if props.get("show_label") and props.get("label")]
         known = [texts[1] for texts in words.WORDS.values()]
         assert "插值终点" in labels and set(labels) <= set(known)
