@@ -167,7 +167,7 @@ def _conv_transpose(layer, x, biased=True):
 
 
 class Heads(nn.Layer):
-    """The end of a discriminator: features [N, …] to (adversarial logits [N], what the class loss reads).
+    """The end of a discriminator: features [N, …] to (adversarial logits [N], input of the class loss).
 
     The class loss reads class logits [N, num_classes]. With `embed_dim`, `losses.d2d_ce` reads embeddings of the images
     [N, embed_dim] and of the classes [num_classes, embed_dim], which are called proxies.

@@ -16,7 +16,7 @@ WIDTH = 7  # random values for an image
 def random_values(rng, rows, size):
     """Random values for `rows` images of `size` pixels a side, float64 [rows, WIDTH].
 
-    The columns are: what is added to the brightness, the factor of the saturation, the factor of the contrast, the
+    The columns are: a number added to the brightness, the factor of the saturation, the factor of the contrast, the
     shift down and to the right in pixels, and the row and the column of the middle of the square that is cut out.
     A row of the result does not depend on the number of rows.
     """

@@ -27,7 +27,7 @@ from formats.safe_pickle import load_state
 from layers import set_values
 from networks import models_of
 from parameters import Parameters, count_classes, from_values, read_parameters, read_recipe
-from utils import RUN_FILE, UserError, atomic_path, printable
+from utils import RUN_FILE, UserError, atomic_path, plural, printable
 
 FORMAT = "conditional GAN checkpoint 1"
 HEADER_LIMIT = 2**20  # bytes; the largest network here needs a tenth of it
@@ -300,9 +300,12 @@ def load_newest(folder, wanted=PARTS):
         except NotReadable:
             raise
         except UserError as error:
-            print(f"{path} is not whole and is passed over: {error}", file=sys.stderr)
+            print(f"{path} is damaged and is skipped: {error}", file=sys.stderr)
     if paths:
-        raise UserError(f"{folder} has no checkpoint that can be read: put one back, or remove them to start again")
+        raise UserError(
+            f"the {plural(len(paths), 'checkpoint')} in {folder} cannot be read: restore one from a backup, or start a "
+            "new run with another --name"
+        )
     return None
 
 
@@ -324,7 +327,7 @@ def _files(folder, pattern):
 def load_file_or_run(path, option="--pretrained_model", wanted=PARTS):
     """The checkpoint in the file `path`, or the newest one of the run in the folder `path`, with the parts `wanted`.
 
-    Raises UserError, which names `option`, if there is none.
+    Raises UserError if there is none. The message names `option`, which gave `path`.
     """
     path = Path(path)
     if not path.exists():
@@ -332,7 +335,11 @@ def load_file_or_run(path, option="--pretrained_model", wanted=PARTS):
         hint = f"; did you mean {run}?" if run.is_dir() else ""
         raise UserError(f"{option} {path}: there is no such file{hint}")
     if not path.is_dir():
-        return load(path, wanted)
+        try:
+            return load(path, wanted)
+        except UserError as error:
+            error.args = (f"{option} {'' if str(error).startswith(str(path)) else f'{path}: '}{error}",)
+            raise
     if not (path / RUN_FILE).is_file():
         raise UserError(f"{option} {path} is a folder but not a run: it has no {RUN_FILE}")
     weights = path / read_parameters(path / RUN_FILE).get("model_weights_dir", Parameters.model_weights_dir)

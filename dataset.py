@@ -19,8 +19,8 @@ def load_dataset(parameters, split="train", generator_classes=()):
 
     "test" holds the test images of a published set. For image folders, "train" reads `data_path` and "test" reads
     `test_data_path`. `generator_classes`: names of the classes that a generator to measure was trained on, for the
-    refusal of other ones. Raises UserError for wrong data and for options that do not fit the data. The message says
-    what was found.
+    refusal of other ones. Raises UserError for wrong data and for options that do not fit the data. The message
+    describes the data.
     """
     p = parameters
     option, path = path_option(p, split)
@@ -44,7 +44,7 @@ def load_dataset(parameters, split="train", generator_classes=()):
 def check_image_set(parameters, image_set, split="train", generator_classes=()):
     """Raise UserError unless each class has images, the number of classes is right and the first image can be read.
 
-    Prints what is not read. `generator_classes`: as for `load_dataset`.
+    Prints the number of skipped files. `generator_classes`: as for `load_dataset`.
     """
     p = parameters
     option, path = path_option(p, split)

@@ -13,14 +13,15 @@ from command.line import CommandLine  # noqa: E402
 from command.refusals import check_drawing  # noqa: E402
 
 WEIGHTS = Path(__file__).with_name("weights")
-NAMES = {"images": "", "grid": "grid.png", "film": "walk.gif"}  # of what a new folder holds; the images are in it
+# The name of the file in a new folder, by kind of output. Images lie directly in the folder.
+NAMES = {"images": "", "grid": "grid.png", "film": "walk.gif"}
 
 
 def main():
     command = CommandLine(program="generate")
     drawing = command.own_options()
     check_drawing(drawing, command.spelled)
-    # Without an option that says what to draw: a grid of each generator in weights/.
+    # Without an option that chooses images: a grid of each generator in weights/.
     overview = command.spelled <= {"out"}
     files = [command.given.get("pretrained_model") or WEIGHTS / "acgan-digits.safetensors"]
     if overview:

@@ -30,8 +30,8 @@ class SpectrallyNormalized(nn.Layer):
     buffers `weight_u` [rows] and `weight_v` [columns] hold the singular vectors. Evaluation does not change them, nor
     does training while `updates` is False.
 
-    `training_on_block` sets `group`, whose members have equal weights, and `number`, the layer's number among them.
-    One member computes the iteration and the division for all.
+    `training_on_block` sets `group`, the calls that compute one batch, and `number`, the layer's number. The weights
+    are equal in all calls. So one of them computes the iteration and the division for all.
     """
 
     updates, group, number, forwards = True, Alone(), 0, 0

@@ -83,7 +83,7 @@ class _AddBias(PyLayer):
 def spectrally_normalised(weight, rows, columns, divided=None):
     """`weight` divided by `rows`·W·`columns`, where W is the weight as a matrix. The two vectors count as constants.
 
-    `divided`: what `divide` returned for the same arguments, if it was called already.
+    `divided`: the result of `divide` for the same arguments, if it is known already.
     """
     if is_fast(weight):
         divided = divided or divide(weight, rows, columns)

@@ -79,7 +79,7 @@ def numbers(text):
 
 
 NUMBERS = Rule(
-    f"whole numbers and ranges such as 0-15 or 0,7,12, at most {MOST_NUMBERS:,}, each once",
+    f"a list of whole numbers and rising ranges, such as 0-15 or 0,7,12; at most {MOST_NUMBERS:,} numbers, none twice",
     lambda text: numbers(text) is not None,
 )
 

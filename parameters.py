@@ -143,7 +143,9 @@ class Parameters:
     data_path: str | None = _data(
         None, "images to train on: a folder for each class, or a file of pack.py", metavar="DIR|FILE", also="dataroot"
     )
-    test_data_path: str | None = _data(None, "real images to compare with, as --data_path", metavar="DIR|FILE")
+    test_data_path: str | None = _data(
+        None, "real images to compare with, in the same form as --data_path", metavar="DIR|FILE"
+    )
     classes: str | None = _data(None, f"use only these: {CLASSES.phrase}", CLASSES, "CLASSES", also="classes_idx")
     num_classes: int | None = _data(None, "number of classes; left out: as many as the data have", UP_TO_65536)
     imsize: int = _data(128, "side of the images the networks see, in pixels", SIZE, also="imageSize")
@@ -189,8 +191,8 @@ class Parameters:
     d2d_temperature: float = _loss(0.5, "d2d_ce: temperature, which divides similarities", POSITIVE)
     d2d_margin: float = _loss(
         0.98,
-        "d2d_ce: an image is close enough to its class from this cosine on, and far enough from other images below 1 "
-        "minus it",
+        "d2d_ce: cosine from which an image counts as close to its class; below 1 minus this value it counts as far "
+        "from images of other classes",
         SHARE,
     )
     inst_noise_sigma: float = _loss(0.0, "standard deviation of noise added to the discriminator's images", WEIGHT)
@@ -198,7 +200,7 @@ class Parameters:
 
     diffaug: str | None = _loss(
         None,
-        f"change the discriminator's images at random (DiffAugment), for few images: {DIFFAUG.phrase}",
+        f"DiffAugment, for small data sets: change the images that D sees at random: {DIFFAUG.phrase}",
         DIFFAUG,
         "LIST",
     )
@@ -226,8 +228,7 @@ class Parameters:
     ema_decay: float = _training(0.0, "decay per step of the generator's moving average; 0: no average", SHARE)
     ema_start: int = _training(
         0,
-        "the moving average is a copy of the generator until this step; 0: it averages from the first step on, and "
-        "forgets faster at first",
+        "until this step the average is a plain copy of G; 0: average from step 1, with a smaller decay at first",
         COUNT_OR_0,
     )
 
@@ -472,11 +473,13 @@ def check_fit(p):
     """Raise UserError if two values contradict each other."""
     sizes = IMAGE_SIZES[p.model]
     if p.imsize not in sizes:
-        sizes_in_words = f"a multiple of {sizes.step}" if isinstance(sizes, range) else " or ".join(map(str, sizes))
+        sizes_in_words = f"a multiple of {sizes.step}" if isinstance(sizes, range) else one_of_numbers(sizes)
         raise UserError(f"--imsize {p.imsize} does not fit --model {p.model}: give {sizes_in_words}")
-    if p.is_sagan and p.attention_size not in [2**k for k in range(3, 8) if 2**k < p.imsize]:
+    attention_sizes = [2**k for k in range(3, 8) if 2**k < p.imsize]
+    if p.is_sagan and p.attention_size not in attention_sizes:
         raise UserError(
-            f"--attention_size {p.attention_size} is not a power of 2 from 8 to half of --imsize {p.imsize}"
+            f"--attention_size {p.attention_size} is not a power of 2 from 8 to half of --imsize {p.imsize}: give "
+            f"{one_of_numbers(attention_sizes)}"
         )
     check_crop(p)
     if p.batch_size_in_gpu and p.batch_size % p.batch_size_in_gpu:
@@ -485,6 +488,12 @@ def check_fit(p):
             f"--batch_size_in_gpu {p.batch_size_in_gpu} does not divide --batch_size {p.batch_size}{origin}: "
             "give a divisor of it"
         )
+
+
+def one_of_numbers(numbers):
+    """`numbers` in words: 8, 16 or 32."""
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def check_crop(p):

@@ -20,7 +20,7 @@ STOP_SIGNALS = tuple(number for number in system.STOPPING if signal.getsignal(nu
 BROKEN_PIPE = 128 + 13  # exit code when nobody reads the output any more: 13 is SIGPIPE
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from malloc.h
 BURST_SECONDS = 5  # see `stop_signals`
-COPIES = 4  # to a GPU, whose pinned memory is kept
+COPIES = 4  # to a GPU; their pinned memory is kept
 
 _copying = deque()
 
@@ -294,7 +294,8 @@ def stop_signals():
         now = time.monotonic()
         if first is None:  # also when another process's signal has stopped the run already
             first, stop.asked = now, number
-            warn("\nstopping; send the signal once more to quit at once")
+            new_line = "\n" * os.isatty(2)  # a terminal shows ^C or a progress bar in this line
+            warn(f"{new_line}stopping; send the signal once more to quit at once")
         elif number == signal.SIGINT or now - first > BURST_SECONDS:
             os._exit(128 + number)
 

@@ -161,7 +161,7 @@ class DiscriminatorBlock(nn.Layer):
 
 
 class Discriminator(nn.Layer):
-    """Images [N, channels, S, S] and labels int64 [N] to (adversarial logits [N], what the class loss reads, or None).
+    """Images [N, channels, S, S] and labels int64 [N] to (adversarial logits [N], input of the class loss, or None).
 
     `widths`: the channels after each block. The first `halvings` blocks halve the resolution. `attended`: the index of
     the block that the attention follows. `recompute` is as in `Generator`.

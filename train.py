@@ -55,7 +55,7 @@ def train(command):
 
 
 def print_dry_run(trainer, image_set):
-    """Print what the whole run needs, and write no run."""
+    """Print the time, memory and disk space of the whole run, and write no run."""
     from training.dry_run import measure, report
 
     measured = measure(trainer, image_set)

@@ -58,8 +58,9 @@ def one_line(error):
 
 
 def plural(count, noun):
-    """The count with its noun: 1 step, 2 steps."""
-    return f"{count} {noun}{'s' * (count != 1)}"
+    """The count with its noun: 1 step, 2 steps, 2 processes."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{ending * (count != 1)}"
 
 
 def program():

@@ -36,7 +36,7 @@ FOLDERS, FILES = 1000, 1280  # of the index
 
 def parameters(folder, **options):
     sys.path.insert(0, str(ROOT))
-    import runtime  # noqa: F401, it sets what it sets in a training
+    import runtime  # noqa: F401, it sets the environment of a training
     from parameters import Parameters
 
     square = {"imsize": SIZE, "centercrop": True, "centercrop_size": SIZE, "batch_size": BATCH, "num_workers": WORKERS}

@@ -8,7 +8,7 @@ products) in multiply-adds, forward and backward. All other operations count in 
 update of G, D's weights need no gradients on either side.
 
 The floor is the time for the multiply-adds at the rate of a 2048³ matrix product, plus the time for the bytes at the
-rate of a copy. Both rates are measured here. The last column is the floor of what is executed, as a share of the
+rate of a copy. Both rates are measured here. The last column is the floor of the executed operations, as a share of the
 measured time.
 """
 

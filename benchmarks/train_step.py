@@ -5,8 +5,8 @@
     python benchmarks/train_step.py --torch_python /tmp/torch/bin/python acgan-mnist --load 2
 
 Ours is `Trainer.train_step`, PyTorch's is `torch_networks.Training.step`: one update of D and one of G in float32, on
-random uint8 images. The processes take turns (`turns.py`). "Memory kept" is PyTorch with the C library's allocator told
-to keep what it frees.
+random uint8 images. The processes take turns (`turns.py`). "Memory kept" is PyTorch with a setting of the C library's
+allocator: it keeps freed memory.
 """
 
 import dataclasses

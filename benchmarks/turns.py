@@ -79,7 +79,7 @@ class Side:
     def close(self):
         self.process.kill()
         self.process.wait()
-        with contextlib.suppress(OSError):  # what was not sent has no reader any more
+        with contextlib.suppress(OSError):  # the rest of the input has no reader any more
             self.process.stdin.close()
 
 

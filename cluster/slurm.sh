@@ -53,7 +53,7 @@ while kill -0 "$step" 2>/dev/null; do # the warning interrupts `wait`
     code=$?
 done
 
-# 75: another process has died or hung, for example with its node. A job whose processes die each time must end.
+# 75: another process has died or hung, for example with its node. A job must end if its processes die each time.
 if [ "$code" = 75 ] && [ "${warned:-}" != yes ] && [ "${SLURM_RESTART_COUNT:-0}" -ge 20 ]; then
     echo "job $SLURM_JOB_ID ends: a process has died or hung, and the job has started $((SLURM_RESTART_COUNT + 1)) times"
 elif [ "${warned:-}" = yes ] && [ "$code" != 0 ] || [ "$code" = 75 ]; then

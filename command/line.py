@@ -122,7 +122,7 @@ class CommandLine:
         return folder
 
     def checkpoint_to_load(self):
-        """(path, option) of the checkpoint whose values `parameters` needs, or None.
+        """(path, option) of the checkpoint with the values that `parameters` needs, or None.
 
         A run that continues has its own parameters, so it needs no checkpoint's values.
         """
@@ -172,7 +172,7 @@ class CommandLine:
         return command.own(**{name: value for name, value in self._options.items() if name in command.options})
 
     def parameters_to_draw(self, checkpoint_values):
-        """The `Parameters` for drawing from a checkpoint, whose parameters are `checkpoint_values`, by field name."""
+        """The `Parameters` for drawing from a checkpoint. `checkpoint_values`: its parameters, by field name."""
         base, _, _ = self._base_values(checkpoint_values)
         values = merge(base, self.given)
         self._fit_to_test(values, base)
@@ -313,7 +313,7 @@ def _to_fields(options):
     netG, netD = given.get("pretrained_model"), options.get("netD")
     if netD and (not netG or Path(netD) != Path(netG).parent / Path(netG).name.replace("G", "D", 1)):
         raise UserError(
-            f"--netD {netD} is not read: D's weights come from the file beside --netG whose name has D instead of G; "
+            f"--netD {netD} is not read: D's weights come from the file beside --netG with D instead of G in its name; "
             "give that file, or leave --netD out"
         )
     for one, other in EITHER_OR:

@@ -55,8 +55,8 @@ class Drawing:
     frames: int = _drawing(60, "frames of the film", FRAMES)
     out: str | None = _drawing(
         None,
-        "what to write: a folder; with --grid a .png file; with --interpolate a .gif or .webp file; left out: a new "
-        "folder in sagan_models",
+        "place to write to: a folder; with --grid a .png file; with --interpolate a .gif or .webp file; left out: a "
+        "new folder in sagan_models",
         metavar="PATH",
     )
 
@@ -105,7 +105,7 @@ class Serving:
 class Command(NamedTuple):
     """A command with options of its own. `own`: their dataclass. `shared`: names of its fields of `Parameters`.
 
-    `argument`: the option whose value may come first, without the option's name. `texts`: {name: (group, help)} of
+    `argument`: the option that needs no name if its value comes first. `texts`: {name: (group, help)} of
     fields whose texts in `Parameters` describe a training or a test.
     """
 

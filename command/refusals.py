@@ -12,8 +12,8 @@ from utils import UserError
 OPTIONS_OF_DRAWING = {
     "num_samples", "labels", "truncation", "standing_batches", "use_ema", "samples_dir", "samples_npz",
 }  # fmt: skip
-# Options that a resumed run may change. All others decide what is trained, on which images, in which order. The number
-# of images in a step also depends on the number of processes, so `training/run_start.py` checks it.
+# Options that a resumed run may change. All others decide the networks, the losses, the images or their order. The
+# number of images in a step also depends on the number of processes, so `training/run_start.py` checks it.
 CHANGEABLE = frozenset({
     "total_step", "niter", "d_lr", "g_lr", "batch_size", "global_batch_size", "batch_size_in_gpu", "log_step",
     "tipc_log", "sample_step", "model_save_step", "save_freq", "keep_checkpoints", "max_frames_per_gif", "data_path",

@@ -35,7 +35,7 @@ def new_folder(name):
 
 
 def chosen_classes(generator, drawing):
-    """The numbers of the classes to draw from an `OpenGenerator`. Raises UserError for what cannot be drawn."""
+    """The numbers of the classes to draw from an `OpenGenerator`. Raises UserError if they cannot be drawn."""
     d = drawing
     labels = choose_labels(d.labels, generator.class_names)
     labels = labels[:FEW] if d.labels == "auto" else labels
@@ -64,7 +64,7 @@ def _check_size(generator, images, small, option, remedy):
 
 
 def draw(generator, drawing, labels, path):
-    """Draw the images of classes `labels` that the `Drawing` chooses into `path`. Prints what it wrote."""
+    """Draw the images of classes `labels` that the `Drawing` chooses into `path`. Prints the path."""
     {"film": _draw_film, "grid": _draw_grid, "images": _draw_images}[drawing.kind](generator, drawing, labels, path)
     numbered = pictures.numbered_names(generator.class_names, labels)
     if numbered and drawing.kind != "images":

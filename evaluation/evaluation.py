@@ -246,7 +246,7 @@ class Evaluation:
         if not (self.needs_classes or self.draws_real_classes):
             return
         if not class_names:
-            collectives.say(f"{source} does not tell the names of its classes, so they are not compared")
+            collectives.say(f"{source} holds no class names, so class names are not compared")
         elif difference := compare_classes(class_names, self._real_classes.class_names):
             option, path = path_option(p, SPLITS[p.real_split][-1])
             where = f"{option} {path}" if path else f"--dataset {p.dataset}"

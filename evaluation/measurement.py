@@ -49,7 +49,7 @@ class Gathered:
         self.earlier = 0.0  # seconds that interrupted sessions took
 
     def update(self, chunk, split, found):
-        """Add a chunk. `found`: what an extractor's `read` returns. `split`: each image's in the Inception Score."""
+        """Add a chunk. `found`: the result of an extractor's `read`. `split`: each image's in the Inception Score."""
         for layer in self.needs.layers:
             features = found[layer]
             self.statistics.setdefault(layer, FeatureStatistics(features.shape[1])).update(features)

@@ -139,8 +139,8 @@ def _locked(unfinished, path):
 
 
 @contextlib.contextmanager
-def _errors_named(what, otherwise=""):
-    """Turn an OSError, such as a full disk, into a UserError. It names `what`, the option, and says how to resume.
+def _errors_named(option, otherwise=""):
+    """Turn an OSError, such as a full disk, into a UserError. It names `option` and says how to resume.
 
     `otherwise`: one more way out, for the end of the message.
     """
@@ -148,6 +148,6 @@ def _errors_named(what, otherwise=""):
         yield
     except OSError as error:
         raise UserError(
-            f"{what} cannot be written: {error.strerror}; make room there and run the same command again to resume"
+            f"{option} cannot be written: {error.strerror}; make room there and run the same command again to resume"
             f"{otherwise}"
         ) from None

@@ -110,8 +110,7 @@ def _member(parameters, loaded):
     """The `GeneratorSamples` of the generator in the `Checkpoint` `loaded`."""
     if not loaded.class_names:
         raise UserError(
-            f"--pretrained_model names several models, but {loaded.path} does not tell the names of its classes: "
-            "measure it alone"
+            f"--pretrained_model names several models, but {loaded.path} holds no class names: measure it alone"
         )
     own = from_values(loaded.parameters, loaded.path)
     return GeneratorSamples(

@@ -48,7 +48,7 @@ def class_folders(path, option, skipped=None):
 
     `skipped` is a Counter. The number of broken links and of images beside the class folders is added to it. Raises
     UserError for fewer than two class folders, for class folders without any image, and for a link to itself. The
-    message says what was found.
+    message describes the folder.
     """
     wanted = "give the folder that holds one folder of images for each class"
     if path is None:
@@ -73,8 +73,9 @@ def class_folders(path, option, skipped=None):
     else:
         if with_folders:
             raise UserError(
-                f"{option} {path} is a folder too high: {', '.join(with_folders[:3])} should be classes of images and "
-                f"hold folders; give {os.path.join(path, with_folders[-1])} or the like"
+                f"{option} {path} is one level too high: {', '.join(with_folders[:3])} "
+                f"{'holds' if len(with_folders) == 1 else 'hold'} folders, not images; give "
+                f"{os.path.join(path, with_folders[-1])} or the like"
             )
         raise UserError(
             f"{option} {path} holds the folders {', '.join(classes[:3])}{', ...' * (len(classes) > 3)} and in them no "

@@ -341,8 +341,8 @@ def _ordered_dict(pairs=()):
 
 def _dtype(code, _align=False, _copy=True):
     if type(code) is not str or code not in _DTYPES:
-        what = printable(code, 20) if type(code) is str else "no name"
-        raise UserError(f"holds an array of the type {what}; known are bool, integers and floats")
+        kind = printable(code, 20) if type(code) is str else "no name"
+        raise UserError(f"holds an array of the type {kind}; known are bool, integers and floats")
     return _Dtype(code)
 
 

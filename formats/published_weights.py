@@ -126,7 +126,7 @@ def _fold(norm, embedding, weight, bias):
 def recognise(state):
     """The kind, a key of KINDS, of a published checkpoint. `state` is as `safe_pickle.load_state` returns it.
 
-    Raises UserError for an unknown kind. The message says what it holds and which kinds are known.
+    Raises UserError for an unknown kind. The message lists the content of the file and the known kinds.
     """
     generator = state.get("G_state_dict")
     if isinstance(generator, dict) and "snlinear0.weight_orig" in generator:

@@ -33,7 +33,7 @@ MLP = {
         "aux_layer.0": "heads.classes",
     },
 }
-D2D_CE = {"snlinear2": "class_linear"}  # what ReACGAN's D has besides SAGAN's layers
+D2D_CE = {"snlinear2": "class_linear"}  # ReACGAN's D has this layer besides SAGAN's
 SAGANS = {"G": SAGAN["G"], "D": SAGAN["D"] | D2D_CE}
 LAYERS = {
     "sagan": SAGANS,

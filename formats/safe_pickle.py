@@ -1,5 +1,6 @@
 """Reads .pdparams, .pth and .safetensors files without running anything in them."""
 
+import codecs
 import pickle
 import stat
 import struct
@@ -80,8 +81,8 @@ def load_pickle(data, limit):
 def _in_one_sentence(error, subject, ending):
     """A UserError of one sentence for any error. It begins with `subject`.
 
-    It replaces a context manager, whose frames would refer to each other: then the objects of a refused file stay in
-    memory until Python looks for cycles.
+    This is not a context manager, because its frames would refer to each other. Then the objects of a refused file
+    would stay in memory until Python looks for cycles.
     """
     subject = str(subject) if len(str(subject)) <= 120 else f"…{str(subject)[-120:]}"
     if isinstance(error, UserError):
@@ -106,8 +107,16 @@ def _kind(data):
             return kind
     if not data:
         return "empty"
-    text = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in data[:64])
-    return "a text file" if text else f"of an unknown format (it begins with {data[:8].hex(' ')})"
+    return "a text file" if _is_text(data[:64]) else f"of an unknown format (it begins with {data[:8].hex(' ')})"
+
+
+def _is_text(start):
+    """Whether the first bytes of a file are text in UTF-8. The last character may be cut short."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\t\r\n" for character in text)
 
 
 def _load_pickles(data):

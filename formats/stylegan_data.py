@@ -75,7 +75,7 @@ def labels_limit(count):
 
 
 def stylegan_labels(content, names):
-    """The classes int64 [N] of the files `names` in StyleGAN's `dataset.json`, whose `content` is given.
+    """The classes int64 [N] of the files `names` in `content`, that of StyleGAN's `dataset.json`.
 
     It holds {"labels": [[file name, class], …]}, classes from 0. Raises ValueError for anything else.
     """

@@ -30,7 +30,7 @@ def fold(generator):
 
 
 class Constants(nn.Layer):
-    """A layer whose weights are constants."""
+    """A layer with constant weights."""
 
     def __init__(self, **tensors):
         super().__init__()
@@ -200,8 +200,8 @@ class SAGAN(nn.Layer):
 class Stack(nn.Layer):
     """`acgan_models.StackGenerator`.
 
-    The linear layer and the first convolution, whose input has one pixel, are one linear layer. Its rows for the
-    one-hot class are a table.
+    The input of the first convolution has one pixel. So the linear layer and this convolution are one linear layer. Its
+    rows for the one-hot class are a table.
     """
 
     def __init__(self, generator):

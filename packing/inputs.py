@@ -1,4 +1,4 @@
-"""Opens what pack.py reads: class folders, ImageNet as it is distributed, StyleGAN's data sets, published files."""
+"""Opens the sources of pack.py: class folders, ImageNet as it is distributed, StyleGAN's data sets, published files."""
 
 import contextlib
 import io
@@ -43,7 +43,7 @@ def open_source(parameters, label_list=None):
 
 
 def _entries(option, path, label_list):
-    """(file names, what to open for each, their classes int64, class names, skipped); None for other sources."""
+    """(file names, contents, classes int64 [N], class names, skipped) for `SourceSet`; None for other sources."""
     if label_list:
         return _flat(option, path, label_list)
     if os.path.isdir(path):

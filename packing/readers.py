@@ -87,7 +87,7 @@ def _in_order(waiting, count):
 
 
 def _receive(receiver, blocks):
-    """Move what arrives from a reader to the queue `blocks`; at its end None."""
+    """Move the blocks of a reader to the queue `blocks`; at the end of the reader, put None there."""
     found = receiver
     while found is not None:
         try:

@@ -56,6 +56,6 @@ END {
 		print "the NVIDIA driver " named " is too old for " high_name ": Paddle needs 550.54 or later; " update
 	} else {
 		print "no build of Paddle runs on both " low_name " and " high_name \
-			": choose one for the GPU that you need with PADDLE_INDEX (docs/troubleshooting.md), or GPU=0"
+			": choose one for the GPU that you need with PADDLE_INDEX (docs/installation.md), or GPU=0"
 	}
 }'

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Prepare a run of Paddle's TIPC scripts: bash test_tipc/prepare.sh CONFIG MODE
-# The digits of scikit-learn need no download. So only what an earlier run of this model wrote is removed: its folders,
-# and its lines in the log, to which the scripts append.
+# The digits of scikit-learn need no download. So this only removes the files of an earlier run of this model: its
+# folders, and its lines in the log, because the scripts append to it.
 set -eu
 model=$(sed -n 's/^model_name://p' "$1")
 case "$model" in

@@ -263,7 +263,7 @@ def test_the_newest_whole_checkpoint_is_found(saved, tmp_path, capsys):
     loaded = checkpoint.load_newest(tmp_path)
     assert loaded.step == 7 and loaded.path.name == "step-00000009.safetensors"
     told = capsys.readouterr().err.splitlines()
-    assert [line.startswith(f"{path} is not whole") for line, path in zip(told, (flipped, cut), strict=True)] == [1, 1]
+    assert [line.split(": ")[0] for line in told] == [f"{path} is damaged and is skipped" for path in (flipped, cut)]
 
 
 NEWEST = "import runtime, checkpoint, sys\nruntime.run(lambda: print(checkpoint.load_newest(sys.argv[1]).path))"
@@ -403,6 +403,15 @@ def test_any_score_beats_a_best_without_a_score(tmp_path, notes):
     path = tmp_path / "best.safetensors"
     save_file({"G/x": np.zeros(1)}, path, {"format": checkpoint.FORMAT, "notes": notes})
     assert checkpoint.best_score(path) == checkpoint.best_score(tmp_path / "none") == (-math.inf, None)
+
+
+def test_a_message_about_a_file_names_its_option(saved, tmp_path):
+    (tmp_path / "README.md").write_text("# 模型")
+    wrong = checkpoint.load(saved)
+    checkpoint.save(tmp_path / "wrong", 1, wrong.parameters | {"attention_size": 9, "model": "sagan"}, wrong.parts)
+    for name, refused in (("README.md", " is a text file"), ("wrong", ": --attention_size 9 is not")):
+        with pytest.raises(UserError, match=f"^RUN {tmp_path / name}{refused}"):
+            checkpoint.load_file_or_run(tmp_path / name, "RUN")
 
 
 def test_a_runs_name_without_its_folder_is_told_the_path(tmp_path, monkeypatch):

@@ -79,7 +79,7 @@ def test_labels_of_eval_step_accept_class_names(tmp_path):
     command += ["--batch_size", 4, "--total_step", 2, "--device", "cpu", "--eval_step", 1, "--eval_samples", 6]
     command += ["--test_data_path", "data", "--metrics", "distance", "--labels"]
     code, _, err = run(tmp_path, *command, "dasy", "--name", "refused")
-    assert code == 2 and "--labels dasy is not a class" in err and "did you mean daisy?" in err
+    assert code == 2 and "--labels: there is no class dasy; " in err and "did you mean daisy?" in err
     assert not (tmp_path / "sagan_models").exists()
     code, _, err = run(tmp_path, *command, "tulip,0", "--name", "named")
     assert code == 0, err
@@ -224,7 +224,7 @@ def test_a_signal_during_a_measurement_saves_the_step(tmp_path, processes):
         (["--metrics", "is", "--eval_samples", "9"], "'is' needs 10 samples or more, not 9"),
         (["--metrics", "intra_fid", "--eval_samples", "15"], "2 samples of each class"),
         (["--metrics", "none"], "--eval_step has nothing to measure"),
-        (["--metrics", "fid", "--labels", "99"], "--labels 99 is not a class"),
+        (["--metrics", "fid", "--labels", "99"], "--labels: there is no class 99; "),
     ],
 )
 def test_impossible_measurements_are_refused_before_a_folder_is_made(tmp_path, monkeypatch, options, says):

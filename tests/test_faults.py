@@ -414,7 +414,8 @@ def start_slow_run_and_terminate(tmp_path):
     log = tmp_path / "sagan_models" / "mine" / "log.txt"
     wait_for(process, lambda: log.exists() and "started" in log.read_text())
     process.terminate()
-    assert any("stopping; send the signal once more" in line for line in process.stderr)
+    said = next(line for line in process.stderr if line == "\n" or line.startswith("stopping"))
+    assert said == "stopping; send the signal once more to quit at once\n"
     return process
 
 

@@ -1,5 +1,6 @@
-"""The READMEs and docs/: the example program runs; links, options and tests that a page names exist."""
+"""The READMEs and docs/: the example program runs; links, options, tests and messages that a page names exist."""
 
+import ast
 import os
 import re
 import subprocess
@@ -73,6 +74,40 @@ def test_options_on_pages_exist(page):
     known |= OF_OTHER_PROGRAMS
     known |= {name for names in BY_PROGRAM.values() for name in names}
     assert set(re.findall(r"(?<![\w-])--([A-Za-z]\w*)", page.read_text(encoding="utf-8"))) - known == set()
+
+
+def messages():
+    """The texts in the program, with … for each value that is filled in."""
+    found = set()
+    for path in [path for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py")) if path.parent.name != "tests"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.add("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+def says(message, quoted):
+    """Whether `quoted` is `message` with some values, or a part of it between its punctuation marks."""
+    starts = [0, *(match.end() for match in re.finditer(": ", message))]
+    ends = [len(message), *(match.start() for match in re.finditer(" [(]|[:;]", message))]
+    for part in {message[start:end] for start in starts for end in ends}:
+        words = part.split("…")
+        long_enough = sum(map(len, words)) > max(10, 0.3 * len(quoted))  # otherwise the values could be anything
+        could_be = long_enough and all(word in quoted for word in words)
+        if could_be and re.fullmatch(".+".join(map(re.escape, words)), quoted):
+            return True
+    return False
+
+
+def test_the_program_says_the_messages_that_troubleshooting_quotes():
+    """Those after the installation. `test_makefile.py` tests those of the installation."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^\*\*`([^`]+)`\*\*$", page[page.index("## Starting a training") :], re.MULTILINE)
+    assert len(quoted) > 10
+    unknown, said = "--recipe … differs from what was trained, …", messages()
+    assert [text for text in [*quoted, unknown] if not any(says(message, text) for message in said)] == [unknown]
 
 
 def test_tests_named_in_reliability_exist():

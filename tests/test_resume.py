@@ -239,7 +239,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_again(trained, tmp_path
     (step,) = checkpoint.step_files(path / "weights")
     step.write_bytes(step.read_bytes()[:-1])
     before = (path / "log.txt").read_text()
-    with pytest.raises(UserError, match="no checkpoint that can be read"):
+    with pytest.raises(UserError, match="weights cannot be read: restore one from a backup"):
         train("--resume", str(path), "--total_step", "2")
     assert (path / "log.txt").read_text() == before
 
@@ -366,7 +366,7 @@ def test_a_run_whose_checkpoint_has_no_class_names_goes_on(run_on_folders, tmp_p
     shutil.copytree(run_on_folders / "run", tmp_path / "run")
     rewrite(tmp_path / "run", class_names=())
     train("--resume", str(tmp_path / "run"), "--total_step", "2")
-    assert "safetensors does not tell the names of its classes, so they are not compared\n" in capsys.readouterr().out
+    assert "safetensors holds no class names, so class names are not compared\n" in capsys.readouterr().out
     assert checkpoint.load_file_or_run(tmp_path / "run").class_names == tuple(LETTERS)
 
 

@@ -241,11 +241,11 @@ def test_labels_accept_class_names(make_parameters, labels, expected):
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        ("3,99", "--labels 99 is not a class: there are 7, from 0: daisy, rose, poppy, red, 0, auto, …"),
-        ("dasy", "--labels dasy is not a class: .*; did you mean daisy[?]"),
+        ("3,99", "--labels: there is no class 99; the 7 classes are daisy, rose, poppy, red, 0, auto, …"),
+        ("dasy", "--labels: there is no class dasy; .*; give names, or numbers from 0 to 6; did you mean daisy[?]"),
         ("rose,1", "--labels rose,1: 'rose' and '1' are the same class"),
-        ("9" * 5000, "--labels 9{80} is not a class"),
-        ("-1", "--labels -1 is not a class"),
+        ("9" * 5000, "--labels: there is no class 9{80}; "),
+        ("-1", "--labels: there is no class -1; "),
     ],
 )
 def test_unknown_classes_are_refused(make_parameters, labels, sentence):
@@ -255,7 +255,7 @@ def test_unknown_classes_are_refused(make_parameters, labels, sentence):
 
 
 def test_unknown_classes_are_refused_if_names_are_not_known(make_parameters):
-    with pytest.raises(UserError, match="--labels 99 is not a class: there are 5, from 0"):
+    with pytest.raises(UserError, match="--labels: there is no class 99; the 5 classes are "):
         Evaluation(make_parameters(labels="3,99", metrics="none")).drawn(None, 7)
 
 

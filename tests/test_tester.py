@@ -286,6 +286,17 @@ def test_the_class_grid_shows_the_chosen_classes(flowers, tmp_path, capsys):
     assert (many[5 * step : 6 * step, -10 * step :] == everything[6 * step : 7 * step, -10 * step :]).all()
 
 
+def test_the_class_grid_shows_one_chosen_class(flowers, tmp_path):
+    for labels in ("daisy", "rose,daisy"):
+        run_test(*flowers, "--metrics", "none", "--labels", labels, "--test_path", tmp_path / labels)
+    one, two = grid_of(tmp_path / "daisy"), grid_of(tmp_path / "rose,daisy")
+    step = 4 * 16 + 2
+    assert len(one) == step + 2
+    samples = slice(-10 * step, None)
+    assert (one[:, samples] == two[step:, samples]).all() and len(np.unique(one[:, samples])) > 2
+    assert one[:, : samples.start - 2].min() < 100  # the name
+
+
 def test_folders_of_samples_have_the_names_of_classes(flowers, tmp_path):
     """They are read back as these classes."""
     options = [*flowers, "--metrics", "none", "--labels", "tulip,雏菊", "--samples_dir", tmp_path / "samples"]

@@ -1,4 +1,4 @@
-"""Words for a shell."""
+"""Small helpers: words for a shell, counts with their nouns."""
 
 import os
 import shlex
@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from utils import shell_word
+from utils import plural, shell_word
 
 NAMES = {
     "sagan_models/mine": "sagan_models/mine",
@@ -24,3 +24,12 @@ def test_a_path_becomes_one_word_that_a_shell_reads_back(name):
     assert word == NAMES[name] and word.isprintable()
     printed = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True).stdout
     assert os.fsdecode(printed) == name
+
+
+def test_a_count_has_its_noun():
+    assert [plural(*pair) for pair in ((1, "step"), (0, "step"), (1, "process"), (2, "process"))] == [
+        "1 step",
+        "0 steps",
+        "1 process",
+        "2 processes",
+    ]

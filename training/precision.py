@@ -40,7 +40,7 @@ class Precision:
         return images.astype(z.dtype)
 
     def judge(self, D, images, labels):
-        """D's outputs: (adversarial logits, what the class loss reads, or None), in the dtype of `images`."""
+        """D's outputs: (adversarial logits, input of the class loss, or None), in the dtype of `images`."""
         if not self.dtype:
             return D(images, labels)
         with self._autocast():

@@ -353,7 +353,7 @@ def numbered(tag):
 def _compared(parameters):
     """({option: value}, [tag]): by these VisualDL compares runs. It shows the last value of each tag.
 
-    The options are those that decide what is learnt, without switches that are off. The scores of `eval_step` are one
+    The options are those that change the training, without switches that are off. The scores of `eval_step` are one
     of each metric. Without `name`, because VisualDL would show it as the run's.
     """
     p, values = parameters, {}
@@ -460,7 +460,7 @@ def _real_images(image_set, classes):
 
 
 def _escaped(text):
-    """`text` in valid UTF-8. It may contain a file's name, whose bytes may be invalid."""
+    """`text` in valid UTF-8. It may contain the name of a file, with invalid bytes."""
     return text.encode(errors="backslashreplace").decode()
 
 

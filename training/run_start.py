@@ -90,7 +90,7 @@ def _has_other_classes(parameters, start, image_set):
     """
     path, class_names = start.checkpoint.path, start.checkpoint.class_names
     if not class_names:
-        collectives.say(f"{path} does not tell the names of its classes, so they are not compared")
+        collectives.say(f"{path} holds no class names, so class names are not compared")
         before = from_values(start.checkpoint.parameters, path).num_classes
         if start.is_own or before == image_set.num_classes:
             return False
@@ -120,6 +120,6 @@ def _check_whole_batch(parameters, own):
     whole, before = parameters.batch_size * processes, own.notes.get("whole_batch")
     if before not in (None, whole):
         raise UserError(
-            f"--batch_size {parameters.batch_size} makes {whole} images a step over {processes} process(es), and "
-            f"{own.path} was trained with {before}: give --global_batch_size {before}"
+            f"--batch_size {parameters.batch_size} makes {whole} images a step over {plural(processes, 'process')}, "
+            f"and {own.path} was trained with {before}: give --global_batch_size {before}"
         )

@@ -107,11 +107,17 @@ def test_published_checkpoints_draw(tmp_path, kind):
         ("--interpolate 0-9 --frames 9", "--frames 9 is less than the 10 seeds of --interpolate: give more"),
         ("--interpolate classes --labels 3", "--interpolate classes needs two or more classes: give them by --labels"),
         ("--interpolate classes --frames 9", "--frames 9 is less than the 10 classes of --labels: give more"),
-        ("--interpolate cat", "'cat' is not `classes`, or whole numbers and ranges such as 0-15"),
-        ("--seeds 3-1", "'3-1' is not whole numbers and ranges such as 0-15 or 0,7,12, at most 10,000, each once"),
-        ("--seeds 0-10000", "'0-10000' is not whole numbers and ranges"),
-        ("--labels cat", "--labels cat is not a class: there are 10, from 0: 0, 1, 2, 3, 4, …"),
-        ("--labels 10", "--labels 10 is not a class"),
+        ("--interpolate cat", "'cat' is not `classes`, or a list of whole numbers and rising ranges, such as 0-15"),
+        (
+            "--seeds 3-1",
+            "'3-1' is not a list of whole numbers and rising ranges, such as 0-15",
+        ),
+        ("--seeds 0-10000", "'0-10000' is not a list of whole numbers and rising ranges"),
+        (
+            "--labels cat",
+            "--labels: there is no class cat; the 10 classes are 0, 1, 2, 3, 4, …; give names, or",
+        ),
+        ("--labels 10", "--labels: there is no class 10; "),
         ("--grid --seeds 0-9999", "--grid would write 410 million pixels, and the most is 100 million: give fewer"),
         ("--interpolate 0,1 --frames 1000", "--interpolate would write 164 million pixels"),
         ("--grid --out x", "--out x: --grid writes a file that ends in .png; give such a name"),
@@ -167,7 +173,11 @@ def test_without_options_it_draws_a_grid_of_each_generator_it_brings_along(tmp_p
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "weights").write_bytes(b"no weights")
     code, out, err = run(tmp_path, ROOT / "generate.py", "--pretrained_model", "weights")
-    assert (code, out) == (2, "") and err.startswith("generate.py: weights ") and err.count("\n") == 1, err
+    assert (
+        (code, out) == (2, "")
+        and err.startswith("generate.py: --pretrained_model weights is ")
+        and err.count("\n") == 1
+    ), err
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 

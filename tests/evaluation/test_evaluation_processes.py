@@ -165,7 +165,7 @@ def test_resuming_without_the_drawn_samples_is_refused(trained, tmp_path, gone):
     ("options", "says"),
     [
         (["--samples_dir", "full"], "--samples_dir full is not empty"),
-        (["--labels", "99"], "--labels 99 is not a class"),
+        (["--labels", "99"], "--labels: there is no class 99; "),
         (["--samples_npz", "nowhere/samples.npz"], "nowhere"),
     ],
 )

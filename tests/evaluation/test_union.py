@@ -131,7 +131,7 @@ def test_models_that_do_not_fit_together_are_refused(save):
     save("unnamed", "5,10", names=())
     save("small", "5,10", model="acgan-mlp", imsize=12)
     for other, found in (
-        ("unnamed", "unnamed.safetensors does not tell the names of its classes: measure it alone"),
+        ("unnamed", "unnamed.safetensors holds no class names: measure it alone"),
         ("small", "a.safetensors draws images of digits with 16 pixels, and small.safetensors of digits with 12"),
         ("gone", "--pretrained_model gone.safetensors does not exist"),
         ("", "--pretrained_model"),

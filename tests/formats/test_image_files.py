@@ -431,10 +431,10 @@ def test_folders_without_classes_are_refused(folder, path, found):
 def test_a_folder_one_level_too_high_is_refused_and_the_right_one_named(folder):
     (folder / "data" / "train").mkdir(parents=True)
     (folder / "a_cats").rename(folder / "data" / "train" / "a_cats")
-    with pytest.raises(UserError, match=r"too high: train .* give .*/data/train"):
+    with pytest.raises(UserError, match=r"one level too high: train holds folders, not images; give .*/data/train"):
         class_folders(folder / "data", "--data_path")
     (folder / "data" / "val" / "a_cats").mkdir(parents=True)
-    with pytest.raises(UserError, match="too high: train, val "):
+    with pytest.raises(UserError, match="too high: train, val hold folders"):
         class_folders(folder / "data", "--data_path")
     with pytest.raises(UserError, match="one class folder only, a_cats"):
         class_folders(folder / "data" / "train", "--data_path")

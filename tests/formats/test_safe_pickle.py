@@ -373,6 +373,21 @@ def test_missing_and_special_files_are_refused(tmp_path):
     assert "name?\u2028" not in refusal(tmp_path / "name\n\u2028")
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"# Weights\n\tof a GAN\r\n", "a text file"),
+        (("条件生成对抗网络" * 8).encode(), "a text file"),  # the first 64 bytes end within a character
+        ("模型".encode("utf-8-sig"), "a text file"),
+        ("条件生成对抗网络".encode("gbk"), "of an unknown format (it begins with cc f5 bc fe c9 fa b3 c9)"),
+        (b"text\x00\x01", "of an unknown format (it begins with 74 65 78 74 00 01)"),
+    ],
+)
+def test_text_is_called_text(tmp_path, content, kind):
+    (tmp_path / "x").write_bytes(content)
+    assert refusal(tmp_path / "x").startswith(f"{tmp_path}/x is {kind}; known are")
+
+
 def test_file_without_permission_is_refused(tmp_path):
     (tmp_path / "secret").write_bytes(pickle.dumps({}))
     (tmp_path / "secret").chmod(0)

@@ -186,7 +186,7 @@ def test_wrong_options_are_refused(tmp_path, monkeypatch, options, message):
 
 def test_an_unknown_class_is_refused(saved):
     p, loaded = saved()
-    with pytest.raises(UserError, match="--labels cat is not a class: there are 5, from 0: <i>, b, c, d, e"):
+    with pytest.raises(UserError, match="--labels: there is no class cat; the 5 classes are <i>, b, c, d, e; give"):
         gallery_page.gallery_page(p, loaded, "cat", "en")
 
 
@@ -266,5 +266,5 @@ def test_ctrl_c_leaves_nothing(trained, tmp_path):
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     (tmp_path / "weights").write_bytes(content)
     code, out, err = run(tmp_path, ROOT / "gallery.py", "weights")
-    assert (code, out) == (2, "") and err.startswith("gallery.py: weights ") and err.count("\n") == 1, err
+    assert (code, out) == (2, "") and err.startswith("gallery.py: RUN weights is ") and err.count("\n") == 1, err
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
