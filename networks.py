@@ -4,7 +4,7 @@ from paddle import nn
 
 import acgan_models
 import sagan_models
-from layers import SNEmbedding
+from spectral_norm import SNEmbedding
 
 
 def models_of(parameters):

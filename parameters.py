@@ -160,7 +160,7 @@ class Parameters:
     fast_decode: bool = _data(
         False, "decode large JPEGs at 1/2, 1/4 or 1/8 of their size for training; the pixels change a little"
     )
-    mirror: bool = _data(False, "show each training image mirrored, left to right, in half of the epochs, at random")
+    mirror: bool = _data(False, "in each epoch, mirror each training image, left to right, with probability 1/2")
     exif: bool = _data(False, "turn images of folders upright by their EXIF orientation, which phones store")
     dont_normalize: bool = _data(False, "scale pixels to 0..1 instead of -1..1")
     dont_shuffle: bool = _data(False, "keep the data's order in every epoch")

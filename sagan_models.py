@@ -15,18 +15,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from layers import (
-    BatchNorm,
-    ConditionalBatchNorm,
-    SelfAttention,
-    SNConv2D,
-    SNEmbedding,
-    SNLinear,
-    SpectrallyNormalized,
-    initialize,
-    recomputed,
-    set_values,
-)
+from layers import BatchNorm, ConditionalBatchNorm, SelfAttention, initialize, recomputed, set_values
+from spectral_norm import SNConv2D, SNEmbedding, SNLinear, SpectrallyNormalized
 
 
 def build_generator(parameters):

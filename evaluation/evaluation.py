@@ -197,8 +197,8 @@ class Evaluation:
         if {TEST, TRAINING} <= set(metric.sets) and of_folders and os.path.samefile(p.data_path, p.test_data_path):
             raise UserError(
                 f"--metrics {metric.name} compares test images with training images, but --test_data_path "
-                f"{p.test_data_path} and --data_path {p.data_path} are the same folder: give another --test_data_path, "
-                f"or leave {metric.name} out"
+                f"{p.test_data_path} and --data_path {p.data_path} hold the same images: give another "
+                f"--test_data_path, or leave {metric.name} out"
             )
 
     def _check_counts(self, metric, source):

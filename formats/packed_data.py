@@ -118,23 +118,37 @@ def check_packed(packed, parameters, option, path, split):
         )
         raise UserError(
             f"{option} {path} was packed with {printable(packed_with)}, but this command asks for {asked}: give the "
-            f"same, or make another file: {_pack_command(p, about)}"
+            f"same, or make another file: {_repacking(p, about)}"
         )
     if p.fast_decode:
         raise UserError(f"--fast_decode has no effect on packed images, such as {option} {path}: leave it out")
     if (height, width) != (p.imsize, p.imsize):
+        another = f"pack its source with --imsize {p.imsize}"
+        if not about and p.dataset in ("folder", "imagenet") and str(path).lower().endswith(".zip"):
+            another = f"make another file: {pack_command(p, option, path)}"
         raise UserError(
             f"{option} {path} has images of {width}x{height} pixels, but --imsize is {p.imsize}: give --imsize "
-            f"{width}, or pack its source with --imsize {p.imsize}"
+            f"{width}, or {another}"
         )
 
 
-def _pack_command(p, about):
-    """The command that packs the source of `about` with the options of the `Parameters` `p`."""
-    source = "test_data_path" if about.split == "test" else "data_path"
-    options = [f"--dataset {p.dataset}", f"--{source} {_quoted(about.source, 'SOURCE')}"]
-    options += [f"--label_list {_quoted(about.label_list, 'LIST')}"] if about.label_list else []
-    options += [f"--classes {_quoted(about.classes, 'CLASSES')}"] if about.classes else []
+def _repacking(p, about):
+    """The command that packs the source of `about` again, and where to run it if its paths are relative."""
+    option = "--test_data_path" if about.split == "test" else "--data_path"
+    command = pack_command(p, option, about.source, about.label_list, about.classes)
+    paths = [path for path in (about.source, about.label_list) if path]
+    where = "" if all(map(os.path.isabs, paths)) else "; run it in the folder where the file was packed"
+    return command + where
+
+
+def pack_command(p, option, source, label_list=None, classes=None):
+    """The command of pack.py that packs `source` with the pixels that the `Parameters` `p` ask for.
+
+    `option`: "--data_path" or "--test_data_path". `label_list` and `classes`: the values of these options, or None.
+    """
+    options = [f"--dataset {p.dataset}", f"{option} {_quoted(source, 'SOURCE')}"]
+    options += [f"--label_list {_quoted(label_list, 'LIST')}"] if label_list else []
+    options += [f"--classes {_quoted(classes, 'CLASSES')}"] if classes else []
     for name, value in pixel_options(p).items():
         if value not in (False, "none"):
             options.append(f"--{name}" if value is True else f"--{name} {value}")
@@ -182,7 +196,7 @@ def _map(path, archive, name):
         shape, fortran, dtype = npy_header(member)
         start = member.tell()
         if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] not in (1, 3) or min(shape) < 1:
-            raise ValueError(f"it is {dtype} {list(shape)}{' in Fortran order' * fortran}")
+            raise ValueError(f"arr_0 is {dtype} {list(shape)}{' in Fortran order' * fortran}")
         if shape[0] > MOST:
             raise ValueError(f"{shape[0]} images are too many")
         size = math.prod(shape)

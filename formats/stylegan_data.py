@@ -26,6 +26,10 @@ def images_among(members):
     return members.chosen(sorted(places, key=names.__getitem__))
 
 
+class OtherKind(ValueError):
+    """An image has another size than the first one, or it is gray and the first one is in colour, or the other way."""
+
+
 class PNGs:
     """PNG files of one size in a ZIP: `pngs[i]` is uint8 [H, W, 1 or 3]. Threads and forked processes may share it."""
 
@@ -46,11 +50,13 @@ class PNGs:
                     raise ValueError(f"it is {_in_words(image)}, not gray or RGB of at most {WIDEST}x{WIDEST} pixels")
                 if self.shape is not None and shape != self.shape[1:]:
                     _, height, width, channels = self.shape
-                    raise ValueError(
-                        f"it is {_in_words(image)}, but the first has {width}x{height} pixels in "
+                    raise OtherKind(
+                        f"{member.name!r:.200} has {_in_words(image)}, the first has {width}x{height} pixels in "
                         f"{'RGB' if channels == 3 else 'gray'}"
                     )
                 return np.asarray(image).reshape(shape)
+        except OtherKind:
+            raise
         except Exception as error:  # Pillow may raise anything for a stranger's file
             raise ValueError(f"{member.name!r:.200}: {one_line(error)}") from None
 
@@ -87,6 +93,8 @@ def stylegan_labels(content, names):
     of_name = dict(pairs)
     labels = [of_name.get(name) for name in names]
     for name, label in zip(names, labels, strict=True):
+        if label is None:
+            raise ValueError(f"{STYLEGAN_LABELS} has no class for {name!r:.200}")
         if type(label) is not int or not 0 <= label < MOST_CLASSES:
             raise ValueError(
                 f"{STYLEGAN_LABELS} gives {name!r:.200} the class {label!r:.40}, not a whole number from 0"

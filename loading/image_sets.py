@@ -19,7 +19,8 @@ import randomness
 import system
 from formats.image_files import class_folders, count_turned, fit, read_image, say_once, say_skipped
 from formats.image_lists import list_images
-from formats.packed_data import check_packed, open_packed
+from formats.packed_data import check_packed, open_packed, pack_command
+from formats.stylegan_data import OtherKind
 from loading.pipeline import Reading, read_ahead
 from processes.collectives import processes_on_host, rank
 from utils import UserError, one_line, progress
@@ -313,7 +314,11 @@ class PackedSet(ImageSet):
         try:
             image = self.packed.images[int(self.places[place])]
         except ValueError as error:
-            raise UserError(f"{self.option} {self.folder} is damaged: {error}; pack it again") from None
+            found = f"is damaged: {error}; pack it again"
+            if isinstance(error, OtherKind) and not self.packed.about:  # pack.py has not written it
+                command = pack_command(self.parameters, self.option, self.folder)
+                found = f"has images of different kinds: {error}; make them alike: {command}"
+            raise UserError(f"{self.option} {self.folder} {found}") from None
         return np.ascontiguousarray(image.transpose(2, 0, 1)), self.labels[place]
 
 

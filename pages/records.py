@@ -12,7 +12,8 @@ from PIL import Image
 
 from evaluation import report
 from pages.curves import read_log
-from training.run_folder import LOG, TAGS
+from training.run_folder import LOG
+from training.visual_records import TAGS
 
 FRAMES, FRAME_SIDE = 24, 640  # of a film: the most frames; their largest side in pixels
 PIXEL_LIMIT = 2**26

@@ -18,6 +18,7 @@ FLOORS = (
     {"formats", "inference"},
     {"sagan_models", "acgan_models"},
     {"augment", "layers", "losses", "options", "pictures"},
+    {"spectral_norm"},
     {"operations"},
     {"runtime"},
     {"processes"},

@@ -18,8 +18,9 @@ import runtime
 from command.line import CommandLine
 from dataset import load_dataset
 from trainer import Trainer, resolve
-from training.run_folder import RECORDS, RunFolder
+from training.run_folder import RunFolder
 from training.run_start import Start, find_start
+from training.visual_records import RECORDS
 from utils import UserError
 
 MODELS = {

@@ -2,7 +2,8 @@
 
 import paddle
 
-from layers import SelfAttention, SpectrallyNormalized
+from layers import SelfAttention
+from spectral_norm import SpectrallyNormalized
 
 
 def gradient_norm(network):

@@ -18,10 +18,10 @@ import pictures
 import runtime
 import system
 from metrics.diversity import class_distance
-from metrics.record import SAMPLES
-from parameters import METRICS, OPTIONS, changed_options
+from parameters import changed_options
 from processes import collectives
 from training.collapse import ADVICE
+from training.visual_records import RECORDS, TAGS, VisualRecords
 from utils import (
     LOCK_FILE,
     RUN_FILE,
@@ -38,30 +38,7 @@ from utils import (
     so_far,
 )
 
-# Groups of charts in VisualDL. It sorts them by name, so a group's name begins with its place in this list.
-GROUPS = ("loss", "logits", "class accuracy", "scores", "health", "speed", "sigma G", "sigma D")
-# Tags of the metrics in VisualDL: GROUP/CHART.
-TAGS = {
-    "d_real": "loss/d_real",
-    "d_fake": "loss/d_fake",
-    "d_penalty": "loss/d_penalty",
-    "d_class_real": "loss/d_class_real",
-    "d_class_fake": "loss/d_class_fake",
-    "g_adv": "loss/g_adv",
-    "g_class": "loss/g_class",
-    "D_x": "logits/D(x)",
-    "D_G_z": "logits/D(G(z))",
-    "accuracy_real": "class accuracy/real",
-    "accuracy_fake": "class accuracy/fake",
-    "right_real": "health/right_real",
-    "right_fake": "health/right_fake",
-    "d_gradient": "health/d_gradient",
-    "g_gradient": "health/g_gradient",
-    "images_per_second": "speed/images_per_second",
-    "data_wait": "speed/data_wait",
-}
-COMPARED = ("Recipe", "Data", "Networks", "Losses", "Training")  # groups of options
-LOG, RECORDS = "log.txt", "vdlrecords.run.log"
+LOG = "log.txt"
 
 
 class RunFolder:
@@ -74,7 +51,7 @@ class RunFolder:
     def __init__(self, parameters):
         self.parameters = p = parameters
         self.writes = collectives.rank() == 0
-        self._lock = self._writer = self._bar = self._writing = self._measured = None
+        self._lock = self._records = self._bar = self._writing = self._measured = None
         self._shown, self._lines = "", []  # the metrics and other lines of this step, printed by `advance`
         self.notes = {}  # plain values by name that each checkpoint keeps for the run's resume
         self.real_distance = math.nan  # mean distance of two real images of a class, from `begin` on, on rank 0
@@ -100,8 +77,8 @@ class RunFolder:
             self._thread.shutdown()
             if self._bar is not None:
                 self._bar.close()
-            if self._writer:
-                self._writer.close()
+            if self._records:
+                self._records.close()
             if self._lock:
                 self._lock.close()
 
@@ -124,7 +101,8 @@ class RunFolder:
         self.images.mkdir(exist_ok=True)
         for name in (LOG, RECORDS):
             _truncate(self.path / name, notes.get(name))
-        self._open_records(real_grid)
+        pictures.save_image(self.images / "real.png", real_grid)
+        self._records = VisualRecords(self.path, p, real_grid)
         processes = collectives.world_size()
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
         begun = "resumed" if start.is_own else "started"
@@ -159,25 +137,6 @@ class RunFolder:
         rows = np.arange(len(images)) // pictures.COLUMNS
         self.real_distance = class_distance(images[~missing], rows[~missing])["class_distance"]
         return pictures.grid(images, self._row_names)
-
-    def _open_records(self, real_grid):
-        """Open VisualDL's records, which begin with the parameters and the picture of real images."""
-        from visualdl import LogWriter  # slow to import
-
-        class Writer(LogWriter):
-            @property
-            def file_name(self):  # VisualDL encodes it as UTF-8, so it must be valid text
-                return _escaped(super().file_name)
-
-        records = self.path / RECORDS
-        pictures.save_image(self.images / "real.png", real_grid)
-        new = not records.exists() or records.stat().st_size == 0
-        with contextlib.redirect_stdout(None):  # VisualDL prints a line if the file exists
-            # A resumed run goes on in the same file, because VisualDL shows only the newest file of a folder.
-            self._writer = Writer(str(self.path), file_name=RECORDS)
-        if new:
-            self._writer.add_hparams(*_compared(self.parameters))
-            self._writer.add_image("samples/real", _rgb(real_grid), 0)
 
     def advance(self, step):
         """Show that `step` is done. All output of a step is printed here, after its records are complete.
@@ -223,9 +182,7 @@ class RunFolder:
     def chart(self, step, figures):
         """Record `figures`, {tag: float}, in VisualDL. Values that are not finite are left out."""
         if self.writes:
-            for tag, value in figures.items():
-                if math.isfinite(value):
-                    self._writer.add_scalar(numbered(tag), value, step)
+            self._records.add_figures(step, figures)
 
     def log_health(self, step, figures):
         """Write `figures`, {VisualDL's tag: float}, to log.txt. Only rank 0 may call this."""
@@ -240,8 +197,7 @@ class RunFolder:
         self._logged = (self._logged[0], self._logged[1] + seconds)  # the training speed does not include this time
         shown = " ".join(f"{name} {value:.6g}" for name, value in figures.items())
         self.tell(f"measured at step {step}: {shown}")
-        for name, value in figures.items():
-            self._writer.add_scalar(numbered(f"scores/{name}"), value, step)
+        self._records.add_figures(step, {f"scores/{name}": value for name, value in figures.items()})
         self._measured = step
 
     def tell(self, line):
@@ -253,7 +209,7 @@ class RunFolder:
         """Write a grid of `samples`, as `sampler.grid_samples` returns, as PNG and in VisualDL. Only rank 0 may."""
         grid = pictures.grid(samples, self._row_names)
         pictures.save_image(self.images / f"step-{step:08d}.png", grid)
-        self._writer.add_image("samples/generated", _rgb(grid), step)
+        self._records.add_picture(step, "samples/generated", grid)
 
     def save(self, step, state):
         """Write a checkpoint of `state()`, which returns {part: {name: NumPy array}}. A thread writes the file.
@@ -283,7 +239,7 @@ class RunFolder:
 
     def _start_writing(self, path, step, state, notes):
         self._wait()
-        self._writer.flush()
+        self._records.flush()
         records = [self.path / name for name in (LOG, RECORDS)]
         notes |= {path.name: path.stat().st_size for path in records if path.exists()}
         notes |= {"whole_batch": self.parameters.batch_size * collectives.world_size(), "measured": self._measured}
@@ -342,31 +298,6 @@ class RunFolder:
         for number, start in enumerate(range(0, len(grids), most), start=1):
             path = self.images / f"samples-{number}.gif"
             pictures.save_animation(path, grids[start : start + most], self._row_names, self.parameters.imsize)
-
-
-def numbered(tag):
-    """The tag GROUP/CHART as VisualDL gets it, such as "1 loss/d_real"."""
-    group, _, chart = tag.partition("/")
-    return f"{GROUPS.index(group) + 1} {group}/{chart}"
-
-
-def _compared(parameters):
-    """({option: value}, [tag]): by these VisualDL compares runs. It shows the last value of each tag.
-
-    The options are those that change the training, without switches that are off. The scores of `eval_step` are one
-    of each metric. Without `name`, because VisualDL would show it as the run's.
-    """
-    p, values = parameters, {}
-    for name, value in dataclasses.asdict(p).items():
-        if OPTIONS[name].metadata["group"] in COMPARED and value is not None and value is not False:
-            is_number = isinstance(value, (int, float))
-            values[name] = (int(value) if isinstance(value, bool) else value) if is_number else _escaped(str(value))
-    tags = ["loss/g_adv", "logits/D(x)", "logits/D(G(z))"]
-    for metric in (METRICS[name] for name in p.chosen_metrics if p.eval_step):
-        if SAMPLES in metric.sets:
-            figure = metric.shown(p.by_classifier)[metric.best or metric.figures[0].name]
-            tags.append(f"scores/{figure.name}")
-    return values, list(map(numbered, tags))
 
 
 def _choose_folder(parameters):
@@ -457,12 +388,3 @@ def _real_images(image_set, classes):
         for column, index in enumerate(np.flatnonzero(image_set.labels == label)[: pictures.COLUMNS]):
             images[row, column], missing[row, column] = image_set[int(index)][0], False
     return images.reshape(-1, *image_set.image_shape), missing.flatten()
-
-
-def _escaped(text):
-    """`text` in valid UTF-8. It may contain the name of a file, with invalid bytes."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def _rgb(grid):
-    return np.repeat(grid, 3, axis=2) if grid.shape[2] == 1 else grid

@@ -16,11 +16,13 @@ import layers
 import losses
 import operations
 import sagan_models
+import spectral_norm
 import trainer
 from alignment import networks
 from alignment.fixture import Fixture, read
-from layers import BatchNorm, ConditionalBatchNorm, SelfAttention, SNConv2D, SpectrallyNormalized
+from layers import BatchNorm, ConditionalBatchNorm, SelfAttention
 from processes.groups import Alone
+from spectral_norm import SNConv2D, SpectrallyNormalized
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CIFAR, REACGAN = "sagan_cifar10", "reacgan_cifar10"
@@ -95,8 +97,8 @@ def _(patch):
         matrix = self.weight_orig.t() if self.transposed else self.weight_orig.flatten(1)
         if self.training:
             with paddle.no_grad():
-                u = layers._unit(paddle.mv(matrix, self.weight_v))
-                v = layers._unit(paddle.mv(matrix.t(), u))
+                u = spectral_norm._unit(paddle.mv(matrix, self.weight_v))
+                v = spectral_norm._unit(paddle.mv(matrix.t(), u))
                 paddle.assign(u, self.weight_u)
                 paddle.assign(v, self.weight_v)
         u, v = self.weight_u.clone(), self.weight_v.clone()

@@ -254,7 +254,7 @@ def test_sample_classes_that_do_not_fit_are_refused(refused, data, tmp_path):
 def test_a_floor_of_a_folder_against_itself_is_refused(refused, data):
     options = ["--samples", data / "samples.npz", "--test_data_path", data / "real", "--metrics", "floor"]
     sentence = refused(*options, "--dataset", "folder", "--data_path", data / "training" / ".." / "real")
-    assert "--metrics floor" in sentence and "are the same folder" in sentence
+    assert "--metrics floor" in sentence and "hold the same images" in sentence
 
 
 def test_an_unusable_test_path_is_refused_before_the_weights_are_read(refused, data, tmp_path):

@@ -72,15 +72,15 @@ def header(shape, kind="|u1", fortran=False):
 
 
 HOSTILE = {
-    "pickled images": ({"arr_0__npy": npy(np.array([Evil()]), pickled=True)}, "it is object"),
+    "pickled images": ({"arr_0__npy": npy(np.array([Evil()]), pickled=True)}, "arr_0 is object"),
     "pickled labels": ({"arr_1__npy": npy(np.array([Evil()] * 12), pickled=True)}, "arr_1 is object"),
     "pickled names": (
         {"class_names__npy": npy(np.array([Evil()]), pickled=True), "pack__json": None},
         "class_names is",
     ),
-    "float images": ({"arr_0__npy": npy(np.zeros((12, 8, 8, 3)))}, "it is float64 "),
-    "flat images": ({"arr_0__npy": npy(IMAGES[0])}, r"it is uint8 \[8, 8, 3\]"),
-    "no images": ({"arr_0__npy": npy(IMAGES[:0])}, r"it is uint8 \[0, 8, 8, 3\]"),
+    "float images": ({"arr_0__npy": npy(np.zeros((12, 8, 8, 3)))}, "arr_0 is float64 "),
+    "flat images": ({"arr_0__npy": npy(IMAGES[0])}, r"arr_0 is uint8 \[8, 8, 3\]"),
+    "no images": ({"arr_0__npy": npy(IMAGES[:0])}, r"arr_0 is uint8 \[0, 8, 8, 3\]"),
     "false header": (
         {"arr_0__npy": npy(header=header((2**50, 8, 8, 3)), content=bytes(99))},
         "[0-9]+ images are too",
@@ -89,7 +89,7 @@ HOSTILE = {
     "negative size": ({"arr_0__npy": npy(header=header((-12, 8, 8, 3)), content=bytes(99))}, ""),
     "Fortran order": (
         {"arr_0__npy": npy(header=header((12, 8, 8, 3), "|u1", True), content=bytes(2304))},
-        "it is uint8",
+        "arr_0 is uint8",
     ),
     "no header": ({"arr_0__npy": b"junk"}, ""),
     "header of code": ({"arr_0__npy": b"\x93NUMPY\x01\x00\x1e\x00{'descr': __import__('os')}   \n"}, ""),
@@ -178,9 +178,12 @@ def png(size=(8, 8), mode="RGB", kind="PNG"):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (png((8, 9)), "is damaged: 'b.png': it is 8x9 pixels, mode RGB, but the first has 8x8 pixels in RGB; pack it"),
-        (png(mode="L"), "is damaged: 'b.png': it is 8x8 pixels, mode L, but the first has"),
-        (png(mode="P"), "is damaged: 'b.png': it is 8x8 pixels, mode P, but"),
+        (
+            png((8, 9)),
+            "has images of different kinds: 'b.png' has 8x9 pixels, mode RGB, the first has 8x8 pixels in RGB; ",
+        ),
+        (png(mode="L"), "has images of different kinds: 'b.png' has 8x8 pixels, mode L, the first has 8x8 pixels in"),
+        (png(mode="P"), "has images of different kinds: 'b.png' has 8x8 pixels, mode P, the first has"),
         (png(kind="GIF"), "is damaged: 'b.png': cannot identify image file"),
         (png()[:45], "is damaged: 'b.png': "),
         (b"", "is damaged: 'b.png': cannot identify image file"),

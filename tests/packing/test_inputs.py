@@ -253,8 +253,30 @@ def test_a_stylegan_zip_of_the_right_size_trains_without_packing(stylegan, tmp_p
     values = {"dataset": "folder", "data_path": str(tmp_path / "data.zip")}
     found = load_dataset(Parameters(**values, imsize=8))
     assert len(found) == 10 and found.class_names == ("0", "1", "2") and found[1][1] == 1
-    with pytest.raises(UserError, match="has images of 8x8 pixels, but --imsize is 16: give --imsize 8, or pack"):
+    with pytest.raises(
+        UserError, match="has images of 8x8 pixels, but --imsize is 16: give --imsize 8, or make"
+    ) as error:
         load_dataset(Parameters(**values, imsize=16))
+    assert_advice_makes_a_file_that_trains(str(error.value), tmp_path, imsize=16)
+
+
+def assert_advice_makes_a_file_that_trains(message, tmp_path, imsize):
+    """The command of pack.py at the end of `message` runs, and training reads its file."""
+    _, _, command = message.partition("python pack.py ")
+    options = shlex.split(command.removesuffix(" --out FILE"))
+    packed(tmp_path, *options)
+    assert load_dataset(Parameters(dataset="folder", data_path=str(tmp_path / "out.npz"), imsize=imsize))[1]
+
+
+def test_a_stylegan_zip_of_several_sizes_is_refused_with_the_command_that_makes_them_alike(stylegan, tmp_path):
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "PNG")
+    stylegan["00000/img00000000.png"] = content.getvalue()  # the others are larger
+    zipped(tmp_path / "my data.zip", stylegan)
+    found = load_dataset(Parameters(dataset="folder", data_path=str(tmp_path / "my data.zip"), imsize=8))
+    with pytest.raises(UserError, match="has images of different kinds: '00000/img00000001") as error:
+        [found[index] for index in range(len(found))]
+    assert_advice_makes_a_file_that_trains(str(error.value), tmp_path, imsize=8)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +287,7 @@ def test_a_stylegan_zip_of_the_right_size_trains_without_packing(stylegan, tmp_p
         (b'{"labels": [["00000/img00000000.png", [0.5, 1]]]}', "gives '00000/img00000000.png' the class .0.5, 1., not"),
         (b'{"labels": [["00000/img00000000.png", -1]]}', "gives '00000/img00000000.png' the class -1, not"),
         (b'{"labels": [["00000/img00000000.png", 1e99]]}', "gives '00000/img00000000.png' the class 1e.99, not"),
-        (b'{"labels": [["../img", 1]]}', "gives '00000/img00000000.png' the class None, not a"),
+        (b'{"labels": [["../img", 1]]}', "has no class for '00000/img00000000.png'"),
         (b"[" * 50_000, "dataset.json is nested too deeply"),
         (b'{"labels": "' + b"x" * 10**6 + b'"}', "dataset.json has [0-9]+ bytes, too many for 10 images"),
         (b"\xff", "dataset.json is no JSON"),

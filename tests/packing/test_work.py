@@ -204,11 +204,16 @@ def test_a_run_that_asks_for_other_pixels_is_refused_with_the_command_that_packs
     assert (code, err) == (
         2,
         "train.py: --data_path photos.npz was packed with --imsize 16 --centercrop True, but this command asks for "
-        f"--imsize 32 --centercrop False: give the same, or make another file: {made}\n",
+        f"--imsize 32 --centercrop False: give the same, or make another file: {made}; run it in the folder where the "
+        "file was packed\n",
     )
     pack(folder, *made.split()[2:-1], tmp_path / "right.npz")
     code, _, err = run(folder, *train_py, "--imsize", 32, "--data_path", tmp_path / "right.npz")
     assert code == 0, err
+    whole = made.replace("photos", str(folder / "photos"))  # a path that works from every folder
+    pack(folder, *whole.split()[2:-1], tmp_path / "whole.npz")
+    code, _, err = run(tmp_path, *train_py, "--imsize", 16, "--data_path", "whole.npz")
+    assert code == 2 and err.endswith(f"make another file: {whole.replace('32', '16')}\n")
 
 
 def test_more_than_one_percent_of_broken_files_stop_the_packing(photos, tmp_path):

@@ -10,7 +10,7 @@ from visualdl import LogReader
 from dataset import batches, load_dataset
 from trainer import Trainer
 from training.health import gradient_norm, layer_figures
-from training.run_folder import RECORDS
+from training.visual_records import RECORDS
 
 
 def test_layer_figures_are_sigma_and_the_gate(make_parameters):

@@ -1,6 +1,5 @@
 """A run's folder: its name, the checkpoints that it keeps, `latest` and `best`."""
 
-import dataclasses
 import io
 import os
 import sys
@@ -17,7 +16,6 @@ import checkpoint
 import pictures
 from dataset import load_dataset
 from trainer import Trainer
-from training import run_folder
 from training.run_folder import RunFolder
 from training.run_start import Start
 from utils import RUN_FILE, UserError
@@ -178,14 +176,3 @@ def test_pictures_show_class_names(make_parameters, tmp_path, capsys):
         assert (np.asarray(Image.open(io.BytesIO(recorded))) == picture).all()
     with Image.open(run.images / "samples-1.gif") as animation:
         assert animation.n_frames == 2
-
-
-def test_visualdl_compares_runs_by_what_is_learnt_and_by_scores(make_parameters):
-    p = make_parameters(dataset="digits", eval_step=2, metrics="auto", name="mine")
-    values, tags = run_folder._compared(p)
-    assert values["d_lr"] == 2e-4 and values["model"] == "acgan-digits" and not {"name", "mirror", "amp"} & set(values)
-    assert tags == [
-        "1 loss/g_adv", "2 logits/D(x)", "2 logits/D(G(z))", "4 scores/classifier_fid", "4 scores/classifier_score",
-        "4 scores/classifier_accuracy", "4 scores/class_distance_ratio",
-    ]  # fmt: skip
-    assert run_folder._compared(dataclasses.replace(p, eval_step=0))[1] == tags[:3]
