@@ -32,8 +32,8 @@ def load_dataset(parameters, split="train", generator_classes=()):
         image_set = ArraySet(p, p.published_data.class_names, *p.published_data.read(path, split))
     elif path is not None and Path(path).is_file():
         raise UserError(
-            f"{option} {path} is a file that only pack.py reads: python pack.py --data_path {shell_word(path)} --out "
-            "FILE.npz makes one for training; or give a folder with a folder of images for each class"
+            f"{option} {path} is a file that only pack.py reads. Pack it first: python pack.py --data_path "
+            f"{shell_word(path)} --out FILE.npz; or give a folder with a folder of images for each class"
         )
     else:
         image_set = FolderSet(p, option, path)
@@ -71,7 +71,7 @@ def _how_to_match(parameters, image_set, generator_classes):
     """The advice for test images `image_set` that have more or fewer classes than the generator."""
     p = parameters
     if image_set.num_classes > p.num_classes:
-        return "give test images of the same classes, or choose among them by --classes"
+        return "give test images of the same classes, or choose the generator's classes by --classes"
     advice = "give test images of all classes of the generator"
     if p.classes:
         advice = "choose all classes of the generator by --classes"
@@ -94,10 +94,11 @@ def check_count(parameters, image_set, split="train"):
     if p.num_classes not in (None, image_set.num_classes):
         option, path = path_option(p, split)
         where = f"{option} {path}" if path else f"--dataset {p.dataset}"
+        remedy = f"give --num_classes none, or data of {p.num_classes} classes"
+        if image_set.num_classes > p.num_classes:
+            remedy += f", or choose {p.num_classes} of them by --classes, such as random:{p.num_classes}:1"
         raise UserError(
-            f"--num_classes {p.num_classes} does not fit {where}, which has {image_set.num_classes} classes: give "
-            f"--num_classes none, data of {p.num_classes} classes, or --classes that choose {p.num_classes}, such as "
-            f"random:{p.num_classes}:1"
+            f"--num_classes {p.num_classes} does not fit {where}, which has {image_set.num_classes} classes: {remedy}"
         )
 
 

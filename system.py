@@ -1,7 +1,7 @@
 """The differences between operating systems: signals, file locks, files that are in use, memory.
 
-Linux and macOS have all functions that are used here. Windows lacks some of them; there the functions of this module do
-the nearest that Windows allows. No other module uses a function that Windows lacks (`tests/test_system.py`). Commands
+Linux and macOS have all functions that are used here. Windows lacks some of them. There, this module does the nearest
+thing that Windows allows. No other module uses a function that Windows lacks (`tests/test_system.py`). Commands
 import this module first, so it imports nothing slow.
 """
 

@@ -218,7 +218,7 @@ def progress(items=None, *, title, unit, total=None, done=0, shown=True):
 
 
 class _Lines:
-    """What `progress` needs of tqdm's interface, with lines instead of a bar."""
+    """The methods of tqdm that `progress` needs, with lines instead of a bar."""
 
     def __init__(self, items, title, unit, total, done):
         self.items, self.title, self.unit, self.n = items, title, unit, done

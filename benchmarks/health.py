@@ -26,7 +26,7 @@ from training.health import gradient_norm, layer_figures
 
 
 def share(step, norms, checks, parameters):
-    """The share of a step, of `step` seconds, that the norms and the checks of the recipe's intervals take together."""
+    """The share of a step of `step` seconds for the norms at each `log_step` and the checks at each `sample_step`."""
     return (norms / parameters.log_step + checks / parameters.sample_step) / step
 
 

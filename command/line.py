@@ -83,7 +83,7 @@ class CommandLine:
         self.named = self.given.pop("recipe", None)
         inferred = _infer_recipe(self.spelled, self.given, program)
         self.recipe, self.reason = (self.named, "--recipe") if self.named else inferred
-        self._origin = "", {}  # a name for the recipe, run or checkpoint of the values that are not given; its values
+        self._origin = "", {}  # where values that are not given come from, in words; and these values
 
     @cached_property
     def recipe_values(self):

@@ -157,7 +157,7 @@ GALLERY_TEXTS = GENERATOR_TEXTS | {
     name: ("Images to compare with", text)
     for name, text in {
         "data_path": "the training images: a folder for each class, or a file of pack.py; left out: as in the run",
-        "test_data_path": "real test images, as --data_path",
+        "test_data_path": "real test images, in the same form as --data_path",
         "num_workers": "threads that read images",
         "inception_weights": "weights of the Inception of 2015; left out: downloaded once, when first needed",
     }.items()

@@ -75,7 +75,7 @@ PUBLISHED = {
     },
     "reacgan-imagenet": {  # StudioGAN's
         "fid": Published(
-            "8.21, of 2,048 images in a step, against validation images",
+            "8.21, with other settings: 2,048 images in a step, validation images",
             "15.65",
             IMAGENET | STUDIOGAN | {"real split": "train", "transform": CUT_OUT.format("lanczos")},
         ),

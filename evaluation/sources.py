@@ -180,7 +180,7 @@ def open_samples(parameters):
 
 
 class SamplesFromFiles:
-    """What `Folder` and `NPZ` share. `labels` are None if they are unknown, and before `label` sets them."""
+    """The common methods of `Folder` and `NPZ`. `labels` are None if they are unknown, and before `label` sets them."""
 
     checkpoint_names, class_names = None, ()
 

@@ -27,7 +27,7 @@ def images_among(members):
 
 
 class OtherKind(ValueError):
-    """An image has another size than the first one, or it is gray and the first one is in colour, or the other way."""
+    """The size or the number of channels of an image differs from those of the first image."""
 
 
 class PNGs:

@@ -47,7 +47,8 @@ class ImageSet:
     """Labelled images of one size in a fixed order; `image_set[i]` is (uint8 [C, H, W], int64 label).
 
     `name`: the value of --dataset. `class_names`: a tuple of str. `labels`: int64 [N] in 0 … num_classes - 1.
-    `image_shape`: (C, H, W). `is_slow`: whether threads should read the images; then `reading` is a `pipeline.Reading`.
+    `image_shape`: (C, H, W). `is_slow`: whether threads should read the images; then `reading` is a
+    `loading.pipeline.Reading`.
     `left_out`: {place: (file, reason)} of images found unreadable so far; another image is in the place of each.
     `by_class`: whether the images are ordered by class. `is_like_imagenet`: False if the names of the classes show that
     they are not ImageNet's.
@@ -267,7 +268,7 @@ class FolderSet(ImageSet):
         files = [repr(file) for _, (file, _) in sorted(self.left_out.items())]
         return (
             f"{'at least ' * (len(others) > CHECKED)}{len(files)} of the {len(self)} files in {self.folder} cannot be "
-            f"read as images{', such as' if len(files) > NAMED else ':'} {', '.join(files[:NAMED])}: replace them or "
+            f"read as images{', such as' if len(files) > NAMED else ':'} {', '.join(files[:NAMED])}; replace or "
             "remove them"
         )
 

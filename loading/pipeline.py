@@ -1,7 +1,8 @@
 """Read images ahead of the training, in threads, and measure how long the training waits for them.
 
-Two threads are nearly as fast as two processes (benchmarks/data.py): Pillow releases the interpreter's lock while it
-decodes and resizes. An error in a thread reaches the training, and threads share the data set.
+Two threads are nearly as fast as two processes, except for a packed .zip (benchmarks/data.py): Pillow releases the
+interpreter's lock while it decodes and resizes. An error in a thread reaches the training, and threads share the data
+set.
 """
 
 import sys

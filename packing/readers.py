@@ -1,7 +1,8 @@
 """Processes that read images: each works on its own share of the blocks and sends them through its own pipe.
 
 A pool with one pipe for all, such as Python's, would wait for ever for a process that is killed while it sends. Windows
-cannot fork processes, so there threads read the images. They are nearly as fast (see `loading/pipeline.py`).
+cannot fork processes, so there threads read the images. From class folders
+they are nearly as fast (see `loading/pipeline.py`).
 """
 
 import multiprocessing

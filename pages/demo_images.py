@@ -50,7 +50,9 @@ class Demo:
         label, seed, truncation = self._checked(label, seed, truncation)
         other_label, other_seed, _ = self._checked(other_label, other_seed, truncation)
         if kind not in ("seed", "class"):
-            raise UserError(f"{self.words['walk_to']}: {self.words['to_seed']}, {self.words['to_class']}")
+            raise UserError(
+                f"{self.words['choose']} {self.words['walk_to']}: {self.words['to_seed']}, {self.words['to_class']}"
+            )
         frame = round(self._number(share, 0, 1, "share") * (FRAMES - 1))
         with self._lock:
             if kind == "seed":

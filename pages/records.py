@@ -96,5 +96,7 @@ def _read_report(path, recipe):
 
 
 def _without_folders(setting):
-    """A setting as text. An absolute path keeps only its last name, because a page may be published."""
-    return re.sub(r"(^| )([A-Za-z]:)?[/\\].*[/\\]", r"\1", str(setting))
+    """A setting as text. Each absolute path keeps only its last name, because a page may be published."""
+    # A setting may hold several paths: "/a/train and /a/val", or "/a/first.pdparams,/b/second.pdparams".
+    texts = re.split(r"( and |,)", str(setting))
+    return "".join(re.sub(r"(^|[ (])([A-Za-z]:)?[/\\](?! ).*[/\\]", r"\1", text) for text in texts)

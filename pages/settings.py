@@ -14,8 +14,9 @@ LEFT_OUT = {"name", "dry_run", *(name for name, option in OPTIONS.items() if opt
 def run_options(values, where):
     """(the recipe to compare with, the options that differ from it, all options) of a run, as {name: text}.
 
-    `values`: the run's options by field name, from the file `where`. Options whose value follows from the recipe and
-    from other options do not differ. The recipe of the user's own file is not known, so the defaults replace it.
+    `values`: the run's options by field name, from the file `where`. An option does not differ if the recipe and the
+    other options already give its value. A recipe file of the user is not known here. Then the options are compared
+    with the defaults.
     """
     values = asdict(Parameters()) | typed_options(values, where)
     try:

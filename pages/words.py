@@ -109,6 +109,7 @@ WORDS = {  # name: (English, Chinese)
         "点击图像中的一点，查看该点读取的位置。",
     ),
     "walk": ("interpolation", "插值"),
+    "choose": ("choose", "请选择"),
     "walk_to": ("end of the interpolation", "插值终点"),
     "to_seed": ("to the second seed", "到第二个种子"),
     "to_class": ("to the second class", "到第二个类别"),

@@ -16,11 +16,11 @@ class DataSet:
     name: str
     class_names: tuple
     read: Callable
-    recipe: str  # that a command with this data set and without --recipe means
+    recipe: str  # of a command with this data set and without --recipe
     licence: str  # of the images, for the model card, in the words of the model hubs
     source: str  # of the images, for the model card: a sentence that also names the licence
     order: int = 1000  # in `--help`: a lower one comes first
     gray: bool = False  # Inception does not measure gray images, so a classifier of this project measures them
     built_in: bool = False  # it comes with a package, so it needs no files and has no --data_path
-    filter: str = "bilinear"  # that resizes the images without --resize_filter
+    filter: str = "bilinear"  # for resizing, without --resize_filter
     sagan_size: int = 32  # pixels a side of the images of a SAGAN without --imsize

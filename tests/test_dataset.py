@@ -237,8 +237,11 @@ def test_a_subset_renumbers_its_classes(animals):
 
 
 def test_another_number_of_classes_is_refused(animals):
-    with pytest.raises(UserError, match=r"--num_classes 10 does not fit .* 4 classes: .*--classes"):
+    """A choice of classes is advised only if it can help."""
+    with pytest.raises(UserError, match=r"--num_classes 10 does not fit .* 4 classes: .* data of 10 classes$"):
         load_dataset(folder(animals, num_classes=10))
+    with pytest.raises(UserError, match=r"--num_classes 3 does not fit .* 4 classes: .* such as random:3:1$"):
+        load_dataset(folder(animals, num_classes=3))
     assert load_dataset(folder(animals, classes="0,2", num_classes=2)).num_classes == 2
 
 
@@ -334,7 +337,7 @@ def test_one_message_names_all_broken_files_of_a_small_folder(animals, capsys, n
         take(batches(image_set, image_set.parameters, 0), 9)
     names = ", ".join(repr(str(path)) for path in broken)
     assert str(refused.value) == (
-        f"3 of the 58 files in {animals} cannot be read as images: {names}: replace them or remove them"
+        f"3 of the 58 files in {animals} cannot be read as images: {names}; replace or remove them"
     )
     said = capsys.readouterr().err
     assert all(said.count(f"{str(path)!r} is left out (") == 1 for path in broken)
@@ -347,7 +350,7 @@ def test_many_broken_files_stop_the_run_with_their_number_and_some_names(animals
     first = ", ".join(repr(str(animals / "cat" / f"{number:03}.png")) for number in range(10))
     with pytest.raises(UserError) as refused:
         load_dataset(folder(animals))
-    assert f"at least 105 of the 400 files in {animals} cannot be read as images, such as {first}: " in str(
+    assert f"at least 105 of the 400 files in {animals} cannot be read as images, such as {first}; " in str(
         refused.value
     )
     assert capsys.readouterr().err.count("is left out") == 10

@@ -1,4 +1,4 @@
-"""`train.py --dry_run`: time some steps, and tell what the whole run needs."""
+"""`train.py --dry_run`: time some steps, and report the needs of the whole run."""
 
 import io
 import math
@@ -16,7 +16,7 @@ from training.health import layer_figures
 from utils import plural, progress
 
 WARM_UP, TIMED = 3, 20  # steps at most: the first ones are slower, so they are not timed
-PATIENCE = 60  # seconds: if the steps are slow, only so many of them are timed
+PATIENCE = 60  # seconds for the timed steps, or one step if it takes longer
 MORE_PROCESSES = (2, 4, 8)  # times as many
 FIGURE = 64  # bytes of one figure in VisualDL's records and log.txt
 NETWORK = 1.25e9  # bytes in a second: 10 Gbit/s

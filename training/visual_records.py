@@ -85,7 +85,7 @@ def _compared(parameters):
     """({option: value}, [tag]): by these VisualDL compares runs. It shows the last value of each tag.
 
     The options are those that change the training, without switches that are off. The scores of `eval_step` are one
-    of each metric. Without `name`, because VisualDL would show it as the run's.
+    of each metric. `name` is left out, because VisualDL would show it as the run's name.
     """
     p, values = parameters, {}
     for name, value in dataclasses.asdict(p).items():

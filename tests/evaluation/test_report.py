@@ -95,7 +95,7 @@ def verdicts(text):
         ("sagan-cifar10", ("fid", "inception_score"), [("FID", "", "9.43"), ("Inception Score", "", "9.32")]),
         ("reacgan-cifar10", ("fid", "inception_score"), [("FID", "", "3.87"), ("Inception Score", "", "9.85")]),
         ("reacgan-imagenet", ("fid", "inception_score"),
-         [("FID", "8.21, of 2,048 images in a step, against validation images", "15.65"),
+         [("FID", "8.21, with other settings: 2,048 images in a step, validation images", "15.65"),
           ("Inception Score", "", "66.67")]),
         ("acgan-digits", ("classifier_fid",), [("classifier FID", "", "")]),
     ],
