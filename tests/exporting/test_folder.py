@@ -232,7 +232,7 @@ def test_a_plain_pytorch_network_draws_the_same_images(drawn, tmp_path, name, wi
     [
         ((), "give the generator to export by --pretrained_model: a checkpoint or a run's folder"),
         (("--pretrained_model", "missing"), "--pretrained_model missing: there is no such file"),
-        (("--pretrained_model", "file"), "file "),
+        (("--pretrained_model", "file"), "--pretrained_model file is a text file; known are "),
         (("--pretrained_model", "file", "--out", "."), "--out . is not empty: give another folder"),
     ],
 )
