@@ -232,7 +232,7 @@ def test_more_than_one_percent_of_broken_files_stop_the_packing(photos, tmp_path
         "'few/dog/051.png' is left out (2 of 100 files so far)",
         "pack.py",
     ]
-    assert "2 of the 100 files in few cannot be read as images: 'few/cat/020.png', 'few/dog/051.png': " in err
+    assert "2 of the 100 files in few cannot be read as images: 'few/cat/020.png', 'few/dog/051.png'; " in err
 
 
 def test_names_that_are_not_utf_8(photos, tmp_path):
