@@ -20,6 +20,7 @@ import pytest
 from commands import LIMIT, ROOT, run, start
 from drawn import opened
 from PIL import Image
+from small_models import MODELS
 
 import checkpoint
 
@@ -31,8 +32,6 @@ in_a_browser = [pytest.mark.slow, pytest.mark.skipif(bool(LACKING), reason=f"nee
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """(file, `OpenGenerator`) of a small SAGAN of ten classes, 32 pixels, in colour."""
-    from conftest import MODELS
-
     from parameters import Parameters
 
     values = MODELS["sagan"] | {"imsize": 32, "attention_size": 16, "num_classes": 10, "dataset": "fake", "z_dim": 20}
