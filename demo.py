@@ -6,6 +6,7 @@ system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted
 
 import logging  # noqa: E402
 import os  # noqa: E402
+import sys  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
 
@@ -43,6 +44,8 @@ def main():
             f"{demo.generator.file}: {demo.generator.description}\nopen {address} in a browser; Ctrl-C stops it",
             flush=True,
         )
+        if demo.generator.caution:
+            print(demo.generator.caution, file=sys.stderr)
         try:
             while True:  # until a signal
                 time.sleep(1)

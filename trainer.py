@@ -27,6 +27,7 @@ from training.precision import SCALER_STATE, Precision
 from training.run_folder import RunFolder, diverged
 from training.run_start import NEW_WEIGHTS, check_steps_left, find_start
 from training.step_batches import d_batch, g_batch
+from utils import plural
 
 
 def resolve(parameters, image_set):
@@ -88,6 +89,8 @@ class Trainer:
             collapse = Collapse(p, run.real_distance, start.notes.get("collapse"))
             run.notes["collapse"] = collapse.notes()
             done = self.step >= p.total_step
+            if done:
+                collectives.say(f"nothing is left to train: the run has its {plural(self.step, 'step')}")
 
             # Run an interrupted measurement again.
             if evaluation and self._is_unmeasured(start):

@@ -30,7 +30,7 @@ from parameters import (
     typed_options,
 )
 from processes.collectives import world_size
-from utils import RUN_FILE, UserError, run_numbers
+from utils import RUN_FILE, UserError, printable, run_numbers
 
 # Options that are not taken from a checkpoint, because they belong to the run that wrote it.
 NOT_FROM_CHECKPOINT = (
@@ -165,6 +165,9 @@ class CommandLine:
             check_test(parameters, self.given)
         self._print_ignored_options(parameters)
         print(f"recipe {parameters.recipe} ({reason})", flush=True)
+        if self.given.get("resume") == "auto" and not folder:
+            run = parameters.name or f"run of the recipe {parameters.recipe}"
+            print(f"--resume auto: {parameters.save_path} has no {printable(run)} yet, so a new run starts", flush=True)
         return parameters
 
     def own_options(self):

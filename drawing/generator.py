@@ -1,11 +1,13 @@
 """Draw images by class and seed from a checkpoint's generator, and walk between seeds or between classes."""
 
 import dataclasses
+import math
 
 import numpy as np
 
 import checkpoint
 import sampler
+from layers import forwards_to_settle
 from networks import models_of
 from sampler import CHUNK
 from utils import UserError, plural
@@ -16,7 +18,8 @@ class OpenGenerator:
 
     `network`: G in evaluation mode. `part`: the part of the checkpoint with its weights, "G_ema" or "G". `step`: the
     steps of its training; 0 if they are unknown. `class_names`: the names of its classes by number; numbers as text if
-    the checkpoint does not tell them. `description`: the model, its steps and its weights in words.
+    the checkpoint does not tell them. `description`: the model, its steps and its weights in words. `caution`: a
+    sentence if its images may look grey, or "".
     """
 
     def __init__(self, parameters, loaded):
@@ -28,6 +31,7 @@ class OpenGenerator:
         self.parameters, self.file, self.step = parameters, loaded.path, loaded.step
         self.network, self.part = load_generator(parameters, loaded)
         self.description = describe(parameters, loaded, self.part)
+        self.caution = caution(loaded.step, steps_to_settle(self.network, parameters, loaded.step))
         self.class_names = loaded.class_names or tuple(map(str, range(parameters.num_classes)))
         if parameters.standing_batches:
             sampler.use_standing_statistics(self.network, parameters)
@@ -104,6 +108,28 @@ def describe(parameters, loaded, part):
     steps = f" after {plural(loaded.step, 'step')}" if loaded.step else ""  # 0: published weights without a step
     average = ", moving average of its weights" if part == "G_ema" else ""
     return f"{parameters.model}{steps}{average}"
+
+
+def steps_to_settle(network, parameters, steps):
+    """The number of steps that the running statistics of the generator `network` need.
+
+    None if `steps`, those of its training, are 0, which means unknown, or if the running statistics are not used.
+    """
+    p = parameters
+    if not steps or p.standing_batches:
+        return None
+    forwards = p.d_steps_per_iter + p.g_steps_per_iter  # of G in a step
+    return int(float(f"{math.ceil(forwards_to_settle(network) / forwards):.2g}"))
+
+
+def caution(steps, needed):
+    """A sentence if a training of `steps` steps is too short for its running statistics, which need `needed`, or ""."""
+    if not needed or steps >= needed:
+        return ""
+    return (
+        f"The running batch statistics need about {needed:,} steps to settle, but these weights have {steps:,}: images "
+        "may look grey and score badly. --standing_batches 50 computes the statistics again."
+    )
 
 
 def places(points, frames, closed):

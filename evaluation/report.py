@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
+from drawing.generator import caution
 from metrics import all_metrics
 from processes import collectives
 from utils import atomic_path
@@ -134,13 +135,8 @@ def cautions(figures, settings):
     if "unknown" not in (classes, drawn) and drawn < classes and any(metric.compares_sets for metric in metrics):
         lines.append(f"Samples of {drawn} of the {classes} classes are compared with real images of all of them.")
     lines += dict.fromkeys(filter(None, (metric.caution(figures, settings) for metric in metrics)))
-    steps, needed = settings.get("steps"), settings.get("steps until batch statistics settle")
-    if needed and steps < needed:
-        lines.append(
-            f"The running batch statistics need about {needed:,} steps to settle, but these weights have {steps:,}: "
-            "images may look grey and score badly. --standing_batches 50 computes the statistics again."
-        )
-    return lines
+    unsettled = caution(settings.get("steps"), settings.get("steps until batch statistics settle"))
+    return [*lines, unsettled] if unsettled else lines
 
 
 def versions():

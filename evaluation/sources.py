@@ -23,7 +23,6 @@ source also has:
 import dataclasses
 import hashlib
 import itertools
-import math
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -37,10 +36,9 @@ import checkpoint
 import pictures
 import sampler
 from drawing.classes import class_folder
-from drawing.generator import describe, load_generator
+from drawing.generator import describe, load_generator, steps_to_settle
 from formats.image_files import FORMATS, folder_names, image_names, read_image, say_skipped
 from formats.packed_data import map_images
-from layers import forwards_to_settle
 from processes import collectives
 from utils import UserError, file_digest, one_line, open_file_digest, progress
 
@@ -114,6 +112,7 @@ class GeneratorSamples(ChosenClasses, Drawn):
         self.file = loaded.path
         self.default_folder = checkpoint.run_of(loaded.path) / f"test-{self.file.stem}"
         self.description = describe(p, loaded, part)
+        needed = steps_to_settle(generator, p, loaded.step)
         self.opened = f"{self.file}: {self.description}"
         self.settings = {
             "weights": "moving average" if part == "G_ema" else "as trained",
@@ -121,7 +120,7 @@ class GeneratorSamples(ChosenClasses, Drawn):
             "truncation": p.truncation,
             "models": 1,
             **_changed_in_training(p),
-            **_steps_to_settle(generator, p, loaded.step),
+            **({"steps": loaded.step, "steps until batch statistics settle": needed} if needed else {}),
         }
         self.settings_if_unread = {"num_samples": 0, "classes drawn": 0, "labels": "none"}
 
@@ -159,19 +158,6 @@ def _changed_in_training(parameters):
     changed = {"mirrored at random": parameters.mirror, "JPEGs decoded at a smaller size": parameters.fast_decode}
     words = ", ".join(name for name, is_on in changed.items() if is_on)
     return {"images in training": words} if words else {}
-
-
-def _steps_to_settle(generator, parameters, steps):
-    """Settings: the steps that the running statistics have seen, and the steps that they need.
-
-    {} if `steps` is 0, which means unknown, or if the running statistics are not used.
-    """
-    p = parameters
-    if not steps or p.standing_batches:
-        return {}
-    forwards = p.d_steps_per_iter + p.g_steps_per_iter  # of G in a step
-    needed = float(f"{math.ceil(forwards_to_settle(generator) / forwards):.2g}")
-    return {"steps": steps, "steps until batch statistics settle": int(needed)}
 
 
 def open_samples(parameters):

@@ -5,6 +5,7 @@ import yaml
 import checkpoint
 from evaluation import report
 from evaluation.report import escaped
+from loading.image_sets import are_imagenets
 from utils import file_digest, plural
 
 # {data set without a record: (the licence in the hubs' words, a sentence on the data)}.
@@ -36,6 +37,8 @@ def model_card(generator, loaded, has_onnx):
     name = loaded.parameters.get("name") or p.recipe
     family = "sagan" if p.is_sagan else "acgan"
     licence, data = DATA.get(p.dataset, UNKNOWN)
+    if p.dataset == "imagenet" and not are_imagenets(loaded.class_names):
+        licence, data = UNKNOWN  # --data_path alone means --dataset imagenet, whatever the images are
     if p.published_data:
         licence, data = p.published_data.licence, p.published_data.source
     head = {

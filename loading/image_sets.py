@@ -129,7 +129,7 @@ class FolderSet(ImageSet):
     def __init__(self, parameters, option, path):
         self._skipped = Counter()
         names = class_folders(path, option, self._skipped)
-        self.is_like_imagenet = len(names) == 1000 or all(re.fullmatch(r"n\d{8}", name) for name in names)
+        self.is_like_imagenet = are_imagenets(names)
         names = [names[c] for c in choose_classes(names, parameters.classes)]
         self._list = list_images(path, option, names)
         self._skipped += self._list.skipped
@@ -269,7 +269,7 @@ class FolderSet(ImageSet):
         return (
             f"{'at least ' * (len(others) > CHECKED)}{len(files)} of the {len(self)} files in {self.folder} cannot be "
             f"read as images{', such as' if len(files) > NAMED else ':'} {', '.join(files[:NAMED])}; replace or "
-            "remove them"
+            f"remove them, because at most {BROKEN_SHARE:.0%} may be broken"
         )
 
 
@@ -373,6 +373,11 @@ class FakeSet(ImageSet):
         label = self.labels[index]
         noise = randomness.rng(self.parameters.manual_seed, self.purpose, index).bytes(math.prod(self.image_shape))
         return np.frombuffer(noise, np.uint8).reshape(self.image_shape), label
+
+
+def are_imagenets(names):
+    """Whether `names` look like those of ImageNet's classes, such as n01440764, or of a choice of them."""
+    return len(names) == 1000 or all(re.fullmatch(r"n\d{8}", name) for name in names)
 
 
 def choose_classes(names, classes):

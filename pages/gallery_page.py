@@ -15,6 +15,7 @@ from dataset import load_dataset
 from drawing.classes import choose_labels
 from drawing.generator import OpenGenerator, load_generator
 from evaluation import report
+from loading.image_sets import are_imagenets
 from pages import attention, records
 from pages.curves import chart
 from pages.embedded import LARGEST, SMALL, image_uri, picture_uri
@@ -97,9 +98,15 @@ class _Gallery:
 
     def header(self):
         p, name, step = self.parameters, self.run.name, self.loaded.step
-        facts = [self.words["facts"].format(classes=p.num_classes, size=p.imsize, dataset=p.dataset)]
+        dataset = p.dataset
+        if dataset == "imagenet" and not are_imagenets(self.loaded.class_names):
+            dataset = "folder"  # --data_path alone means --dataset imagenet, whatever the images are
+        facts = [self.words["facts"].format(classes=p.num_classes, size=p.imsize, dataset=dataset)]
         if self.generator.part == "G_ema":
             facts.append(self.words["average"])
+        if self.generator.caution:
+            print(self.generator.caution, file=sys.stderr)
+            facts.append(self.words["unsettled"])
         return {
             "title": self.words["trained"].format(model=p.recipe, step=step) if step else p.recipe,
             "source": name if self.loaded.path.parent == self.run else f"{name} ({self.loaded.path.name})",

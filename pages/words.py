@@ -28,6 +28,10 @@ WORDS = {  # name: (English, Chinese)
     "seeds": ("seeds {first} → {last}", "种子 {first} → {last}"),
     "trained": ("{model}, {step} steps", "{model}，{step} 步"),
     "average": ("moving average of the weights", "权重的滑动平均"),
+    "unsettled": (
+        "few steps: images may look grey; --standing_batches 50 computes the batch statistics again",
+        "步数较少：图像可能发灰；--standing_batches 50 会重新计算批统计量",
+    ),
     "step": ("step {step}", "第 {step} 步"),
     "play": ("Play", "播放"),
     "within": ("Between two seeds", "同一类内插值"),

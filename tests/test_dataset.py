@@ -337,7 +337,8 @@ def test_one_message_names_all_broken_files_of_a_small_folder(animals, capsys, n
         take(batches(image_set, image_set.parameters, 0), 9)
     names = ", ".join(repr(str(path)) for path in broken)
     assert str(refused.value) == (
-        f"3 of the 58 files in {animals} cannot be read as images: {names}; replace or remove them"
+        f"3 of the 58 files in {animals} cannot be read as images: {names}; replace or remove them, because at most 1% "
+        "may be broken"
     )
     said = capsys.readouterr().err
     assert all(said.count(f"{str(path)!r} is left out (") == 1 for path in broken)

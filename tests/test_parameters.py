@@ -753,6 +753,12 @@ def test_the_command_that_starts_a_run_resumes_it(start, seed, files):
         assert dataclasses.replace(resumed, **own) == dataclasses.replace(started, **own)
 
 
+@pytest.mark.parametrize(("name", "said"), [("--name tulips", "tulips"), ("", "run of the recipe acgan-digits")])
+def test_resume_auto_tells_if_it_starts_a_run(name, said, files, capsys):
+    parse(f"--resume auto {name}")
+    assert f"--resume auto: sagan_models has no {said} yet, so a new run starts\n" in capsys.readouterr().out
+
+
 def test_resume_auto_skips_folders_of_runs_that_never_began(files):
     start_run(files / "sagan_models" / "acgan-digits-1", "--z_dim 20")
     (files / "sagan_models" / "acgan-digits-2").mkdir()

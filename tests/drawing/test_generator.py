@@ -23,6 +23,12 @@ def test_an_image_is_the_sample_of_its_seed(make_parameters):
     assert (generator.grid([4, 1], [14, 11])[[0, 3]] == samples[[14, 11]]).all()
 
 
+def test_a_short_training_is_told(make_parameters):
+    said = "need about 11 steps to settle, but these weights have 7: images may look grey"
+    assert said in opened(make_parameters("acgan-digits")).caution
+    assert opened(make_parameters("acgan-digits", standing_batches=1)).caution == ""
+
+
 def test_without_a_generator_it_is_refused(make_parameters):
     with pytest.raises(UserError, match="file holds no generator"):
         opened(make_parameters("acgan-digits"), D={})

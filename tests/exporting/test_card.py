@@ -59,8 +59,10 @@ def test_a_card_of_reacgan_cites_its_paper_too(card_of):
     assert "1610.09585" in card and "- Class loss: Kang, Shim, Cho, Park, *Rebooting ACGAN: " in card
 
 
-def test_the_licence_of_ones_own_images_is_left_to_the_user(card_of):
-    card = card_of(dataset="folder")
+@pytest.mark.parametrize("data", [{"dataset": "folder"}, {"dataset": "imagenet", "class_names": ("daisy", "tulip")}])
+def test_the_licence_of_ones_own_images_is_left_to_the_user(card_of, data):
+    """`--data_path` alone means --dataset imagenet. Then the names of the classes tell that the images are others."""
+    card = card_of(num_classes=2, **data)
     assert (
         "license: other" in card
         and "Not known here: before you publish, name the images, their source and their licence." in card

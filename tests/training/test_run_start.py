@@ -61,6 +61,12 @@ def test_a_run_whose_last_step_is_saved_starts_there(run):
         find_start(replace(p, total_step=1), path / "weights", Start(), images)
 
 
+def test_a_complete_run_says_that_nothing_is_left(run, capsys):
+    p, images, path = run
+    assert Trainer(replace(p, resume="auto", total_step=2)).train(images) == (path, None)
+    assert "nothing is left to train: the run has its 2 steps\n" in capsys.readouterr().out
+
+
 def test_a_recipe_file_can_name_the_weights_to_start_from(tmp_path, capsys):
     """The file of a run that started from a checkpoint does so."""
     first = train(*SMALL, "--total_step", "1", "--save_path", str(tmp_path), "--name", "first")
