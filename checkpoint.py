@@ -341,7 +341,9 @@ def load_file_or_run(path, option="--pretrained_model", wanted=PARTS):
             error.args = (f"{option} {'' if str(error).startswith(str(path)) else f'{path}: '}{error}",)
             raise
     if not (path / RUN_FILE).is_file():
-        raise UserError(f"{option} {path} is a folder but not a run: it has no {RUN_FILE}")
+        exported = path / "model.safetensors"  # if export.py has written the folder
+        hint = f"; did you mean {exported}?" if exported.is_file() else ""
+        raise UserError(f"{option} {path} is a folder but not a run: it has no {RUN_FILE}{hint}")
     weights = path / read_parameters(path / RUN_FILE).get("model_weights_dir", Parameters.model_weights_dir)
     newest = load_newest(weights, wanted)
     if newest is None:

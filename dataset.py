@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import randomness
+from formats.image_files import refuse_single_image
 from formats.packed_data import is_packed
 from loading.image_sets import ArraySet, FakeSet, FolderSet, MemorySet, PackedSet
 from loading.pipeline import read_ahead
@@ -31,6 +32,7 @@ def load_dataset(parameters, split="train", generator_classes=()):
     elif p.published_data:
         image_set = ArraySet(p, p.published_data.class_names, *p.published_data.read(path, split))
     elif path is not None and Path(path).is_file():
+        refuse_single_image(option, path)
         raise UserError(
             f"{option} {path} is a file that only pack.py reads. Pack it first: python pack.py --data_path "
             f"{shell_word(path)} --out FILE.npz; or give a folder with a folder of images for each class"

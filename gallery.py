@@ -10,7 +10,7 @@ from pathlib import Path  # noqa: E402
 import runtime  # noqa: E402
 from command.line import CommandLine  # noqa: E402
 from command.refusals import check_page  # noqa: E402
-from utils import atomic_path  # noqa: E402
+from utils import atomic_path, writing  # noqa: E402
 
 
 def main():
@@ -30,7 +30,7 @@ def main():
     text = gallery_page(parameters, loaded, page.labels, page.lang)
     with contextlib.nullcontext() if page.out else new_folder("gallery") as folder:
         path = Path(page.out or folder / "gallery.html")
-        with atomic_path(path) as temporary:
+        with writing("--out", page.out), atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="replace")
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path  # noqa: E402
 import runtime  # noqa: E402
 from command.line import CommandLine  # noqa: E402
 from command.refusals import check_drawing  # noqa: E402
+from utils import writing  # noqa: E402
 
 WEIGHTS = Path(__file__).with_name("weights")
 # The name of the file in a new folder, by kind of output. Images lie directly in the folder.
@@ -40,7 +41,8 @@ def main():
     runtime.start(parameters[0])
     generators = [OpenGenerator(*both) for both in zip(parameters, checkpoints, strict=True)]
     classes = [chosen_classes(generator, drawing) for generator in generators]
-    with contextlib.nullcontext(Path(drawing.out)) if drawing.out else new_folder("generated") as out:
+    place = contextlib.nullcontext(Path(drawing.out)) if drawing.out else new_folder("generated")
+    with writing("--out", drawing.out), place as out:
         for generator, labels in zip(generators, classes, strict=True):
             print(f"{generator.file}: {generator.description}", flush=True)
             if generator.caution and not overview:  # the generators in weights/ draw well

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import math
+import os
 import re
 import typing
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import yaml
 
-from utils import UserError
+from utils import UserError, shell_word
 
 FILE_LIMIT = 2**16  # bytes
 FLAT_TOKENS = {  # YAML tokens of one mapping of plain values
@@ -141,12 +142,12 @@ def read_yaml(path):
         raise UserError(f"{path} is not readable YAML{f', from line {mark.line + 1}' if mark else ''}") from None
 
 
-def parse(argv, names, hidden_groups, epilog, **about):
+def parse(argv, names, hidden_groups, epilog, of_paths, **about):
     """Read the arguments `argv`. Returns ({field name: typed value}, the names as spelled there, without dashes).
 
     `names`: {name: option}. `about`: other arguments of argparse. Raises UserError for a mistake. `--help` prints each
     option once, in its group, but no group in `hidden_groups`; then it prints the text that `epilog()` returns, and
-    exits.
+    exits. `of_paths`: the option that is meant if a path stands alone, for the message.
     """
     parser = _Parser(
         epilog,
@@ -173,8 +174,10 @@ def parse(argv, names, hidden_groups, epilog, **about):
         )
     given, unknown = parser.parse_known_args(argv)
     if unknown and not unknown[0].startswith("-"):
+        is_path = os.path.exists(unknown[0]) and of_paths not in given
+        advice = f"; did you mean --{of_paths} {shell_word(unknown[0])}?" if is_path else ": leave it out"
         raise UserError(
-            f"{unknown[0]!r:.80} is not an option and not the value of one: leave it out; --help lists the options"
+            f"{unknown[0]!r:.80} is not an option and not the value of one{advice}; --help lists the options"
         )
     if unknown:
         name = unknown[0].split("=")[0]

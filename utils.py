@@ -1,6 +1,7 @@
 """Small helpers that several modules share."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -107,6 +108,25 @@ def naming(path):
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextlib.contextmanager
+def writing(option, path):
+    """Turn an OSError that names a file into a UserError: `path`, which `option` gave, cannot be written.
+
+    An OSError without a name, such as that of a closed pipe, stays. So do all without `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if path is None or error.filename is None:
+            raise
+        raise UserError(f"{option} {path} cannot be written: {error.strerror}") from None
+
+
+def is_full(error):
+    """Whether an OSError says that the disk, or the user's share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def run_numbers(save_path, recipe):

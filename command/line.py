@@ -74,6 +74,7 @@ class CommandLine:
             names := _options_by_spelling(program),
             HIDDEN.get(program, set()),
             _recipe_list if "recipe" in names else str,
+            "data_path" if program in ("train", "pack") else "pretrained_model",
             prog=f"{program}.py",
             usage=f"python {program}.py {'RUN ' * bool(argument)}{'[--recipe NAME|FILE] ' * ('recipe' in names)}"
             "[--OPTION VALUE ...]",

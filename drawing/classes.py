@@ -45,6 +45,8 @@ def _number_of_class(word, class_names):
         return int(word)
     listed = ", ".join(class_names[:5]) + ", …" * (len(class_names) > 5)
     hint = "" if word.isdecimal() else did_you_mean(word, class_names)
+    if word.lower() == "all":
+        hint = "; uniform draws all classes"
     raise UserError(
         f"--labels: there is no class {word:.80}; the {len(class_names)} classes are {listed}; give names, or numbers "
         f"from 0 to {len(class_names) - 1}{hint}"

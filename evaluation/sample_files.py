@@ -18,7 +18,7 @@ import system
 from drawing.classes import class_folder
 from pictures import save_image
 from processes import collectives
-from utils import UserError, atomic_path
+from utils import UserError, atomic_path, is_full
 
 
 class PNGWriter:
@@ -47,7 +47,7 @@ class PNGWriter:
 
     def write(self, indices, images):
         """Write samples `indices`, uint8 [n, C, H, W]."""
-        with _errors_named(f"{self.option} {self.folder}"):
+        with _errors_named(self.option, self.folder):
             for index, image in zip(indices, images, strict=True):
                 save_image(self._classes[self.labels[index]] / f"{index:06d}.png", image.transpose(1, 2, 0))
 
@@ -97,7 +97,9 @@ class NPZWriter:
                     )
                 self._unfinished.write_bytes(header)
             except OSError as error:
-                raise UserError(f"--samples_npz {self.path} cannot be written: {error.strerror}") from None
+                raise UserError(
+                    f"--samples_npz {self.path} cannot be written: {error.strerror}; give another --samples_npz"
+                ) from None
         self.lock = _locked(self._unfinished, self.path)
 
     def write(self, indices, images):
@@ -114,7 +116,7 @@ class NPZWriter:
 
     def _errors_named(self):
         advice = f", or remove {self._unfinished}, which holds the first samples"
-        return _errors_named(f"--samples_npz {self.path}", advice)
+        return _errors_named("--samples_npz", self.path, advice)
 
     def _finish(self):
         with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -139,15 +141,15 @@ def _locked(unfinished, path):
 
 
 @contextlib.contextmanager
-def _errors_named(option, otherwise=""):
-    """Turn an OSError, such as a full disk, into a UserError. It names `option` and says how to resume.
+def _errors_named(option, path, otherwise=""):
+    """Turn an OSError into a UserError. It names `option`, which gave `path`. For a full disk it says how to resume.
 
-    `otherwise`: one more way out, for the end of the message.
+    `otherwise`: one more way out of a full disk, for the end of the message.
     """
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{option} cannot be written: {error.strerror}; make room there and run the same command again to resume"
-            f"{otherwise}"
-        ) from None
+        advice = f"give another {option}"
+        if is_full(error):
+            advice = f"make room there and run the same command again to resume{otherwise}"
+        raise UserError(f"{option} {path} cannot be written: {error.strerror}; {advice}") from None

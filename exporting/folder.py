@@ -18,7 +18,7 @@ from exporting.card import model_card
 from formats.pytorch_names import to_pytorch
 from inference.folding import fold
 from sampler import noises
-from utils import UserError, atomic_path, temporary_name
+from utils import UserError, atomic_path, shell_word, temporary_name, writing
 
 HERE = Path(__file__).parent
 COPIES = 6  # of the weights that the folder may take: kernels of folded generators are larger
@@ -38,7 +38,8 @@ def export(generator, loaded, out):
     written.
     """
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing("--out", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: tensor.numpy() for name, tensor in generator.network.state_dict().items()}
     _check_space(out, COPIES * sum(array.nbytes for array in arrays.values()) + 2**20)
     with _new_folder(out) as folder:
@@ -47,7 +48,8 @@ def export(generator, loaded, out):
         checkpoint.save(
             folder / "model.safetensors", loaded.step, values, {generator.part: arrays}, class_names=loaded.class_names
         )
-        yield "model.safetensors: the weights; every command of this project reads it by --pretrained_model"
+        given = shell_word(out / "model.safetensors")
+        yield f"model.safetensors: the weights; commands of this project read them by --pretrained_model {given}"
         named = to_pytorch(arrays, generator.parameters.model)
         with atomic_path(folder / "pytorch.safetensors") as temporary:
             save_file(named, temporary, {"format": "pt"})
@@ -115,7 +117,8 @@ def _new_folder(out):
     exists = out.is_dir()
     folder = temporary_name(out / "export" if exists else out)
     try:
-        folder.mkdir()
+        with writing("--out", out):
+            folder.mkdir()
         yield folder
         if exists:
             for path in folder.iterdir():

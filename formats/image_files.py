@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from processes.collectives import rank
-from utils import RUN_FILE, UserError
+from utils import RUN_FILE, UserError, plural
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff")
 # The only formats that Pillow may read, whatever the name of the file. Some of its other readers run programs: the
@@ -38,6 +38,17 @@ TURNS = {  # EXIF orientation: the operation that makes the image upright
 ORIENTATION, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 0x0102, 0x0106, 0x0153  # tags of TIFF and EXIF
 HEADER_THREADS = 32  # more than processors: they wait for the file system most of the time
 
+WANTED = "give the folder that holds one folder of images for each class"
+# Files of published data sets, without .gz: the name in --dataset. MNIST and Fashion-MNIST have the same files.
+PUBLISHED_FILES = {
+    "train-images-idx3-ubyte": "mnist, or fashion-mnist",
+    "t10k-images-idx3-ubyte": "mnist, or fashion-mnist",
+    "data_batch_1": "cifar10",
+    "test_batch": "cifar10",
+    "cifar-10-batches-py": "cifar10",
+    "cifar-10-python.tar": "cifar10",
+}
+
 _said = set()
 
 warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of odd files; callers name the unreadable ones
@@ -50,16 +61,17 @@ def class_folders(path, option, skipped=None):
     UserError for fewer than two class folders, for class folders without any image, and for a link to itself. The
     message describes the folder.
     """
-    wanted = "give the folder that holds one folder of images for each class"
     if path is None:
-        raise UserError(f"{option} is missing: {wanted}")
+        raise UserError(f"{option} is missing: {WANTED}")
     # List the folders, without those of runs.
     classes, files, others = _listing(path, option)
     if loops := others["link to itself"]:
         raise UserError(f"{option} {path}: {loops[0]} is a link to itself; remove it, or link it to a folder of images")
     classes = _without_runs(path, classes, option)
     if not classes:
-        raise UserError(f"{option} {path} holds no class folders but {len(files)} files: {wanted}")
+        raise UserError(
+            f"{option} {path} holds no class folders but {plural(len(files), 'file')}: {WANTED}{_data_set_of(files)}"
+        )
     if skipped is not None:
         beside = {"broken link": len(others["broken link"]), "image beside the classes": sum(map(_is_image, files))}
         skipped.update(beside)
@@ -79,11 +91,23 @@ def class_folders(path, option, skipped=None):
             )
         raise UserError(
             f"{option} {path} holds the folders {', '.join(classes[:3])}{', ...' * (len(classes) > 3)} and in them no "
-            f"images ({' '.join(EXTENSIONS)}): {wanted}"
+            f"images ({' '.join(EXTENSIONS)}): {WANTED}{_data_set_of(classes)}"
         )
     if len(classes) == 1:
         raise UserError(f"{option} {path} holds one class folder only, {classes[0]}: two classes or more are needed")
     return classes
+
+
+def _data_set_of(names):
+    """The end of a message: "; did you mean --dataset …?" if files or folders of a published data set have `names`."""
+    found = [PUBLISHED_FILES[plain] for name in names if (plain := name.removesuffix(".gz")) in PUBLISHED_FILES]
+    return f"; did you mean --dataset {found[0]}?" if found else ""
+
+
+def refuse_single_image(option, path):
+    """Raise UserError if `path`, which `option` gave instead of a folder, is a file with an image's extension."""
+    if os.path.isfile(path) and _is_image(os.path.basename(path)):
+        raise UserError(f"{option} {path} is one image: {WANTED}")
 
 
 def image_names(folder, option, skipped=None):

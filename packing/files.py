@@ -18,7 +18,7 @@ import system
 from formats.packed_data import ABOUT
 from formats.stored_zip import StoredZip
 from formats.stylegan_data import STYLEGAN_LABELS
-from utils import UserError
+from utils import UserError, is_full
 
 
 class NPZ:
@@ -225,7 +225,7 @@ class Growing:
         try:
             yield
         except OSError as error:
-            raise UserError(
-                f"--out {self.out} cannot be written: {error.strerror}; make room there and run the same command again "
-                "to go on, or give another file"
-            ) from None
+            advice = "give another --out"
+            if is_full(error):
+                advice = "make room there and run the same command again to go on, or give another file"
+            raise UserError(f"--out {self.out} cannot be written: {error.strerror}; {advice}") from None

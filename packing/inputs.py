@@ -14,7 +14,7 @@ import numpy as np
 import system
 from dataset import check_image_set, load_dataset, path_option
 from formats.archives import read_member, tar_members, zip_members
-from formats.image_files import EXTENSIONS, image_names, is_turned
+from formats.image_files import EXTENSIONS, image_names, is_turned, refuse_single_image
 from formats.packed_data import ABOUT, is_packed
 from formats.stylegan_data import STYLEGAN_LABELS, images_among, labels_limit, stylegan_labels
 from loading.image_sets import FolderSet, ImageSet, choose_classes, chosen_places
@@ -44,6 +44,7 @@ def open_source(parameters, label_list=None):
 
 def _entries(option, path, label_list):
     """(file names, contents, classes int64 [N], class names, skipped) for `SourceSet`; None for other sources."""
+    refuse_single_image(option, path)
     if label_list:
         return _flat(option, path, label_list)
     if os.path.isdir(path):

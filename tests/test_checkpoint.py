@@ -308,8 +308,12 @@ def test_an_unreadable_best_stops_the_program(tmp_path):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="not a run"):
+    with pytest.raises(UserError, match=r"not a run: it has no parameters\.yaml$"):
         checkpoint.load_file_or_run(tmp_path)
+    (tmp_path / "model.safetensors").touch()  # as in a folder of export.py
+    with pytest.raises(UserError) as caught:
+        checkpoint.load_file_or_run(tmp_path)
+    assert str(caught.value).endswith(f"no parameters.yaml; did you mean {tmp_path}/model.safetensors?")
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path):

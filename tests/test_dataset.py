@@ -613,6 +613,17 @@ def test_images_in_memory_make_the_same_batches_and_are_read_once(animals, capsy
     assert capsys.readouterr().err.count("dog/011.png") == 3  # once for each set
 
 
+@pytest.mark.parametrize(("split", "option"), [("train", "--data_path"), ("test", "--test_data_path")])
+def test_one_image_instead_of_a_folder_is_refused(animals, split, option):
+    image = animals / "cat" / "000.PNG"
+    (animals / "cat" / "000.png").rename(image)
+    with pytest.raises(UserError) as caught:
+        load_dataset(folder(image, test_data_path=str(image)), split)
+    assert str(caught.value) == (
+        f"{option} {image} is one image: give the folder that holds one folder of images for each class"
+    )
+
+
 def test_images_that_do_not_fit_into_memory_are_refused(animals, monkeypatch):
     monkeypatch.setattr(system, "free_memory", lambda: 70_000)
     p = folder(animals, data_in_memory=True)

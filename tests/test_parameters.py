@@ -956,6 +956,8 @@ def test_a_recipe_file_whose_name_cannot_name_a_folder_is_refused(name, files):
         ("beta2", ["'beta2' is not an option", "leave it out"]),
         ("--data_path train val", ["'val' is not an option", "leave it out"]),
         ("'' --imsize 16", ["'' is not an option", "leave it out"]),
+        ("val", ["'val' is not an option", "of one; did you mean --data_path val?; --help"]),
+        ("--imsize 32 w.pdparams", ["did you mean --data_path w.pdparams?"]),
         ("--imsise 32 stray", ["--imsise", "did you mean --imsize?"]),
         ("--imsize", ["--imsize"]),
         ("--imsize big", ["--imsize", "'big'", "a whole number"]),
@@ -1103,6 +1105,19 @@ def test_the_origin_of_a_value_follows_it(command, message, explained, files):
     line = CommandLine(shlex.split(command))
     line.parameters()
     assert line.explained(message) == explained.format(run=run)
+
+
+@pytest.mark.parametrize("program", ["test", "generate", "export", "gallery", "demo"])
+def test_a_path_without_its_option_is_refused_with_the_option_to_give(files, program):
+    (files / "my run").mkdir()
+    for path, word in (("my run", "'my run'"), ("w.pdparams", "w.pdparams")):
+        with pytest.raises(UserError) as caught:
+            CommandLine(["--manual_seed", "3", path], program)
+        assert f"not the value of one; did you mean --pretrained_model {word}?; --help" in str(caught.value)
+    with pytest.raises(UserError, match=r"'w\.pdparams' is not an option and not the value of one: leave it out"):
+        CommandLine(["--pretrained_model", "my run", "w.pdparams"], program)
+    with pytest.raises(UserError, match="'nowhere' is not an option and not the value of one: leave it out"):
+        CommandLine(["--manual_seed", "3", "nowhere"], program)
 
 
 def test_a_refusal_does_not_name_num_classes_if_the_weights_set_it(files):

@@ -246,6 +246,7 @@ def test_labels_accept_class_names(make_parameters, labels, expected):
         ("rose,1", "--labels rose,1: 'rose' and '1' are the same class"),
         ("9" * 5000, "--labels: there is no class 9{80}; "),
         ("-1", "--labels: there is no class -1; "),
+        ("all", "--labels: there is no class all; .* from 0 to 6; uniform draws all classes$"),
     ],
 )
 def test_unknown_classes_are_refused(make_parameters, labels, sentence):

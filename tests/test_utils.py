@@ -1,12 +1,13 @@
-"""Small helpers: words for a shell, counts with their nouns."""
+"""Small helpers: words for a shell, counts with their nouns, errors of files that cannot be written."""
 
+import errno
 import os
 import shlex
 import subprocess
 
 import pytest
 
-from utils import plural, shell_word
+from utils import UserError, atomic_path, is_full, plural, shell_word, writing
 
 NAMES = {
     "sagan_models/mine": "sagan_models/mine",
@@ -32,4 +33,23 @@ def test_a_count_has_its_noun():
         "0 steps",
         "1 process",
         "2 processes",
+    ]
+
+
+def test_an_error_of_a_file_names_the_option_that_gave_it(tmp_path):
+    path = tmp_path / "none" / "file"
+    with pytest.raises(UserError) as caught, writing("--out", path), atomic_path(path):
+        pass
+    assert str(caught.value) == f"--out {path} cannot be written: No such file or directory"
+    with pytest.raises(FileNotFoundError), writing("--out", None):
+        path.touch()
+    with pytest.raises(BrokenPipeError), writing("--out", path):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")  # as printing to a closed pipe does
+
+
+def test_only_a_full_disk_or_quota_is_full():
+    assert [is_full(OSError(number, "")) for number in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT)] == [
+        True,
+        True,
+        False,
     ]

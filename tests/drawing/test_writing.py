@@ -118,6 +118,7 @@ def test_published_checkpoints_draw(tmp_path, kind):
             "--labels: there is no class cat; the 10 classes are 0, 1, 2, 3, 4, …; give names, or",
         ),
         ("--labels 10", "--labels: there is no class 10; "),
+        ("--labels all", "give names, or numbers from 0 to 9; uniform draws all classes"),
         ("--grid --seeds 0-9999", "--grid would write 410 million pixels, and the most is 100 million: give fewer"),
         ("--interpolate 0,1 --frames 1000", "--interpolate would write 164 million pixels"),
         ("--grid --out x", "--out x: --grid writes a file that ends in .png; give such a name"),
@@ -197,8 +198,13 @@ def test_a_full_disk_is_named(model, tmp_path):
             "--out",
             film,
         )
-        assert (code, err) == (2, f"generate.py: {film}: No space left on device\n")
+        assert (code, err) == (2, f"generate.py: --out {film} cannot be written: No space left on device\n")
         assert [path.name for path in disk.iterdir()] == ["ballast"]
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_its_option(model, tmp_path):
+    code, _, err = run(tmp_path, ROOT / "generate.py", "--pretrained_model", model, "--out", "/proc/x")
+    assert (code, err) == (2, "generate.py: --out /proc/x cannot be written: No such file or directory\n")
 
 
 def test_ctrl_c_leaves_whole_images(model, tmp_path):

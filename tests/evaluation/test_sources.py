@@ -352,6 +352,21 @@ def test_a_folder_with_a_broken_image_is_refused(tmp_path, where):
     assert "000.png" in refused(tmp_path / "broken")
 
 
+def test_samples_that_cannot_be_written_are_named_and_no_room_is_asked_for(tmp_path):
+    images = IMAGES.transpose(0, 3, 1, 2)
+    npz = NPZWriter(tmp_path / "samples.npz", LABELS, images.shape[1:], "a test", False)
+    png = PNGWriter("--samples_dir", tmp_path / "pngs", LABELS, "abcdef", False)
+    next(tmp_path.glob(".samples.npz.*")).unlink()
+    (tmp_path / "pngs").rename(tmp_path / "elsewhere")
+    for writer, option, path in ((npz, "--samples_npz", "samples.npz"), (png, "--samples_dir", "pngs")):
+        with pytest.raises(UserError) as caught:
+            writer.write(np.arange(8), images[:8])
+        said = f"{option} {tmp_path / path} cannot be written: No such file or directory; give another {option}"
+        assert str(caught.value) == said
+    with pytest.raises(UserError, match=r"x\.npz cannot be written: No such file or directory; give another --samples"):
+        NPZWriter(tmp_path / "none" / "x.npz", LABELS, images.shape[1:], "a test", False)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_written_samples_are_read_back(tmp_path, channels):
     """From `--samples_npz` and `--samples_dir`, written in chunks out of order: the same images and classes."""

@@ -25,6 +25,7 @@ from command.line import CommandLine
 from drawing.generator import OpenGenerator
 from exporting import folder
 from parameters import RECIPES, Parameters, read_recipe
+from utils import UserError
 
 TORCH = ROOT / ".venv-torch" / "bin" / "python"
 WITH_ONNX = pytest.mark.skipif(folder.export_python() is None, reason="needs `make export-env`")
@@ -61,6 +62,7 @@ def test_the_folder_has_everything_but_onnx_without_its_environment(model, tmp_p
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) & 0o500 == 0o500
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     # model.safetensors is a checkpoint of this project with the generator alone.
+    assert lines[0].endswith(f"by --pretrained_model {tmp_path / 'out' / 'model.safetensors'}")
     loaded = checkpoint.load(tmp_path / "out" / "model.safetensors")
     assert list(loaded.parts) == ["G"] and loaded.parameters["standing_batches"] == 0
     again = OpenGenerator(Parameters(**loaded.parameters), loaded)
@@ -241,6 +243,11 @@ def test_wrong_commands_are_refused(tmp_path, options, message):
     code, out, err = run(tmp_path, ROOT / "export.py", *options)
     assert (code, out) == (2, "") and err.startswith(f"export.py: {message}") and err.count("\n") == 1, err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_its_option(model):
+    with pytest.raises(UserError, match=r"^--out /proc/x/out cannot be written: No such file or directory"):
+        export(model, "/proc/x/out")
 
 
 def test_a_full_disk_is_refused_before_anything_is_written(model, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from formats.image_files import class_folders, count_turned, fit, fit_in_words, image_names, read_image, say_skipped
-from parameters import Parameters
+from parameters import DATA_SETS, Parameters
 from utils import RUN_FILE, UserError
 
 # Pillow warns about files that it cannot read.
@@ -426,6 +426,26 @@ def test_lists_classes_and_images_in_order(folder):
 def test_folders_without_classes_are_refused(folder, path, found):
     with pytest.raises(UserError, match=found):
         class_folders(path and folder / path, "--data_path")
+
+
+@pytest.mark.parametrize(
+    ("names", "data_set"),
+    [
+        (["train-images-idx3-ubyte", "train-labels-idx1-ubyte"], "mnist, or fashion-mnist"),
+        (["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"], "mnist, or fashion-mnist"),
+        (["cifar-10-python.tar.gz"], "cifar10"),
+        (["batches.meta", "data_batch_1", "test_batch"], "cifar10"),
+        (["cifar-10-batches-py/test_batch"], "cifar10"),
+    ],
+)
+def test_the_files_of_a_published_data_set_are_refused_with_its_option(tmp_path, names, data_set):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError) as caught:
+        class_folders(tmp_path, "--data_path")
+    assert str(caught.value).endswith(f"one folder of images for each class; did you mean --dataset {data_set}?")
+    assert set(data_set.split(", or ")) <= DATA_SETS.keys()
 
 
 def test_a_folder_one_level_too_high_is_refused_and_the_right_one_named(folder):

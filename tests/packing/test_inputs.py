@@ -175,6 +175,15 @@ def test_images_without_classes_are_refused(validation, tmp_path):
         packed(tmp_path, "--data_path", tmp_path / "val.tar")
 
 
+@pytest.mark.parametrize("more", [[], ["--label_list", "labels.txt"]])
+def test_one_image_instead_of_a_folder_is_refused(tmp_path, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"a.JPEG": picture(0), "labels.txt": b"a\n"})
+    says = r"^--data_path a\.JPEG is one image: give the folder that holds one folder of images for each class$"
+    with pytest.raises(UserError, match=says):
+        packed(tmp_path, "--data_path", "a.JPEG", *more)
+
+
 def test_broken_images_in_a_tar_are_named_and_replaced_as_in_a_folder(tmp_path, capsys):
     files = {name: {f"{number:03}.JPEG": picture(number) for number in range(50)} for name in SYNSETS[:2]}
     files[SYNSETS[0]]["049.JPEG"] = b"no image"

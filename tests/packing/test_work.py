@@ -332,6 +332,12 @@ def wait_for_journal(process, folder, lines):
     return journals()[0]
 
 
+def test_a_file_that_cannot_be_written_is_named_and_no_room_is_asked_for():
+    with pytest.raises(UserError) as caught:
+        Growing("/proc/x.npz", "key", None)
+    assert str(caught.value) == "--out /proc/x.npz cannot be written: No such file or directory; give another --out"
+
+
 def test_a_full_disk_leaves_no_half_file_and_the_same_command_goes_on(many, tmp_path):
     with mounted(tmp_path / "disk", 2**24) as disk:
         out = disk / "many.npz"

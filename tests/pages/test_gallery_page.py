@@ -246,7 +246,9 @@ def test_a_full_disk_is_named(trained, tmp_path):
         fill(disk, 2**13)
         code, out, err = run(disk, ROOT / "gallery.py", trained, "--out", disk / "page.html")
         assert (code, out) == (2, ""), err
-        assert err.splitlines()[-1] == f"gallery.py: {disk / 'page.html'}: No space left on device"
+        assert err.splitlines()[-1] == (
+            f"gallery.py: --out {disk / 'page.html'} cannot be written: No space left on device"
+        )
         assert [path.name for path in disk.iterdir()] == ["ballast"]
 
 
