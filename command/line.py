@@ -166,7 +166,7 @@ class CommandLine:
         self._print_ignored_options(parameters)
         print(f"recipe {parameters.recipe} ({reason})", flush=True)
         if self.given.get("resume") == "auto" and not folder:
-            run = parameters.name or f"run of the recipe {parameters.recipe}"
+            run = f"run {parameters.name}" if parameters.name else f"run of the recipe {parameters.recipe}"
             print(f"--resume auto: {parameters.save_path} has no {printable(run)} yet, so a new run starts", flush=True)
         return parameters
 

@@ -753,7 +753,7 @@ def test_the_command_that_starts_a_run_resumes_it(start, seed, files):
         assert dataclasses.replace(resumed, **own) == dataclasses.replace(started, **own)
 
 
-@pytest.mark.parametrize(("name", "said"), [("--name tulips", "tulips"), ("", "run of the recipe acgan-digits")])
+@pytest.mark.parametrize(("name", "said"), [("--name tulips", "run tulips"), ("", "run of the recipe acgan-digits")])
 def test_resume_auto_tells_if_it_starts_a_run(name, said, files, capsys):
     parse(f"--resume auto {name}")
     assert f"--resume auto: sagan_models has no {said} yet, so a new run starts\n" in capsys.readouterr().out
