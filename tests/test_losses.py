@@ -106,6 +106,7 @@ def double():
     paddle.set_default_dtype("float32")
 
 
+@pytest.mark.slow
 def test_penalty_gradient_through_attention_equals_finite_differences(make_parameters, double):
     """The penalty's derivative by D's weights, attention included, against central differences in float64."""
     p = make_parameters("sagan", imsize=32, attention_size=16, adv_loss="wgan_gp", d_conv_dim=8)

@@ -97,7 +97,7 @@ SIZES = {
     "acgan-mnist, wide": {"g_conv_dim": 64, "dataset": "mnist"},
     "acgan-mlp": {},
 }
-SLOW = {"sagan-cifar10", "acgan-imagenet-torch"}  # like "sagan" and "acgan-imagenet"
+SLOW = {"sagan, one block", "sagan-cifar10", "acgan-imagenet-torch"}  # like "sagan" and "acgan-imagenet"
 
 
 def network_of(make_parameters, name, **changes):

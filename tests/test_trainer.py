@@ -108,7 +108,10 @@ def test_a_start_names_the_parts_that_its_checkpoint_lacks(make_parameters, part
 
 
 @pytest.mark.parametrize("adv_loss", ["hinge", "dcgan", "wgan_gp", "gan"])
-@pytest.mark.parametrize("model", ["sagan", "sagan-cifar10", "acgan-cifar10", "acgan-mnist", "acgan-mlp"])
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param("sagan", marks=pytest.mark.slow), "sagan-cifar10", "acgan-cifar10", "acgan-mnist", "acgan-mlp"],
+)
 def test_every_loss_trains(make_parameters, model, adv_loss):
     options = {"inst_noise_sigma": 0.1, "ema_decay": 0.9, "d_steps_per_iter": 2, "diffaug": DIFFAUG}
     p = make_parameters(model, adv_loss=adv_loss, **options)
