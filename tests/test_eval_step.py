@@ -97,6 +97,7 @@ def test_measuring_does_not_change_the_training(trained):
     assert steps[0] == steps[1] and len(steps[0]) == 6
 
 
+@pytest.mark.slow
 def test_test_py_gives_the_same_figures_for_the_best(trained, tmp_path):
     best = trained / "measured" / "weights" / "best.safetensors"
     command = [ROOT / "test.py", "--pretrained_model", best, "--num_samples", 300, "--metrics", "fid,is,accuracy"]

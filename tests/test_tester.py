@@ -123,6 +123,7 @@ def test_a_folder_that_another_test_uses_is_refused(model, tmp_path):
     assert names(tmp_path / "mine") == FILES
 
 
+@pytest.mark.slow
 def test_other_tests_leave_an_interrupted_one_alone(model, tmp_path, capsys):
     first, other = tmp_path / "test-model", ["--pretrained_model", model, "--num_samples", 20, "--metrics", "none"]
     command = ["--pretrained_model", model, "--num_samples", 20_000, "--metrics", "none"]
@@ -195,6 +196,7 @@ def test_changed_samples_do_not_resume_the_old_test(tmp_path, capsys):
     assert found == hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_each_image_of_given_samples_is_opened_twice(tmp_path):
     """Once for its size and digest, once for its pixels. Its class comes from its folder."""
     pictures(tmp_path / "s", 40)

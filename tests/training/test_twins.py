@@ -33,7 +33,7 @@ def trained(p, threads, monkeypatch, steps=2):
     ("model", "changes"),
     [
         ("sagan", {}),
-        ("sagan", {"batch_size_in_gpu": 4}),  # two rounds of accumulation
+        pytest.param("sagan", {"batch_size_in_gpu": 4}, marks=pytest.mark.slow),  # two rounds of accumulation
         ("acgan-cifar10", {"dropout": 0.3}),
         ("acgan-mnist", {}),
         ("acgan-mlp", {"diffaug": "color,translation,cutout"}),
