@@ -85,7 +85,7 @@ def _how_to_match(parameters, image_set, generator_classes):
 def path_option(parameters, split):
     """(the option that gives the folder of the images of `split`, its value)."""
     p = parameters
-    if split == "test" and (p.test_data_path or p.dataset in ("folder", "imagenet")):
+    if split == "test" and (p.test_data_path or p.reads_folders):
         return "--test_data_path", p.test_data_path
     return "--data_path", p.data_path
 

@@ -6,7 +6,6 @@ system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted
 
 import logging  # noqa: E402
 import os  # noqa: E402
-import sys  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
 
@@ -44,8 +43,7 @@ def main():
             f"{demo.generator.file}: {demo.generator.description}\nopen {address} in a browser; Ctrl-C stops it",
             flush=True,
         )
-        if demo.generator.caution:
-            print(demo.generator.caution, file=sys.stderr)
+        demo.generator.say_caution()
         try:
             while True:  # until a signal
                 time.sleep(1)

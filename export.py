@@ -6,7 +6,6 @@ system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted
 
 import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
-import sys  # noqa: E402
 
 import runtime  # noqa: E402
 from command.line import CommandLine  # noqa: E402
@@ -35,8 +34,7 @@ def main():
     runtime.start(parameters)
     generator = OpenGenerator(parameters, loaded)
     print(f"{generator.file}: {generator.description}", flush=True)
-    if generator.caution:
-        print(generator.caution, file=sys.stderr)
+    generator.say_caution()
     with contextlib.nullcontext(out) if out else new_folder("exported") as folder:
         for line in export(generator, loaded, folder):
             print(line, flush=True)

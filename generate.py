@@ -6,7 +6,6 @@ system.hold_signals()  # until `runtime.quit_on_signals`, because an interrupted
 
 import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
-import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import runtime  # noqa: E402
@@ -45,8 +44,8 @@ def main():
     with writing("--out", drawing.out), place as out:
         for generator, labels in zip(generators, classes, strict=True):
             print(f"{generator.file}: {generator.description}", flush=True)
-            if generator.caution and not overview:  # the generators in weights/ draw well
-                print(generator.caution, file=sys.stderr)
+            if not overview:  # the generators in weights/ draw well
+                generator.say_caution()
             if overview:
                 out.mkdir(parents=True, exist_ok=True)
                 path = out / f"{generator.file.stem}.png"

@@ -350,6 +350,11 @@ class Parameters:
         return DATA_SETS.get(self.dataset)
 
     @property
+    def reads_folders(self):
+        """Whether the images are files in class folders, or packed from them."""
+        return self.dataset in ("folder", "imagenet")
+
+    @property
     def is_built_in(self):
         """Whether the images need no files: a package holds them, or the program makes them."""
         return self.dataset == "fake" or bool(self.published_data and self.published_data.built_in)

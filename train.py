@@ -48,7 +48,7 @@ def train(command):
     if signal:
         runtime.warn(f"stopped at step {trainer.step}; python train.py --resume {shell_word(path)} goes on")
         return 128 + signal
-    test_data = " --test_data_path DIR" if parameters.dataset in ("folder", "imagenet") else ""
+    test_data = " --test_data_path DIR" if parameters.reads_folders else ""
     measure = f"python test.py --pretrained_model {shell_word(path)}{test_data}"
     print(f"trained {plural(trainer.step, 'step')}; {measure} measures it")
     return 0

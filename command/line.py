@@ -36,8 +36,7 @@ from utils import RUN_FILE, UserError, printable, run_numbers
 NOT_FROM_CHECKPOINT = (
     "name", "save_path", "pretrained_model", "check_path", "test_data_path", "test_path", "samples", "samples_dir",
     "samples_npz", "metrics", "reference", "inception_weights", "half_precision", "labels", "device", "threads",
-    "num_workers",
-    "data_in_memory",
+    "num_workers", "data_in_memory",
 )  # fmt: skip
 # Options without effect: in both programs; in train.py; in train.py without --eval_step; in test.py. In test.py the
 # groups in HIDDEN have no effect either.

@@ -166,20 +166,8 @@ COMMANDS = {
     "pack": Command(
         Packing,
         (
-            "recipe",
-            "model",
-            "dataset",
-            "data_path",
-            "test_data_path",
-            "classes",
-            "num_classes",
-            "imsize",
-            "centercrop",
-            "centercrop_size",
-            "dont_resize",
-            "resize_filter",
-            "exif",
-            "num_workers",
+            "recipe", "model", "dataset", "data_path", "test_data_path", "classes", "num_classes", "imsize",
+            "centercrop", "centercrop_size", "dont_resize", "resize_filter", "exif", "num_workers",
         ),  # those that decide which images are read, and how
         OF_RECIPES,
     ),

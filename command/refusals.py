@@ -33,15 +33,15 @@ def check_changes(folder, before, after):
 
 def check_training(p):
     """Refuse the `Parameters` of train.py if training cannot start with them."""
-    if p.dataset in ("folder", "imagenet") and p.data_path is None:
+    if p.reads_folders and p.data_path is None:
         raise UserError(f"--dataset {p.dataset} needs --data_path: a folder with one folder of images for each class")
     if p.is_built_in and p.data_path is not None:
         raise UserError(
             f"--data_path {p.data_path} has no effect: --dataset {p.dataset} has its own images; leave it out"
         )
-    if p.exif and p.dataset not in ("folder", "imagenet"):
+    if p.exif and not p.reads_folders:
         raise UserError(f"--exif has no effect: the images of --dataset {p.dataset} have no EXIF; leave it out")
-    if p.fast_decode and p.dataset not in ("folder", "imagenet"):
+    if p.fast_decode and not p.reads_folders:
         raise UserError(f"--fast_decode has no effect: the images of --dataset {p.dataset} are no JPEGs; leave it out")
     for name in ("fast_decode", "resize_filter"):
         if p.dont_resize and getattr(p, name):
@@ -97,23 +97,17 @@ def check_packing(p, packing):
         raise UserError(f"--dataset {p.dataset} has its own images and needs no packed file: give another --dataset")
     if p.data_path and p.test_data_path:
         raise UserError("--data_path and --test_data_path both name images to pack: give one of them")
-    if p.dataset in ("folder", "imagenet"):
+    if p.reads_folders:
         if not (p.data_path or p.test_data_path):
             raise UserError("give the images to pack by --data_path")
     else:
         for name, given in (("exif", p.exif), ("label_list", packing.label_list)):
             if given:
                 raise UserError(f"--{name} has no effect on --dataset {p.dataset}: leave it out")
-    for name, path in (
-        *((n, getattr(p, n)) for n in ("data_path", "test_data_path")),
-        ("label_list", packing.label_list),
-    ):
-        _must_exist(name, path)
-    if os.path.exists(packing.out):
-        raise UserError(f"--out {packing.out} exists already: give another file")
-    folder = os.path.dirname(packing.out) or "."
-    if not os.path.isdir(folder):
-        raise UserError(f"--out {packing.out}: there is no folder {folder}; make it, or give another name")
+    for name in ("data_path", "test_data_path"):
+        _must_exist(name, getattr(p, name))
+    _must_exist("label_list", packing.label_list)
+    _check_new_file(packing.out)
 
 
 def check_drawing(d, given):
@@ -146,6 +140,7 @@ def check_page(page, given):
 
 
 def _check_new_file(path):
+    """Refuse the file of --out if it exists, or if its folder does not."""
     if os.path.exists(path):
         raise UserError(f"--out {path} exists already: give another name")
     folder = os.path.dirname(path) or "."
@@ -213,7 +208,7 @@ def _check_measures(p):
         raise UserError(
             f"--metrics {need_inception[0]} needs Inception, which does not measure --dataset {p.dataset}; give fid"
         )
-    if p.dataset in ("folder", "imagenet"):
+    if p.reads_folders:
         metric_of_set = {name: metric.name for metric in chosen for name in metric.sets}
         compares = REAL in metric_of_set and not p.reference
         if compares and p.real_split == "both" and p.data_path and not p.test_data_path:
@@ -242,7 +237,7 @@ def check_place(p, written, read):
 
     There it would become a class.
     """
-    if p.dataset not in ("folder", "imagenet") or getattr(p, written) is None:
+    if not p.reads_folders or getattr(p, written) is None:
         return
     for name in read:
         if getattr(p, name) is None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 
 import numpy as np
 
@@ -36,6 +37,11 @@ class OpenGenerator:
         if parameters.standing_batches:
             sampler.use_standing_statistics(self.network, parameters)
         self._frozen = sampler.snapshot(self.network, parameters)
+
+    def say_caution(self):
+        """Print the caution, if there is one, on stderr."""
+        if self.caution:
+            print(self.caution, file=sys.stderr)
 
     def draw(self, labels, seeds, truncation=None):
         """Images of classes `labels` and `seeds`, both int [N]: uint8 [N, C, H, W].

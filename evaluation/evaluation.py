@@ -134,7 +134,7 @@ class Evaluation:
     def draws_real_classes(self):
         """Whether samples get the classes of the real images, in proportion."""
         p = self.parameters
-        of_folders = p.dataset in ("folder", "imagenet") and self.real_set
+        of_folders = p.reads_folders and self.real_set
         return p.labels == "auto" and bool(p.test_data_path or of_folders)
 
     @functools.cached_property
@@ -193,7 +193,7 @@ class Evaluation:
 
     def _check_training_images(self, metric):
         p = self.parameters
-        of_folders = p.dataset in ("folder", "imagenet")
+        of_folders = p.reads_folders
         if {TEST, TRAINING} <= set(metric.sets) and of_folders and os.path.samefile(p.data_path, p.test_data_path):
             raise UserError(
                 f"--metrics {metric.name} compares test images with training images, but --test_data_path "

@@ -49,7 +49,8 @@ class Gathered:
         self.earlier = 0.0  # seconds that interrupted sessions took
 
     def update(self, chunk, split, found):
-        """Add a chunk. `found`: the result of an extractor's `read`. `split`: each image's in the Inception Score."""
+        """Add a chunk. `found`: the result of an extractor's `read`. `split`: the split of each
+        image in the Inception Score."""
         for layer in self.needs.layers:
             features = found[layer]
             self.statistics.setdefault(layer, FeatureStatistics(features.shape[1])).update(features)
@@ -98,7 +99,7 @@ class Gathered:
         Raises UserError, and changes nothing, if both have gathered a chunk or if the values do not fit.
         """
         if (self.done & other.done).any():
-            raise UserError("another process's file holds some of its chunks too")
+            raise UserError("the file of another process holds some of its chunks too")
         statistics, score = copy.deepcopy((self.statistics, self.score))
         for layer, more in other.statistics.items():
             statistics.setdefault(layer, FeatureStatistics(len(more.mean))).merge(more)

@@ -95,7 +95,7 @@ def check_packed(packed, parameters, option, path, split):
     p, about = parameters, packed.about
     _, height, width, channels = packed.images.shape
     # Published sets have their own classes, training images and test images.
-    if p.dataset not in ("folder", "imagenet"):
+    if not p.reads_folders:
         held = (about.dataset, about.split) if about else ("images of an unknown origin", split)
         if held[0] != p.dataset:
             raise UserError(f"{option} {path} holds {held[0]}, not {p.dataset}: give another file or another --dataset")
@@ -124,7 +124,7 @@ def check_packed(packed, parameters, option, path, split):
         raise UserError(f"--fast_decode has no effect on packed images, such as {option} {path}: leave it out")
     if (height, width) != (p.imsize, p.imsize):
         another = f"pack its source with --imsize {p.imsize}"
-        if not about and p.dataset in ("folder", "imagenet") and str(path).lower().endswith(".zip"):
+        if not about and p.reads_folders and str(path).lower().endswith(".zip"):
             another = f"make another file: {pack_command(p, option, path)}"
         raise UserError(
             f"{option} {path} has images of {width}x{height} pixels, but --imsize is {p.imsize}: give --imsize "

@@ -48,10 +48,9 @@ class ImageSet:
 
     `name`: the value of --dataset. `class_names`: a tuple of str. `labels`: int64 [N] in 0 … num_classes - 1.
     `image_shape`: (C, H, W). `is_slow`: whether threads should read the images; then `reading` is a
-    `loading.pipeline.Reading`.
-    `left_out`: {place: (file, reason)} of images found unreadable so far; another image is in the place of each.
-    `by_class`: whether the images are ordered by class. `is_like_imagenet`: False if the names of the classes show that
-    they are not ImageNet's.
+    `loading.pipeline.Reading`. `left_out`: {place: (file, reason)} of images found unreadable so far; another image is
+    in the place of each. `by_class`: whether the images are ordered by class. `is_like_imagenet`: False if the names of
+    the classes show that they are not ImageNet's.
     """
 
     is_slow = by_class = False

@@ -32,7 +32,7 @@ def open_source(parameters, label_list=None):
     p = parameters
     split = "test" if p.test_data_path else "train"
     option, path = path_option(p, split)
-    if p.dataset not in ("folder", "imagenet"):
+    if not p.reads_folders:
         return load_dataset(p, split), split
     entries = _entries(option, path, label_list)
     if entries is None:

@@ -80,7 +80,7 @@ class _Gallery:
     def _test_images(self):
         """The test images, or None."""
         p = self.parameters
-        if p.dataset in ("folder", "imagenet") and not p.test_data_path:
+        if p.reads_folders and not p.test_data_path:
             return None
         try:
             return load_dataset(p, "test")
@@ -104,8 +104,8 @@ class _Gallery:
         facts = [self.words["facts"].format(classes=p.num_classes, size=p.imsize, dataset=dataset)]
         if self.generator.part == "G_ema":
             facts.append(self.words["average"])
+        self.generator.say_caution()
         if self.generator.caution:
-            print(self.generator.caution, file=sys.stderr)
             facts.append(self.words["unsettled"])
         return {
             "title": self.words["trained"].format(model=p.recipe, step=step) if step else p.recipe,

@@ -711,7 +711,7 @@ CHOICES = [  # a command gets one entry of each list
 
 
 class Data:
-    """What `resolve` needs of a data set."""
+    """A stand-in for a data set, with the attributes that `resolve` reads."""
 
     def __init__(self, num_classes):
         self.num_classes = num_classes

@@ -27,7 +27,7 @@ from utils import RUN_FILE, UserError
 
 
 class Page(HTMLParser):
-    """What a page holds: `images` by section, `text` by section, `titles`, `addresses` that it would load."""
+    """The content of a page: `images` by section, `text` by section, `titles`, `addresses` that it would load."""
 
     def __init__(self, text):
         super().__init__()

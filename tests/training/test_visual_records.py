@@ -1,4 +1,4 @@
-"""What VisualDL gets of a run."""
+"""The options and tags by which VisualDL compares runs."""
 
 import dataclasses
 
