@@ -213,7 +213,7 @@ def test_a_run_that_asks_for_other_pixels_is_refused_with_the_command_that_packs
     whole = made.replace("photos", str(folder / "photos"))  # a path that works from every folder
     pack(folder, *whole.split()[2:-1], tmp_path / "whole.npz")
     code, _, err = run(tmp_path, *train_py, "--imsize", 16, "--data_path", "whole.npz")
-    assert code == 2 and err.endswith(f"make another file: {whole.replace('32', '16')}\n")
+    assert code == 2 and err.endswith(f"make another file: {whole.replace('--imsize 32', '--imsize 16')}\n")
 
 
 def test_more_than_one_percent_of_broken_files_stop_the_packing(photos, tmp_path):
