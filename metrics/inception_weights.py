@@ -80,7 +80,8 @@ def _download(path):
     without = sorted(metric.name for metric in chosen if metric.sets == (SAMPLES, REAL))
     raise UserError(
         f"--inception_weights: {FILE} is not in {path.parent} and cannot be downloaded ({reasons[0]}); get it from "
-        f"{ADDRESSES[0]} and put it there, or give its path, or measure without it by --metrics {','.join(without)}"
+        f"{ADDRESSES[0]} and put it there, or give its path; test.py measures without it by "
+        f"--metrics {','.join(without)}"
     )
 
 

@@ -144,7 +144,7 @@ def test_metrics_that_the_refusal_names_run_without_weights(tested, data, tmp_pa
     monkeypatch.setattr(inception_weights, "CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(inception_weights, "ADDRESSES", ("http://127.0.0.1:9/weights.pth",))
     options = ["--samples", data / "samples.npz", "--test_data_path", data / "real", "--dataset", "folder"]
-    with pytest.raises(UserError, match=r"measure without it by (--metrics \S+)$") as caught:
+    with pytest.raises(UserError, match=r"test.py measures without it by (--metrics \S+)$") as caught:
         tested(*options, inception=None)
     report = tested(*options, *str(caught.value).split()[-2:], inception=None)
     assert {"class_distance_ratio", "ms_ssim"} < report["figures"].keys()

@@ -219,4 +219,4 @@ def test_without_internet_the_refusal_says_where_to_get_the_weights(monkeypatch,
         inception_weights.FILE in message and "http://127.0.0.1:9/weights.pth" in message and str(tmp_path) in message
     )
     assert "\n" not in message
-    assert "--metrics distance,ms_ssim" in message
+    assert "test.py measures without it by --metrics distance,ms_ssim" in message
