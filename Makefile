@@ -109,8 +109,9 @@ demo: setup
 	$(PY) train.py
 	$(PY) test.py --pretrained_model "$$(ls -d sagan_models/acgan-digits-* | sort -t - -k 3 -n | tail -n 1)"
 
+# Two processes share the test files, because one alone often waits for the commands that it starts.
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 # The notebooks run in the environment of the project.
 $(VENV)/installed-notebook: $(STAMP) requirements/notebook.txt
