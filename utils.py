@@ -32,8 +32,12 @@ class UserError(Exception):
 
 
 def printable(text, length=80):
-    """The first `length` characters of `text`, which may come from any file, as printable text for a message."""
-    return "".join(character if character.isprintable() else "?" for character in text[:length])
+    """`text`, which may come from any file, as printable text for a message.
+
+    Only its first `length` characters, then "…"; None: all of them.
+    """
+    shown = "".join(character if character.isprintable() else "?" for character in text[:length])
+    return shown + "…" * (len(shown) < len(text))
 
 
 def shell_word(path):

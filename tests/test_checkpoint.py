@@ -116,7 +116,7 @@ def test_differences_of_classes_are_described_in_one_line():
     assert differ(["a", "c"], ["a", "b", "c"]) == "new: b"
     assert differ(["a", "b"], ["a", "c"]) == "gone: b; new: c"
     assert differ(["a", "b", "c"], ["a", "c", "b"]) == "the same in another order: 1 is c, was b"
-    assert differ("abcdefg", ["x\ny", "z" * 200]) == f"gone: a, b, c, d, e and 2 more; new: x?y, {'z' * 80}"
+    assert differ("abcdefg", ["x\ny", "z" * 200]) == f"gone: a, b, c, d, e and 2 more; new: x?y, {'z' * 80}…"
 
 
 def test_only_the_wanted_parts_are_read(saved):

@@ -107,7 +107,7 @@ class RunFolder:
         whole = f" in each of {processes} processes, {p.batch_size * processes} in all" if processes > 1 else ""
         begun = "resumed" if start.is_own else "started"
         if start.checkpoint and not start.is_own:
-            begun += f" from {printable(str(start.checkpoint.path))}"
+            begun += f" from {printable(str(start.checkpoint.path), None)}"
         size = f"{len(image_set)} images, {p.batch_size} a step{whole}"
         self._write_line(f"{begun} at step {step} of {p.total_step}: {size}, {plural(runtime.threads(), 'thread')}")
         if start.is_own:

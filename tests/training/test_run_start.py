@@ -68,7 +68,8 @@ def test_a_complete_run_says_that_nothing_is_left(run, capsys):
 
 
 def test_a_recipe_file_can_name_the_weights_to_start_from(tmp_path, capsys):
-    """The file of a run that started from a checkpoint does so."""
+    """The file of a run that started from a checkpoint does so. The log has the whole path, even a long one."""
+    tmp_path /= 30 * "long"
     first = train(*SMALL, "--total_step", "1", "--save_path", str(tmp_path), "--name", "first")
     shutil.copy(checkpoint.load_file_or_run(first).path, tmp_path / "first.safetensors")
     recipe = (first / "parameters.yaml").read_text()
