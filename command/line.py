@@ -30,7 +30,7 @@ from parameters import (
     typed_options,
 )
 from processes.collectives import world_size
-from utils import RUN_FILE, UserError, printable, run_numbers
+from utils import RUN_FILE, UserError, run_numbers
 
 # Options that are not taken from a checkpoint, because they belong to the run that wrote it.
 NOT_FROM_CHECKPOINT = (
@@ -166,7 +166,7 @@ class CommandLine:
         print(f"recipe {parameters.recipe} ({reason})", flush=True)
         if self.given.get("resume") == "auto" and not folder:
             run = f"run {parameters.name}" if parameters.name else f"run of the recipe {parameters.recipe}"
-            print(f"--resume auto: {parameters.save_path} has no {printable(run, None)} yet, so a new run starts", flush=True)
+            print(f"--resume auto: {parameters.save_path} has no {run} yet, so a new run starts", flush=True)
         return parameters
 
     def own_options(self):
