@@ -189,6 +189,15 @@ def warn(line):
         print(line, file=sys.stderr, flush=True)
 
 
+def _warn_in_handler(line):
+    """`warn` for the handler of a signal.
+
+    The signal may come during a write to sys.stderr, which then refuses another write.
+    """
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
+
+
 def _close_output():
     """Drop output that cannot be written. Otherwise Python tries again at its exit and changes the exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -253,13 +262,12 @@ def _on_signals(handler):
 
 
 def _exit_cleanly(number, _frame):
-    _print_reason(f"stopped by {signal.Signals(number).name}")
+    _warn_in_handler(f"{program()}: stopped by {signal.Signals(number).name}")
     raise SystemExit(128 + number)
 
 
 def _exit_at_once(number, _frame):
-    with contextlib.suppress(OSError):  # the terminal may be gone
-        os.write(2, f"{program()}: stopped by {signal.Signals(number).name}\n".encode())
+    _warn_in_handler(f"{program()}: stopped by {signal.Signals(number).name}")
     os._exit(128 + number)
 
 
@@ -295,7 +303,7 @@ def stop_signals():
         if first is None:  # also when another process's signal has stopped the run already
             first, stop.asked = now, number
             new_line = "\n" * os.isatty(2)  # a terminal shows ^C or a progress bar in this line
-            warn(f"{new_line}stopping; send the signal once more to quit at once")
+            _warn_in_handler(f"{new_line}stopping; send the signal once more to quit at once")
         elif number == signal.SIGINT or now - first > BURST_SECONDS:
             os._exit(128 + number)
 

@@ -155,7 +155,7 @@ def test_an_interrupted_measurement_runs_again(tmp_path):
         assert process.poll() is None, shown
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=LIMIT)
-    assert process.returncode == 130 and "stopped at step 2" in err
+    assert process.returncode == 130 and "stopped at step 2" in err, err
     assert measured(folder) == {}
     train("--resume", str(folder), "--eval_samples", "100")
     assert list(measured(folder)) == [2, 4]

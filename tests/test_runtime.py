@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 import runtime
 
 ROOT = Path(runtime.__file__).parent
@@ -64,3 +66,56 @@ def test_the_option_sets_the_threads(monkeypatch):
     assert runtime.threads() == 3
     monkeypatch.undo()
     runtime.set_threads(runtime.threads())
+
+
+BLOCKED_WRITE = """
+import os, signal, sys, threading, time
+import runtime
+
+reader, writer = os.pipe()
+os.dup2(writer, 2)
+os.set_blocking(2, False)
+try:
+    while True:
+        os.write(2, b"-" * 1024)
+except BlockingIOError:  # the pipe is full
+    os.set_blocking(2, True)
+
+def interrupt():
+    begun.wait()
+    time.sleep(1)  # until the main thread waits for the pipe, in its write to sys.stderr
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    time.sleep(0.2)
+    text = b""
+    while b"last line" not in text:
+        text += os.read(reader, 1 << 20)
+    os.write(1, text.replace(b"-" * 1024, b""))
+
+def write():
+    begun.set()
+    print("progress", file=sys.stderr, flush=True)
+
+begun, thread = threading.Event(), threading.Thread(target=interrupt)
+thread.start()
+try:
+    WRITE
+finally:
+    print("last line", file=sys.stderr, flush=True)
+    thread.join()
+"""
+STOPPING = "stopping; send the signal once more to quit at once"
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "answer"),
+    [
+        ("with runtime.stop_signals(): write()", 0, STOPPING),
+        ("runtime.quit_on_signals(cleanly=True, with_paddle=False); write()", 130, "-c: stopped by SIGINT"),
+    ],
+)
+def test_a_signal_during_a_write_to_stderr_is_answered(statement, code, answer):
+    """Python refuses a second write to sys.stderr in the handler: "reentrant call inside <_io.BufferedWriter"."""
+    command = [sys.executable, "-c", BLOCKED_WRITE.replace("WRITE", statement)]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    result = subprocess.run(command, cwd=ROOT, env=buffered, capture_output=True, text=True)
+    assert (result.returncode, result.stdout.split("\n")) == (code, [answer, "progress", "last line", ""])
