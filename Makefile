@@ -119,7 +119,7 @@ $(VENV)/installed-notebook: $(STAMP) requirements/notebook.txt
 	@touch $@
 
 test-all: setup export-env torch-env $(VENV)/installed-notebook test-demo
-	$(PY) -m pytest -m ""
+	$(PY) -m pytest -m "" -n 2 --dist loadfile
 
 # This environment has Gradio and Playwright. It finds the project's packages in $(VENV).
 .venv-demo/installed: requirements/demo.txt requirements/browser.txt $(STAMP)

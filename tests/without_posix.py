@@ -4,6 +4,7 @@ Each command is a list: a file of the project, then its arguments. All run in th
 each one a line tells its exit code.
 """
 
+import asyncio  # noqa: F401, its part for this system, which joblib loads, reads os.sysconf
 import builtins
 import io
 import json
