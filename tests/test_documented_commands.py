@@ -58,6 +58,7 @@ ELSEWHERE = {
     "python test.py --check_path": "published; tests/test_parameters.py reads it",
     "python test.py --pretrained_model RUN --metrics brightness": "tests/metrics/test_record.py",
     "python train.py --dataset mnist": "needs MNIST",
+    "python test.py --pretrained_model sagan_models/acgan-mnist-1": "needs MNIST",
     "python train.py --recipe FILE": "tests/test_parameters.py",
     "python train.py --resume RUN --data_path imagenet-128.npz": "tests/packing/test_work.py",
     "visualdl": "a server; tests/test_commands.py reads its records",
