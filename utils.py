@@ -37,7 +37,7 @@ def printable(text, length=80):
     Only its first `length` characters, then "…"; None: all of them.
     """
     shown = "".join(character if character.isprintable() else "?" for character in text[:length])
-    return shown + "…" * (len(shown) < len(text))
+    return shown if len(shown) == len(text) else shown + "…"
 
 
 def shell_word(path):

@@ -49,8 +49,10 @@ class Gathered:
         self.earlier = 0.0  # seconds that interrupted sessions took
 
     def update(self, chunk, split, found):
-        """Add a chunk. `found`: the result of an extractor's `read`. `split`: the split of each
-        image in the Inception Score."""
+        """Add a chunk.
+
+        `found`: the result of an extractor's `read`. `split`: the split of each image in the Inception Score.
+        """
         for layer in self.needs.layers:
             features = found[layer]
             self.statistics.setdefault(layer, FeatureStatistics(features.shape[1])).update(features)

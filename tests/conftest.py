@@ -33,3 +33,14 @@ def make_parameters(tmp_path):
         return dataclasses.replace(Parameters(), **common | MODELS[model] | changes)
 
     return make
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """An empty working folder with the files that the commands of tests name."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("train", "val", "cifar", "checkpoints/class-10-20"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("w.pdparams", "netG_epoch_5.pth", "netD_epoch_5.pth", "checkpoints/class-10-20/G_499.pdparams"):
+        (tmp_path / file).touch()
+    return tmp_path

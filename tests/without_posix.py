@@ -4,8 +4,8 @@ Each command is a list: a file of the project, then its arguments. All run in th
 each one a line tells its exit code.
 """
 
-import asyncio  # noqa: F401, its part for this system, which joblib loads, reads os.sysconf
 import builtins
+import importlib
 import io
 import json
 import os
@@ -15,11 +15,10 @@ import signal
 import sys
 from pathlib import Path
 
-import numpy  # noqa: F401, as it was built for this system, it uses os.uname
-
 ROOT = Path(__file__).parents[1]
 MODULES = ("fcntl", "grp", "pwd", "resource", "termios")
 SIGNALS = ("SIGHUP", "SIGKILL", "SIGPIPE", "SIG_BLOCK", "SIG_UNBLOCK", "pthread_sigmask", "sigwait", "setitimer")
+NEED_FUNCTIONS = ("asyncio", "numpy")  # on this system their imports use os.sysconf and os.uname
 FUNCTIONS = (
     "fork", "getuid", "geteuid", "killpg", "posix_fadvise", "pread", "pwrite", "sched_getaffinity", "setsid", "statvfs",
     "sysconf", "uname",
@@ -28,6 +27,8 @@ FUNCTIONS = (
 
 def take_away():
     """Remove what Windows lacks. Files that are open or mapped can no longer be renamed, replaced or removed."""
+    for name in NEED_FUNCTIONS:
+        importlib.import_module(name)
     statvfs = os.statvfs  # shutil's disk_usage needs it, and exists on Windows too
     shutil.disk_usage = lambda path: shutil._ntuple_diskusage(*[statvfs(path).f_bavail * statvfs(path).f_frsize] * 3)
     for name in MODULES:
